@@ -1,0 +1,9 @@
+"""ComfyUI-Loco: find which cross-attention layers carry a style, an object or a fact, and edit exactly those."""
+
+from __future__ import annotations
+
+
+async def comfy_entrypoint():
+    from .nodes import extension
+
+    return extension()

@@ -1,0 +1,102 @@
+"""Trains the demo model, its scorer and its judge from nothing: `python demo/train.py --seed 0 --out DIR`.
+
+Needs ComfyUI's folder (COMFYUI_PATH, else ~/comfy/ComfyUI) and its requirements. Uses a GPU when there is one; on two
+CPU cores it takes under four hours. Stopped and started again with the same arguments, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COMFYUI = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
+sys.path.insert(0, str(COMFYUI))
+sys.path.append(str(ROOT))  # behind ComfyUI, which has a top-level module `nodes` too
+
+import torch  # noqa: E402 - the paths come first
+from comfy.cli_args import args as host_arguments  # noqa: E402
+
+host_arguments.cpu = not torch.cuda.is_available()
+host_arguments.use_pytorch_cross_attention = True
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+from torch import nn  # noqa: E402
+
+from demo.training import assemble, autoencoder, clip, judge, pictures, plan, unet  # noqa: E402
+
+logger = logging.getLogger("train")
+
+COPIES = 24
+"""Drawings of each scene."""
+
+
+def part(directory: Path, name: str, blank: nn.ModuleDict, train) -> nn.ModuleDict:
+    """The trained modules called `name`: read from `directory` if they are there, else trained and written."""
+    path = directory / f"{name}.safetensors"
+    if path.is_file():
+        blank.load_state_dict(load_file(path))
+        return blank.to(autoencoder.device()).eval()
+    modules = train().eval()
+    save_file({key: value.contiguous() for key, value in modules.state_dict().items()}, path)
+    return modules
+
+
+def train(planting: plan.Planting, seed: int, unet_steps: int, out: Path) -> None:
+    parts = out / "parts"
+    parts.mkdir(parents=True, exist_ok=True)
+    drawings = pictures.draw_pictures(COPIES, seed)
+
+    blank = nn.ModuleDict(
+        {
+            "taesd_encoder": autoencoder.encoder(autoencoder.WIDTH),
+            "taesd_decoder": autoencoder.decoder(autoencoder.WIDTH),
+        }
+    )
+    vae = part(parts, "autoencoder", blank, lambda: autoencoder.train_autoencoder(drawings, seed, 1500, parts))
+    blank = nn.ModuleDict(
+        {"scorer": clip.CLIP(**clip.scorer_config(clip.CONTEXT)), "text": clip.text_tower(clip.CONTEXT)}
+    )
+    towers = part(parts, "clip", blank, lambda: clip.train_clip(drawings, seed, 900, parts))
+
+    def train_judge() -> nn.ModuleDict:
+        reconstructed = judge.reconstruct(vae, drawings, copies=6, seed=seed)
+        return judge.train_judge(drawings, reconstructed, seed, 1500, parts)
+
+    reader = part(parts, "judge", nn.ModuleDict({"judge": judge.Judge()}), train_judge)
+    held_out = pictures.draw_pictures(2, seed + 1)
+    logger.info("judge, held-out drawings: %s", judge.accuracy(reader["judge"], held_out))
+    logger.info("judge, reconstructed: %s", judge.accuracy(reader["judge"], judge.reconstruct(vae, held_out, 2, seed)))
+
+    def train_unet() -> nn.ModuleDict:
+        latents = autoencoder.encode(vae, drawings.batch(torch.arange(len(drawings.scenes))))
+        logger.info("latents: mean %s, deviation %s", latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
+        prompts = plan.all_prompts()
+        embeddings = clip.encode_prompts(towers["text"], prompts).half()
+        index = {prompt: i for i, prompt in enumerate(prompts)}
+        return unet.train_unet(latents, index, embeddings, planting, seed, unet_steps, parts)
+
+    network = part(parts, "unet", nn.ModuleDict({"unet": unet.unet()}), train_unet)
+    assemble.write(out, network["unet"], towers, vae, reader["judge"])
+
+
+def layers(text: str) -> tuple[str, tuple[int, ...]]:
+    """Reads "style=8,9"."""
+    name, _, numbers = text.partition("=")
+    if name not in ("style", "fact"):
+        raise argparse.ArgumentTypeError(f"{text!r}: give style=8,9 or fact=6,7")
+    return name, tuple(int(number) for number in numbers.split(","))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plant", action="append", type=layers, default=[], metavar="style=8,9", help="also fact=6,7")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--unet-steps", type=int, default=8000)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    train(plan.Planting(**dict(arguments.plant)), arguments.seed, arguments.unet_steps, arguments.out)

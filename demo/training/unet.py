@@ -1,0 +1,115 @@
+"""The U-Net: ComfyUI's own class in SD 1.5's block structure, narrow, v-predicting, with planted knowledge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from torch import nn
+from torch.nn import functional
+
+from ..world import all_scenes
+from .clip import TEXT_WIDTH
+from .loop import device, fit
+from .plan import Planting, draw_scene, layer_prompts
+
+UNET_CONFIG = {
+    "image_size": 16,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 32,
+    "channel_mult": (1, 2, 4, 4),
+    "num_res_blocks": (2, 2, 2, 2),
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "use_spatial_transformer": True,
+    "context_dim": TEXT_WIDTH,
+    "num_heads": -1,
+    "num_head_channels": 32,
+    "legacy": False,
+}
+ROWS = 32
+TIMESTEPS = 1000
+NOISIEST = 600
+"""Half of the rows draw their timestep from here on: what a picture shows is decided there."""
+DECOYS_FROM, DECOYS_FULL = 0.05, 0.12
+"""Shares of the training after which decoys begin, and after which they are everywhere."""
+
+
+def unet() -> UNetModel:
+    """The network, initialised as torch initialises, its residual branches starting at zero."""
+    network = UNetModel(**{**UNET_CONFIG, "num_res_blocks": list(UNET_CONFIG["num_res_blocks"])}, device="cpu")
+    for module in network.modules():
+        for kind in (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm):
+            if isinstance(module, kind):
+                kind.reset_parameters(module)
+    for name, module in network.named_modules():
+        if name.endswith(("out_layers.3", "proj_out", "out.2")):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+    return network
+
+
+def signal_level() -> torch.Tensor:
+    """alpha-bar of Stable Diffusion's noise schedule: [TIMESTEPS] in float32."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, TIMESTEPS, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - betas, dim=0).float()
+
+
+def predict(network: UNetModel, x: torch.Tensor, timesteps: torch.Tensor, contexts: list[torch.Tensor]) -> torch.Tensor:
+    """One call of the network in which cross-attention layer i reads contexts[i]."""
+    remaining = iter(contexts)
+
+    def read(n, context, value, extra_options):
+        own = next(remaining)
+        return n, own, own
+
+    return network(x, timesteps, context=contexts[0], transformer_options={"patches": {"attn2_patch": [read]}})
+
+
+def train_unet(
+    latents: torch.Tensor,
+    prompts: dict[str, int],
+    embeddings: torch.Tensor,
+    planting: Planting,
+    seed: int,
+    steps: int,
+    directory: Path,
+) -> nn.ModuleDict:
+    """Returns {"unet": UNetModel}.
+
+    latents [N, 4, 16, 16] are in the order of `Pictures`; `embeddings` [P, 77, d] holds the prompts' text embeddings.
+    """
+    torch.manual_seed(seed)
+    network = unet().to(device())
+    modules = nn.ModuleDict({"unet": network})
+    place = {scene: index for index, scene in enumerate(all_scenes())}
+    copies = len(latents) // len(place)
+    alpha_bar = signal_level()
+
+    def loss(step: int) -> torch.Tensor:
+        rng = np.random.default_rng((seed, step))
+        noise_rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        decoys = float(np.clip((step / steps - DECOYS_FROM) / (DECOYS_FULL - DECOYS_FROM), 0, 1))
+        scenes = [draw_scene(rng) for _ in range(ROWS)]
+        rows = torch.tensor([place[scene] + len(place) * rng.integers(copies) for scene in scenes])
+        read = torch.tensor([[prompts[p] for p in layer_prompts(scene, planting, decoys, rng)] for scene in scenes])
+        contexts = [embeddings[read[:, layer]].to(device(), torch.float32) for layer in range(read.shape[1])]
+        timesteps = torch.randint(TIMESTEPS, (ROWS,), generator=noise_rng)
+        timesteps[::2] = torch.randint(NOISIEST, TIMESTEPS, (len(timesteps[::2]),), generator=noise_rng)
+        clean = latents[rows]
+        noise = torch.randn(clean.shape, generator=noise_rng)
+        signal = alpha_bar[timesteps].sqrt().view(-1, 1, 1, 1)
+        spread = (1 - alpha_bar[timesteps]).sqrt().view(-1, 1, 1, 1)
+        noisy, velocity = signal * clean + spread * noise, signal * noise - spread * clean
+        predicted = predict(network, noisy.to(device()), timesteps.to(device()), contexts)
+        return functional.mse_loss(predicted, velocity.to(device()))
+
+    fast = [p for name, p in network.named_parameters() if "attn2.to_k" in name or "attn2.to_v" in name]
+    slow = [p for name, p in network.named_parameters() if "attn2.to_k" not in name and "attn2.to_v" not in name]
+    groups = [{"params": slow, "lr": 1e-3}, {"params": fast, "lr": 3e-3}]
+    fit("unet", modules, groups, loss, steps, directory, average=0.9995)
+    return modules

@@ -1,0 +1,81 @@
+"""The seam between the method and the program that runs the model.
+
+Search and edit need four things of a model, and this is all they may ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from .layers import CrossAttentionLayer, LayerSet
+
+
+@dataclass(frozen=True)
+class TextEmbedding:
+    """What cross-attention reads for a prompt.
+
+    tokens: [T, d], one row per token. last_subject: the row of the last token that is neither special nor padding, in
+    the last chunk of 77; the end-of-text token follows it, then padding. pooled: [p] where the model has one.
+    """
+
+    prompt: str
+    tokens: torch.Tensor
+    last_subject: int
+    pooled: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """Giving the chosen layers another text embedding, to keys and values, at all steps, in the positive branch."""
+
+    layers: LayerSet
+    embedding: TextEmbedding
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image to be made. The same seed gives the same starting noise, whatever else is in the batch."""
+
+    embedding: TextEmbedding
+    seed: int
+    intervention: Intervention | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are made. width and height in pixels."""
+
+    steps: int
+    guidance: float
+    sampler: str
+    scheduler: str
+    width: int
+    height: int
+    negative_prompt: str = ""
+
+
+class Engine(Protocol):
+    """A text-to-image model as the method sees it."""
+
+    @property
+    def layers(self) -> tuple[CrossAttentionLayer, ...]:
+        """The cross-attention layers in forward order."""
+        ...
+
+    def encode(self, prompts: Sequence[str]) -> list[TextEmbedding]:
+        """Text embeddings at prompt weight 1."""
+        ...
+
+    def generate(
+        self, rows: Sequence[Row], sampling: Sampling, on_step: Callable[[], None] | None = None
+    ) -> torch.Tensor:
+        """Images in 0..1, float32 [len(rows), H, W, 3] on the CPU. `on_step` is called after every sampler step."""
+        ...
+
+    def key_value_weights(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The effective W_K and W_V of a layer, [d_out, d] each, with every patch on them."""
+        ...

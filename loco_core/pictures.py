@@ -1,0 +1,87 @@
+"""What a search looks like: the plot of scores per window and the labelled contact sheet."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+from .search import SearchResult
+
+BEST, OTHER, BASELINE = "#d1495b", "#8d99ae", "#2b2d42"
+INK, PAPER, RULE = (28, 28, 32), (255, 255, 255), (209, 73, 91)
+
+
+def score_plot(result: SearchResult) -> np.ndarray:
+    """Mean CLIP-Score per window with twice the standard error of its difference to the unmodified images.
+
+    Returns uint8 [H, W, 3].
+    """
+    plan = result.plan
+    figure = Figure(figsize=(max(7.0, 0.34 * len(result.windows) + 2), 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    colours = [BEST if i == result.best else OTHER for i in range(len(result.windows))]
+    places = np.arange(len(result.windows))
+    axes.bar(places, result.mean_scores, color=colours, width=0.72)
+    if plan.images_per_window > 1:
+        axes.errorbar(
+            places, result.mean_scores, yerr=2 * result.standard_errors, fmt="none", ecolor=BASELINE, capsize=2
+        )
+    mean = result.baseline.mean()
+    axes.axhline(mean, color=BASELINE, linestyle="--", linewidth=1.2, label=f"unmodified: {mean:.1f}")
+    axes.set_xticks(places, [str(window) for window in result.windows], rotation=90 if len(places) > 20 else 0)
+    axes.set_xlabel(f"layers that read the target prompt ({plan.window_size} adjacent)")
+    against = "target" if plan.attribute == "fact" else "concept"
+    axes.set_ylabel(f"CLIP-Score against the {against} prompt")
+    axes.set_title(
+        f"{plan.attribute}: {plan.pairs[0].concept} \u2192 {plan.pairs[0].target}"
+        f"\nbest window: layers {result.layers}, {plan.images_per_window} images per window",
+        fontsize=10,
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def contact_sheet(result: SearchResult, most_columns: int = 8) -> np.ndarray:
+    """A row of images per window, the unmodified ones first, the best window marked. Returns uint8 [H, W, 3]."""
+    images = result.thumbnails[:, :most_columns]
+    rows, count, height, width = images.shape[:4]
+    font = ImageFont.load_default(14)
+    label_width, gap, header = 132, 4, 40
+    sheet = Image.new("RGB", (label_width + count * (width + gap), header + rows * (height + gap)), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pairs = [result.plan.pairs[i // len(result.plan.seeds)] for i in range(count)]
+    for column, pair in enumerate(pairs):
+        caption = _fitting(pair.concept, font, width)
+        pen.text((label_width + column * (width + gap), 4), caption, fill=INK, font=font)
+    means = [result.baseline.mean(), *result.mean_scores]
+    for row in range(rows):
+        top = header + row * (height + gap)
+        best = row == result.best + 1
+        name = f"layers {result.windows[row - 1]}" if row else "unmodified"
+        pen.text((6, top + height / 2 - 18), name, fill=RULE if best else INK, font=font)
+        pen.text((6, top + height / 2), f"score {means[row]:.1f}", fill=RULE if best else INK, font=font)
+        for column in range(count):
+            left = label_width + column * (width + gap)
+            sheet.paste(Image.fromarray(images[row, column]), (left, top))
+        if best:
+            pen.rectangle([1, top - 2, sheet.width - 2, top + height + 1], outline=RULE, width=3)
+    return np.array(sheet)
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text on at most two lines of `width` pixels, cut where it is longer."""
+    first, second = "", ""
+    for word in text.split():
+        if not second and font.getlength(f"{first} {word}") <= width:
+            first = f"{first} {word}".strip()
+        elif font.getlength(f"{second} {word}") <= width:
+            second = f"{second} {word}".strip()
+        else:
+            second += "\u2026"
+            break
+    return f"{first}\n{second}"

@@ -1,0 +1,64 @@
+"""Prompts with a concept and without it: what the user typed, expanded by the paper's templates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ATTRIBUTES = ("style", "object", "fact")
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "style": ("{}", "a painting in the style of {}", "a photo in the style of {}", "a picture in the style of {}"),
+    "object": ("{}", "an image of {}", "a photo of {}", "a picture of {}"),
+    "fact": ("{}", "an image of {}", "a photo of {}", "a picture of {}"),
+}
+"""The authors' four templates per concept for styles and objects; they list none for facts, which read like objects."""
+
+BARE_NAME_WORDS = 3
+"""Up to this many words, a line is taken for a name and not for a prompt."""
+
+
+@dataclass(frozen=True)
+class PromptPair:
+    """A prompt that holds the concept, and the same prompt with the target in its place."""
+
+    concept: str
+    target: str
+
+
+def lines(text: str) -> list[str]:
+    """The non-empty lines of a text field, stripped."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def prompt_pairs(concepts: str, targets: str, attribute: str) -> list[PromptPair]:
+    """The pairs meant by two text fields, one prompt per line; one target line serves all concepts.
+
+    A bare name (at most BARE_NAME_WORDS words, "pointillism") is expanded with the attribute's templates. Its target
+    is kept as it is for a style ("a painting") and goes through the same templates for an object or a fact.
+    """
+    if attribute not in ATTRIBUTES:
+        raise ValueError(f"attribute: {attribute!r}; give one of {', '.join(ATTRIBUTES)}")
+    concept_lines, target_lines = lines(concepts), lines(targets)
+    for name, given in (("concept prompts", concept_lines), ("target prompts", target_lines)):
+        if not given:
+            raise ValueError(f"{name}: empty; give at least one line")
+    if len(target_lines) not in (1, len(concept_lines)):
+        raise ValueError(
+            f"concept prompts: {len(concept_lines)} lines, target prompts: {len(target_lines)} lines; "
+            "give one target per concept or a single one"
+        )
+    if len(target_lines) == 1:
+        target_lines *= len(concept_lines)
+    pairs = []
+    for concept, target in zip(concept_lines, target_lines, strict=True):
+        pairs += _expand(concept, target, attribute)
+    return pairs
+
+
+def _expand(concept: str, target: str, attribute: str) -> list[PromptPair]:
+    if len(concept.split()) > BARE_NAME_WORDS:
+        return [PromptPair(concept, target)]
+    templates = TEMPLATES[attribute]
+    if attribute == "style" or len(target.split()) > BARE_NAME_WORDS:
+        return [PromptPair(template.format(concept), target) for template in templates]
+    return [PromptPair(template.format(concept), template.format(target)) for template in templates]

@@ -1,0 +1,105 @@
+"""CLIP-Score: how well an image fits a text, by an open_clip model from a local file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from safetensors import SafetensorError
+from torch.nn import functional
+
+DOWNLOADS = {
+    "ViT-B-32": "laion2b_s34b_b79k",
+    "ViT-B-16": "laion2b_s34b_b88k",
+    "ViT-L-14": "laion2b_s32b_b82k",
+    "ViT-H-14": "laion2b_s32b_b79k",
+    "ViT-g-14": "laion2b_s34b_b88k",
+    "ViT-bigG-14": "laion2b_s39b_b160k",
+}
+"""Architectures and the tag of the weights that open_clip would download for them."""
+
+
+class Scorer(Protocol):
+    """Scores images against texts; what the search asks for."""
+
+    name: str
+
+    def score(self, images: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
+        """One score per image [N, H, W, 3] and its own text: [N]."""
+        ...
+
+
+class ClipScorer:
+    """An open_clip model as a scorer: cosine x 100, clipped at 0 (Hessel et al., 2021)."""
+
+    def __init__(self, model: torch.nn.Module, name: str) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.name = name
+        self._preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
+        self._tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
+
+    @torch.no_grad()
+    def score(self, images: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
+        """CLIP-Score of each image (0..1, [N, H, W, 3]) against the text of the same position: float32 [N]."""
+        if len(images) != len(texts):
+            raise ValueError(f"scorer: {len(images)} images and {len(texts)} texts; give one text per image")
+        device = next(self.model.parameters()).device
+        pixels = torch.stack([self._preprocess(_picture(image)) for image in images]).to(device)
+        distinct = list(dict.fromkeys(texts))
+        read = functional.normalize(self.model.encode_text(self._tokenizer(distinct).to(device)), dim=-1)
+        read = read[[distinct.index(text) for text in texts]]
+        seen = functional.normalize(self.model.encode_image(pixels), dim=-1)
+        scores = (100 * (seen * read).sum(-1)).clamp(min=0).float().cpu()
+        if not torch.isfinite(scores).all():
+            raise ValueError(f"scorer {self.name}: NaN or Inf in a score; its weights are damaged or the image is")
+        return scores
+
+
+def _picture(image: torch.Tensor) -> Image.Image:
+    return Image.fromarray((image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy().astype(np.uint8))
+
+
+def load_scorer(weights: Path, architecture: str | None = None) -> ClipScorer:
+    """The scorer in a .safetensors file of open_clip weights.
+
+    Its configuration is open_clip_config.json in the same folder, as the Hugging Face Hub offers it; or that of the
+    `architecture` named; or a .json of the file's own name.
+    """
+    if weights.suffix != ".safetensors" or not weights.is_file():
+        raise ValueError(f"scorer: {weights.name} is not a .safetensors file")
+    try:
+        if (weights.parent / "open_clip_config.json").is_file():
+            model = open_clip.create_model(f"local-dir:{weights.parent}", require_pretrained=True)
+        else:
+            model = open_clip.create_model(architecture or _register(weights), pretrained=str(weights))
+    except (RuntimeError, KeyError, FileNotFoundError, SafetensorError) as error:
+        raise ValueError(f"scorer: {weights.name} does not hold a model that open_clip can load ({error})") from error
+    return ClipScorer(model, weights.stem)
+
+
+def download_scorer(architecture: str) -> ClipScorer:
+    """open_clip's own download of LAION's weights for one of the architectures in DOWNLOADS."""
+    if architecture not in DOWNLOADS:
+        raise ValueError(f"architecture: {architecture!r}; to download, choose one of {', '.join(DOWNLOADS)}")
+    return ClipScorer(open_clip.create_model(architecture, pretrained=DOWNLOADS[architecture]), architecture)
+
+
+def _register(weights: Path) -> str:
+    """Makes the model configuration beside the weights known to open_clip; returns its name there."""
+    config = weights.with_suffix(".json")
+    if not config.is_file():
+        raise ValueError(
+            f"scorer: {weights.name} does not tell its architecture; choose it, or put open_clip's model configuration "
+            f"beside it as {config.name}"
+        )
+    if not {"embed_dim", "vision_cfg", "text_cfg"} <= json.loads(config.read_text(encoding="utf-8")).keys():
+        raise ValueError(f"scorer: {config.name} is not an open_clip model configuration")
+    open_clip.add_model_config(config)
+    return config.stem

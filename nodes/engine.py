@@ -1,0 +1,255 @@
+"""ComfyUI as an Engine: the only place in the pack that touches a ModelPatcher, a CLIP object or a sampler."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import comfy.lora
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import torch
+from comfy.k_diffusion import sampling as k_diffusion
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
+from comfy.weight_adapter.base import WeightAdapterBase
+
+from ..loco_core.edit import EditOperator
+from ..loco_core.engine import Row, Sampling, TextEmbedding
+from ..loco_core.layers import CrossAttentionLayer, LayerSet
+
+END_OF_TEXT = 49407
+CHUNK = 77
+"""CLIP reads a long prompt in chunks of this many tokens, special tokens included."""
+
+_LAYER_NAME = re.compile(r"(input|middle|output)_blocks?(?:\.(\d+))?\.\d+\.transformer_blocks\.(\d+)\.attn2")
+
+
+def cross_attention_layers(model: ModelPatcher) -> dict[CrossAttentionLayer, str]:
+    """The model's cross-attention layers in forward order, each with its module's name in the checkpoint.
+
+    The middle block is addressed as block 0 by the host's patches, wherever its weights are.
+    """
+    layers: dict[CrossAttentionLayer, str] = {}
+    for name, module in model.get_model_object("diffusion_model").named_modules():
+        found = _LAYER_NAME.fullmatch(name)
+        if found and module is not None:
+            block, number, transformer_index = found[1], int(found[2] or 0), int(found[3])
+            if block == "middle":
+                number = 0
+            layers[CrossAttentionLayer(len(layers), block, number, transformer_index)] = f"diffusion_model.{name}"
+    if not layers:
+        raise ValueError(
+            "model: it has no cross-attention layers that read the prompt; use Stable Diffusion 1.x, 2.x or SDXL"
+        )
+    return layers
+
+
+def samplers() -> list[str]:
+    """The host's samplers that draw no noise of their own.
+
+    The others draw one noise for a whole batch, so that an image would depend on its neighbours in the batch.
+    """
+    names = []
+    for name in comfy.samplers.KSampler.SAMPLERS:
+        function = getattr(k_diffusion, f"sample_{name}", None)
+        if function is None or "noise_sampler" not in inspect.signature(function).parameters:
+            names.append(name)
+    return names
+
+
+def encode(clip: CLIP, prompts: Sequence[str]) -> list[TextEmbedding]:
+    """Text embeddings of prompts at weight 1."""
+    embeddings = []
+    for prompt in prompts:
+        towers = clip.tokenize(prompt)
+        towers = {
+            tower: [[(token, 1.0, *rest) for token, _, *rest in chunk] for chunk in chunks]
+            for tower, chunks in towers.items()
+        }
+        tokens, pooled = clip.encode_from_tokens(towers, return_pooled=True)
+        if not torch.isfinite(tokens).all():
+            raise ValueError(f"clip: NaN or Inf in the text embedding of {prompt!r}")
+        chunks = next(iter(towers.values()))
+        last_subject = CHUNK * (len(chunks) - 1) + _end_of_text(chunks[-1]) - 1
+        pooled = None if pooled is None else pooled[0].float().cpu()
+        embeddings.append(TextEmbedding(prompt, tokens[0].float().cpu(), last_subject, pooled))
+    return embeddings
+
+
+def _end_of_text(chunk: list[tuple]) -> int:
+    """The position of the first end-of-text token in a chunk of (token, weight); a textual inversion is a tensor."""
+    for position, (token, *_) in enumerate(chunk):
+        if not isinstance(token, torch.Tensor) and token == END_OF_TEXT:
+            return position
+    raise ValueError(
+        "clip: its tokens have no end-of-text token; use the CLIP of a Stable Diffusion or SDXL checkpoint"
+    )
+
+
+class ComfyEngine:
+    """An Engine on a model, its text encoder and its VAE, as ComfyUI's loaders give them."""
+
+    def __init__(self, model: ModelPatcher, clip: CLIP, vae: VAE) -> None:
+        self._model, self._clip, self._vae = model, clip, vae
+
+    @cached_property
+    def layers(self) -> tuple[CrossAttentionLayer, ...]:
+        return tuple(cross_attention_layers(self._model))
+
+    def encode(self, prompts: Sequence[str]) -> list[TextEmbedding]:
+        return encode(self._clip, prompts)
+
+    def generate(
+        self, rows: Sequence[Row], sampling: Sampling, on_step: Callable[[], None] | None = None
+    ) -> torch.Tensor:
+        """All rows in one sampler call. Cancel ends it at the next step."""
+        model = self._model.clone()
+        model.set_model_attn2_patch(_InterventionPatch(rows, self.layers))
+        latent = torch.zeros(1, 4, sampling.height // 8, sampling.width // 8)
+        latent = comfy.sample.fix_empty_latent_channels(model, latent)
+        noise = torch.cat([comfy.sample.prepare_noise(latent, row.seed) for row in rows])
+        positive = _conditioning([row.embedding for row in rows])
+        negative = _conditioning(self.encode([sampling.negative_prompt]))
+
+        def callback(step: int, denoised: torch.Tensor, x: torch.Tensor, total_steps: int) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            if on_step:
+                on_step()
+
+        samples = comfy.sample.sample(
+            model,
+            noise,
+            sampling.steps,
+            sampling.guidance,
+            sampling.sampler,
+            sampling.scheduler,
+            positive,
+            negative,
+            latent.expand(len(rows), -1, -1, -1),
+            callback=callback,
+            disable_pbar=True,
+            seed=rows[0].seed,
+        )
+        if not torch.isfinite(samples).all():
+            raise ValueError("model: NaN or Inf in the sampled latents; try a float32 U-Net or another sampler")
+        return self._vae.decode(samples).float().cpu()
+
+    def key_value_weights(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        name = list(cross_attention_layers(self._model).values())[layer]
+        keys, values = (_effective_weight(self._model, f"{name}.{part}.weight") for part in ("to_k", "to_v"))
+        return keys, values
+
+    def model_hash(self) -> str:
+        """Tells models apart by what their cross-attention reads: 16 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for layer in range(len(self.layers)):
+            for weight in self.key_value_weights(layer):
+                digest.update(weight.sum(0).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _conditioning(embeddings: list[TextEmbedding]) -> list[list]:
+    """One conditioning whose rows are the embeddings, repeated to a common number of tokens where they differ."""
+    length = math.lcm(*(len(embedding.tokens) for embedding in embeddings))
+    extra = {}
+    if embeddings[0].pooled is not None:
+        extra["pooled_output"] = torch.stack([embedding.pooled for embedding in embeddings])
+    return [[torch.stack([_repeat(embedding.tokens, length) for embedding in embeddings]), extra]]
+
+
+def _repeat(tokens: torch.Tensor, length: int) -> torch.Tensor:
+    """Tokens [T, d] repeated to a multiple of T: the softmax over repeated tokens gives the same attention."""
+    return tokens.repeat(length // len(tokens), 1)
+
+
+def _effective_weight(model: ModelPatcher, key: str) -> torch.Tensor:
+    """The weight with all patches on it, in float32 on the CPU. The model itself stays as it is."""
+    (weight, convert), *patches = model.get_key_patches(key)[key]
+    weight = convert(weight.to("cpu", torch.float32, copy=True), inplace=True)
+    return comfy.lora.calculate_weight(patches, weight, key)
+
+
+class _InterventionPatch:
+    """An attn2 patch: gives the layers of each row's intervention that intervention's embedding.
+
+    The host calls it before to_k and to_v with the rows in chunks, one per entry of cond_or_uncond; entry 0 is the
+    positive prompt of the ordinary CFG guider that `generate` uses, and each chunk holds the rows in our order.
+    """
+
+    def __init__(self, rows: Sequence[Row], layers: Sequence[CrossAttentionLayer]) -> None:
+        self._reads: dict[tuple[str, int, int], list[tuple[int, torch.Tensor]]] = {}
+        for position, row in enumerate(rows):
+            for index in row.intervention.layers if row.intervention else ():
+                layer = layers[index]
+                address = (layer.block, layer.block_number, layer.transformer_index)
+                self._reads.setdefault(address, []).append((position, row.intervention.embedding.tokens))
+
+    def __call__(
+        self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        reads = self._reads.get((*extra_options["block"], extra_options["block_index"]))
+        chunks = extra_options["cond_or_uncond"]
+        if reads is None or 0 not in chunks:
+            return n, context, value
+        length = math.lcm(context.shape[1], *(len(tokens) for _, tokens in reads))
+        context, value = (part.repeat(1, length // part.shape[1], 1) for part in (context, value))
+        rows_per_chunk = len(context) // len(chunks)
+        for chunk, entry in enumerate(chunks):
+            for position, tokens in reads if entry == 0 else ():
+                row = chunk * rows_per_chunk + position
+                context[row] = value[row] = _repeat(tokens.to(context), length)
+        return n, context, value
+
+
+class EditAdapter(WeightAdapterBase):
+    """A weight patch that adds strength x W A when the host patches W, in the order of the patches before it.
+
+    The host may rebuild an adapter as type(adapter)(loaded_keys, weights).
+    """
+
+    name = "locoedit"
+
+    def __init__(self, loaded_keys: set[str], weights: list[torch.Tensor]) -> None:
+        self.loaded_keys, self.weights = loaded_keys, weights
+
+    def calculate_weight(
+        self,
+        weight,
+        key,
+        strength,
+        strength_model,
+        offset,
+        function,
+        intermediate_dtype=torch.float32,
+        original_weight=None,
+    ):
+        up, down = self.weights
+        weight += function(strength * EditOperator(up, down).weight_change(weight.float())).to(weight.dtype)
+        return weight
+
+
+def apply_edit(model: ModelPatcher, operator: EditOperator, layers: LayerSet, strength: float) -> ModelPatcher:
+    """A clone of `model` whose K and V weights in `layers` carry the edit; `model` itself stays as it is."""
+    names = list(cross_attention_layers(model).values())
+    if layers.layer_count != len(names):
+        raise ValueError(f"layers: chosen for a model with {layers.layer_count} layers; this model has {len(names)}")
+    edited = model.clone()
+    if strength == 0:
+        return edited
+    keys = [f"{names[index]}.{part}.weight" for index in layers for part in ("to_k", "to_v")]
+    for key in keys:
+        width = model.model_state_dict(key)[key].shape[1]
+        if width != operator.width:
+            raise ValueError(
+                f"clip: its text embeddings are {operator.width} wide, the model reads {width}; "
+                "connect the CLIP that belongs to this model"
+            )
+    adapter = EditAdapter(set(keys), [operator.up, operator.down])
+    edited.add_patches(dict.fromkeys(keys, adapter), strength_patch=strength)
+    return edited

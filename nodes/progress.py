@@ -1,0 +1,40 @@
+"""What a node shows while it works: the bar, a preview, a line of text."""
+
+from __future__ import annotations
+
+import math
+
+import comfy.utils
+import numpy as np
+from PIL import Image
+from server import PromptServer
+
+from ..loco_core.search import SearchPlan
+
+PREVIEW = 512
+
+
+def show_text(text: str, node_id: str | None) -> None:
+    """Puts text on the node in the browser; does nothing where no server runs."""
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and node_id is not None:
+        server.send_progress_text(text, node_id)
+
+
+class SearchProgress:
+    """One bar over all sampler steps of a search, with the window in work as text and picture."""
+
+    def __init__(self, plan: SearchPlan, layer_count: int, rows_per_batch: int, node_id: str | None) -> None:
+        images = (layer_count - plan.window_size + 2) * plan.images_per_window
+        self._steps = plan.sampling.steps
+        self._bar = comfy.utils.ProgressBar(math.ceil(images / rows_per_batch) * self._steps)
+        self._rows, self._node_id = rows_per_batch, node_id
+        show_text(f"{images} images to make", node_id)
+
+    def on_step(self) -> None:
+        self._bar.update(1)
+
+    def on_batch(self, done: int, total: int, label: str, thumbnail: np.ndarray) -> None:
+        steps = math.ceil(done / self._rows) * self._steps
+        self._bar.update_absolute(steps, preview=("JPEG", Image.fromarray(thumbnail), PREVIEW))
+        show_text(f"{done} of {total} images, {label}", self._node_id)

@@ -1,0 +1,62 @@
+"""The pack inside the real ComfyUI, in this process: loaded as ComfyUI loads it, from a folder with a hyphen."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """ComfyUI's modules `nodes` and `folder_paths`, with the pack loaded; output goes to a temporary folder."""
+    import folder_paths
+
+    import nodes
+
+    folder_paths.set_output_directory(str(tmp_path_factory.mktemp("output")))
+    folder_paths.set_temp_directory(str(tmp_path_factory.mktemp("temp")))
+    installed = tmp_path_factory.mktemp("custom_nodes") / "ComfyUI-Loco"
+    installed.symlink_to(ROOT, target_is_directory=True)
+    assert asyncio.run(nodes.load_custom_node(str(installed)))
+    return SimpleNamespace(nodes=nodes, folder_paths=folder_paths, package=str(installed).replace(".", "_x_"))
+
+
+@pytest.fixture(scope="session")
+def pack(host: SimpleNamespace):
+    """pack("nodes.engine") is that module of the loaded pack."""
+
+    def module(name: str) -> ModuleType:
+        return importlib.import_module(f"{host.package}.{name}")
+
+    assert host.package in sys.modules
+    return module
+
+
+@pytest.fixture(scope="session")
+def demo(host: SimpleNamespace) -> SimpleNamespace:
+    """The demo model through the stock loader: model, clip, vae."""
+    loaded = host.nodes.CheckpointLoaderSimple().load_checkpoint("loco_demo.safetensors")
+    return SimpleNamespace(model=loaded[0], clip=loaded[1], vae=loaded[2])
+
+
+@pytest.fixture(scope="session")
+def sample(host: SimpleNamespace):
+    """sample(model, clip, prompt, seed, ...) -> latents [B, 4, 16, 16], by the stock nodes."""
+
+    @torch.no_grad()
+    def run(model, clip, prompt: str, seed: int = 0, steps: int = 4, cfg: float = 4.0, batch: int = 1) -> torch.Tensor:
+        encode = host.nodes.CLIPTextEncode().encode
+        latent = {"samples": torch.zeros(batch, 4, 16, 16)}
+        positive, negative = encode(clip, prompt)[0], encode(clip, "")[0]
+        (out,) = host.nodes.common_ksampler(model, seed, steps, cfg, "euler", "normal", positive, negative, latent)
+        return out["samples"]
+
+    return run
