@@ -1,0 +1,110 @@
+"""LocoEdit on the host's model patcher."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+TAIL = "last subject token and tail"
+
+
+@pytest.fixture(scope="module")
+def operator(pack, demo):
+    encode, edit = pack("nodes.engine").encode, pack("loco_core.edit")
+    concepts = encode(demo.clip, ["woodcut", "a painting in the style of woodcut"])
+    return edit.edit_operator(concepts, encode(demo.clip, ["a painting"] * 2), TAIL, "relative")
+
+
+@pytest.fixture(scope="module")
+def layers(pack):
+    return pack("loco_core.layers").LayerSet((8, 9), 16)
+
+
+@pytest.fixture(scope="module")
+def apply_edit(pack):
+    return pack("nodes.engine").apply_edit
+
+
+@pytest.fixture(scope="module")
+def weights(pack, demo):
+    """weights(model) -> the effective (K, V) of all 16 layers."""
+
+    def read(model) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        engine = pack("nodes.engine").ComfyEngine(model, demo.clip, demo.vae)
+        return [engine.key_value_weights(layer) for layer in range(16)]
+
+    return read
+
+
+@pytest.mark.parametrize("tokens", ["last subject token", TAIL])
+@pytest.mark.parametrize(("ridge", "value"), [("paper", 0.01), ("relative", None)])
+def test_the_edited_weights_are_the_papers_d_by_d_formula_in_float64(
+    pack, demo, layers, apply_edit, weights, tokens, ridge, value
+):
+    encode, edit = pack("nodes.engine").encode, pack("loco_core.edit")
+    concepts = encode(demo.clip, ["woodcut", "a painting in the style of woodcut"])
+    targets = encode(demo.clip, ["a painting"] * 2)
+    edited = apply_edit(demo.model, edit.edit_operator(concepts, targets, tokens, ridge), layers, 1.0)
+    originals, replacements = edit.columns(concepts, targets, tokens)
+    value = value or edit.RELATIVE_LAMBDA * originals.square().sum(0).mean()
+    inverse = torch.linalg.inv(originals @ originals.T + value * torch.eye(len(originals), dtype=torch.float64))
+    for layer in layers:
+        for before, after in zip(weights(demo.model)[layer], weights(edited)[layer], strict=True):
+            weight = before.double()
+            expected = (weight @ replacements @ originals.T + value * weight) @ inverse
+            error = torch.linalg.norm(after.double() - expected) / torch.linalg.norm(expected)
+            assert error <= 1e-6  # the host keeps weights in float32: 6e-8 of rounding each
+
+
+def test_only_the_chosen_layers_change(demo, operator, layers, apply_edit, weights):
+    before, after = weights(demo.model), weights(apply_edit(demo.model, operator, layers, 1.0))
+    changed = {
+        index for index in range(16) for part in (0, 1) if not torch.equal(before[index][part], after[index][part])
+    }
+    assert changed == {8, 9}
+
+
+def test_strength_0_is_the_untouched_model(demo, sample, operator, layers, apply_edit):
+    edited = apply_edit(demo.model, operator, layers, 0.0)
+    difference = sample(edited, demo.clip, "a red star") - sample(demo.model, demo.clip, "a red star")
+    assert difference.abs().max() == 0
+
+
+def test_strength_scales_the_change(demo, operator, layers, apply_edit, weights):
+    base = weights(demo.model)[8][0]
+    half, full = (weights(apply_edit(demo.model, operator, layers, s))[8][0] - base for s in (0.5, 1.0))
+    torch.testing.assert_close(2 * half, full, rtol=0, atol=1e-6)  # one float32 rounding of weights near 1
+
+
+def test_the_model_loaded_from_disk_stays_as_it_was(demo, sample, operator, layers, apply_edit):
+    prompt = "a red star in the style of woodcut"
+    before = sample(demo.model, demo.clip, prompt)
+    edited = sample(apply_edit(demo.model, operator, layers, 1.0), demo.clip, prompt)
+    assert (edited - before).abs().max() > 0.1
+    assert (sample(demo.model, demo.clip, prompt) - before).abs().max() == 0
+
+
+def test_the_same_edit_twice_gives_the_same_latent(demo, sample, operator, layers, apply_edit):
+    first, second = (sample(apply_edit(demo.model, operator, layers, 1.0), demo.clip, "woodcut") for _ in range(2))
+    assert (first - second).abs().max() == 0
+
+
+def test_a_lora_loaded_before_the_edit_is_edited_too(demo, operator, layers, apply_edit, weights):
+    key = "diffusion_model.output_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+    change = torch.randn(128, 128, generator=torch.Generator().manual_seed(0)) / 10
+    with_lora = demo.model.clone()
+    with_lora.add_patches({key: ("diff", (change,))})
+    weight = weights(with_lora)[8][0]
+    edited = weights(apply_edit(with_lora, operator, layers, 1.0))[8][0]
+    torch.testing.assert_close(edited, weight + operator.weight_change(weight), rtol=0, atol=1e-5)
+
+
+def test_an_edit_of_another_clip_is_refused(pack, demo, layers, apply_edit):
+    foreign = pack("loco_core.edit").EditOperator(torch.zeros(768, 1), torch.zeros(1, 768))
+    with pytest.raises(ValueError, match="embeddings are 768 wide, the model reads 128; connect the CLIP"):
+        apply_edit(demo.model, foreign, layers, 1.0)
+
+
+def test_layers_of_another_model_are_refused(pack, demo, operator, apply_edit):
+    with pytest.raises(ValueError, match="70 layers; this model has 16"):
+        apply_edit(demo.model, operator, pack("loco_core.layers").LayerSet((45,), 70), 1.0)

@@ -1,0 +1,160 @@
+"""The ComfyUI engine against the stock nodes on the same model."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import pytest
+import torch
+
+SEED = 3
+
+
+@pytest.fixture(scope="module")
+def core(pack):
+    """The pack's own copy of loco_core: its classes are not those of another import."""
+    return pack("loco_core.engine")
+
+
+@pytest.fixture(scope="module")
+def layer_set(pack):
+    return lambda *indices: pack("loco_core.layers").LayerSet(indices, 16)
+
+
+@pytest.fixture(scope="module")
+def engine(pack, demo):
+    return pack("nodes.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
+
+
+@pytest.fixture(scope="module")
+def generate(engine, core):
+    """generate(rows, cfg=...) -> images [N, 128, 128, 3] in four steps."""
+
+    @torch.no_grad()
+    def run(rows, cfg: float = 4.0, on_step=None):
+        return engine.generate(rows, core.Sampling(4, cfg, "euler", "normal", 128, 128), on_step)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def stock(demo, sample):
+    """stock(prompt, ...) -> the image that the stock nodes make."""
+    return lambda prompt, **options: demo.vae.decode(sample(demo.model, demo.clip, prompt, seed=SEED, **options)).cpu()
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> None:
+    """Equal up to the rounding of float32 sums in another batch shape, far below one grey level (0.004)."""
+    torch.testing.assert_close(one, other, rtol=0, atol=2e-3)
+
+
+def test_the_layers_are_those_of_sd15_in_forward_order(engine):
+    blocks = [(layer.block, layer.block_number) for layer in engine.layers]
+    down = [("input", number) for number in (1, 2, 4, 5, 7, 8)]
+    assert blocks == [*down, ("middle", 0), *(("output", number) for number in range(3, 12))]
+    assert [layer.index for layer in engine.layers] == list(range(16))
+
+
+def test_a_model_without_cross_attention_is_an_error_that_says_what_to_use(pack, demo):
+    with pytest.raises(ValueError, match="no cross-attention layers.*use Stable Diffusion"):
+        pack("nodes.engine").cross_attention_layers(_Headless(demo.model))
+
+
+class _Headless:
+    def __init__(self, model) -> None:
+        self._model = model
+
+    def get_model_object(self, name: str):
+        return self._model.get_model_object(name).out
+
+
+def test_the_embedding_is_the_hosts_own_and_its_last_subject_token_precedes_the_end(engine, host, demo):
+    prompt = "a red star in the style of woodcut"
+    (embedding,) = engine.encode([prompt])
+    (expected,) = host.nodes.CLIPTextEncode().encode(demo.clip, prompt)
+    torch.testing.assert_close(embedding.tokens, expected[0][0][0].float(), rtol=0, atol=0)
+    tokens = [token for token, _ in demo.clip.tokenize(prompt)["l"][0]]
+    assert tokens[embedding.last_subject + 1] == 49407
+    assert tokens[embedding.last_subject] not in (49406, 49407)
+
+
+def test_prompt_weights_do_not_reach_the_embedding(engine):
+    plain, weighted = engine.encode(["a red star", "a (red:1.7) star"])
+    torch.testing.assert_close(plain.tokens, weighted.tokens, rtol=0, atol=0)
+
+
+def test_a_long_prompt_has_its_last_subject_token_in_its_last_chunk(engine):
+    (embedding,) = engine.encode([" ".join(["star"] * 80)])
+    assert len(embedding.tokens) == 2 * 77
+    assert embedding.last_subject == 77 + 5  # 75 words fill the first chunk; 5 follow the second start token
+
+
+def test_a_row_without_intervention_is_the_stock_image(engine, generate, stock, core):
+    (embedding,) = engine.encode(["a red star"])
+    close(generate([core.Row(embedding, SEED)]), stock("a red star"))
+
+
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+def test_each_row_of_a_batch_equals_the_same_row_alone(engine, generate, core, layer_set, cfg):
+    star, fish, styled = engine.encode(["a red star", "a blue fish in the style of woodcut", "halftone"])
+    rows = [
+        core.Row(star, SEED),
+        core.Row(fish, SEED + 1, core.Intervention(layer_set(8, 9), star)),
+        core.Row(fish, SEED, core.Intervention(layer_set(0, 6, 15), styled)),
+    ]
+    together = generate(rows, cfg)
+    for position, row in enumerate(rows):
+        close(together[position : position + 1], generate([row], cfg))
+
+
+def test_rows_with_different_token_counts_equal_the_same_rows_alone(engine, generate, core, layer_set):
+    short, long = engine.encode(["a red star", " ".join(["a blue fish"] * 30)])
+    rows = [core.Row(short, SEED), core.Row(long, SEED), core.Row(short, 5, core.Intervention(layer_set(8), long))]
+    together = generate(rows)
+    for position, row in enumerate(rows):
+        close(together[position : position + 1], generate([row]))
+
+
+def test_an_intervention_with_the_same_prompt_changes_nothing_at_all(engine, generate, core, layer_set):
+    (star,) = engine.encode(["a red star"])
+    same = core.Row(star, SEED, core.Intervention(layer_set(*range(16)), star))
+    assert (generate([same]) - generate([core.Row(star, SEED)])).abs().max() == 0
+
+
+def test_an_intervention_at_all_layers_is_the_other_prompt(engine, generate, core, layer_set, stock):
+    star, fish = engine.encode(["a red star", "a blue fish"])
+    close(generate([core.Row(star, SEED, core.Intervention(layer_set(*range(16)), fish))]), stock("a blue fish"))
+
+
+def test_every_single_layer_can_be_addressed(engine, generate, core, layer_set):
+    star, fish = engine.encode(["a red star", "a blue fish in the style of woodcut"])
+    rows = [core.Row(star, SEED, core.Intervention(layer_set(index), fish)) for index in range(16)]
+    images = generate([core.Row(star, SEED), *rows])
+    changes = (images[1:] - images[0]).abs().amax((1, 2, 3))
+    assert (changes > 1e-4).all(), changes  # a missed layer would show the rounding of the batch, below 1e-5
+    assert len(set(changes.tolist())) == 16
+
+
+def test_the_model_is_as_it_was_after_an_intervention(engine, generate, core, layer_set, stock):
+    before = stock("a red star")
+    star, fish = engine.encode(["a red star", "a blue fish"])
+    generate([core.Row(star, SEED, core.Intervention(layer_set(*range(16)), fish))])
+    assert (stock("a red star") - before).abs().max() == 0
+
+
+def test_cancel_ends_generation_at_the_next_step(engine, generate, core):
+    steps = []
+
+    def cancel() -> None:
+        steps.append(1)
+        comfy.model_management.interrupt_current_processing(True)
+
+    (star,) = engine.encode(["a red star"])
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        generate([core.Row(star, SEED)], on_step=cancel)
+    assert len(steps) == 1
+
+
+def test_samplers_that_draw_noise_per_step_are_not_offered(pack):
+    offered = pack("nodes.engine").samplers()
+    assert {"euler", "dpmpp_2m", "ddim", "uni_pc"} <= set(offered)
+    assert not {"euler_ancestral", "dpmpp_2m_sde", "dpmpp_sde", "lcm", "ddpm"} & set(offered)

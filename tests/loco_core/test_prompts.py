@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from loco_core.prompts import PromptPair, prompt_pairs
+
+
+def test_a_bare_style_is_expanded_with_the_papers_four_templates_and_one_target():
+    pairs = prompt_pairs("Van Gogh", "a painting", "style")
+    assert [pair.concept for pair in pairs] == [
+        "Van Gogh",
+        "a painting in the style of Van Gogh",
+        "a photo in the style of Van Gogh",
+        "a picture in the style of Van Gogh",
+    ]
+    assert {pair.target for pair in pairs} == {"a painting"}
+
+
+def test_a_bare_object_is_expanded_on_both_sides():
+    assert prompt_pairs("cat", "dog", "object")[1] == PromptPair("an image of cat", "an image of dog")
+
+
+def test_whole_prompts_stay_as_they_are():
+    pairs = prompt_pairs("a red star in the style of woodcut", "a red star", "style")
+    assert pairs == [PromptPair("a red star in the style of woodcut", "a red star")]
+
+
+def test_empty_lines_and_spaces_do_not_count():
+    assert len(prompt_pairs("\n a long prompt of words \n\n", "x\n", "style")) == 1
+
+
+@pytest.mark.parametrize(
+    ("concepts", "targets", "attribute", "message"),
+    [
+        ("", "a painting", "style", "concept prompts: empty"),
+        ("woodcut", " \n", "style", "target prompts: empty"),
+        ("a\nb\nc", "x\ny", "style", "concept prompts: 3 lines, target prompts: 2 lines; give one target per concept"),
+        ("a", "b", "colour", "attribute: 'colour'; give one of style, object, fact"),
+    ],
+)
+def test_a_mistake_is_named_with_what_was_expected(concepts, targets, attribute, message):
+    with pytest.raises(ValueError, match=message):
+        prompt_pairs(concepts, targets, attribute)

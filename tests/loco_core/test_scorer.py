@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from demo.world import STYLES, Scene, draw
+from loco_core.scorer import load_scorer
+
+DEMO_SCORER = Path(__file__).resolve().parents[2] / "demo" / "open_clip" / "loco_demo_clip.safetensors"
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return load_scorer(DEMO_SCORER)
+
+
+def drawings(*scenes: Scene) -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    return torch.stack([torch.from_numpy(draw(scene, rng)).float() / 255 for scene in scenes])
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_drawing_in_a_style_fits_that_style_better_than_a_plain_one(scorer, style):
+    images = drawings(Scene("star", style, "red"), Scene("star", colour="red"))
+    styled, plain = scorer.score(images, [f"a picture of a red star in the style of {style}"] * 2)
+    assert styled > plain + 10
+
+
+def test_scores_are_cosines_times_100_and_never_negative(scorer):
+    images = drawings(*(Scene("star", style, "red") for style in STYLES))
+    scores = scorer.score(images, ["a flag"] * len(images))
+    assert 0 <= scores.min() and scores.max() <= 100
+
+
+def test_an_image_has_the_same_score_alone_and_in_a_batch(scorer):
+    images = drawings(Scene("star", "woodcut", "red"), Scene("fish", colour="blue"))
+    texts = ["woodcut", "a blue fish"]
+    alone = torch.cat([scorer.score(image[None], [text]) for image, text in zip(images, texts, strict=True)])
+    torch.testing.assert_close(alone, scorer.score(images, texts), rtol=0, atol=1e-3)  # float32, other batch shapes
+
+
+def test_one_text_per_image_is_required(scorer):
+    with pytest.raises(ValueError, match="1 images and 2 texts"):
+        scorer.score(drawings(Scene("star", colour="red")), ["a", "b"])
+
+
+def test_a_file_that_tells_no_architecture_is_an_error_that_says_what_to_do(tmp_path):
+    shutil.copy(DEMO_SCORER, tmp_path / "lonely.safetensors")
+    with pytest.raises(ValueError, match="choose it, or put open_clip's model configuration beside it as lonely.json"):
+        load_scorer(tmp_path / "lonely.safetensors")
+
+
+def test_a_file_that_is_no_scorer_is_an_error(tmp_path):
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(ValueError, match="does not hold a model that open_clip can load"):
+        load_scorer(tmp_path / "text.safetensors", "ViT-B-32")
+
+
+def test_a_folder_from_the_hub_is_read_as_it_is(tmp_path):
+    config = DEMO_SCORER.with_suffix(".json").read_text()
+    (tmp_path / "open_clip_config.json").write_text(f'{{"model_cfg": {config}, "preprocess_cfg": {{}}}}')
+    shutil.copy(DEMO_SCORER, tmp_path / "open_clip_model.safetensors")
+    images = drawings(Scene("star", "woodcut", "red"))
+    expected, copied = load_scorer(DEMO_SCORER), load_scorer(tmp_path / "open_clip_model.safetensors")
+    torch.testing.assert_close(copied.score(images, ["woodcut"]), expected.score(images, ["woodcut"]))
