@@ -156,34 +156,44 @@ def edited(graph: dict, attribute: str, concept: str, target: str) -> dict:
 
 
 def edit_styles(server: Server, judge) -> dict[str, dict[str, float]]:
+    """Removes each style in turn. Before and after are read in images of the same prompts and seeds."""
     graph = workflow("demo_remove_style")
-    before: dict[str, Reading] = {}
-    few_before: dict[str, Reading] = {}
-    for style in STYLES:
-        for kept, rounds, count in ((before, 2, 4), (few_before, 1, 2)):
-            pictures = styled_pictures(style, rounds, count)
-            kept[style] = Reading(judge, pictures, make(server, _unedited(graph), [CHECKPOINT, 0], pictures))
+    many = {style: styled_pictures(style, 2, 4) for style in STYLES}
+    few = {style: styled_pictures(style, 1, 2) for style in STYLES}
+    asked = [*_together(many), *_together(few)]
+    made = make(server, _unedited(graph), [CHECKPOINT, 0], asked)
+    count = sum(picture.count for picture in _together(many))
+    before = _readings(judge, many, made[:count]), _readings(judge, few, made[count:])
     results = {}
     for style in STYLES:
+        others = {other: pictures for other, pictures in few.items() if other != style}
         change = edited(graph, "style", style, "a painting")
-        own, few = styled_pictures(style, 2, 4), {other: styled_pictures(other, 1, 2) for other in STYLES}
-        del few[style]
-        pictures = own + [picture for group in few.values() for picture in group]
-        images = make(server, change, [EDIT, 0], pictures)
-        split = sum(picture.count for picture in own)
-        after = Reading(judge, own, images[:split])
-        others = Reading(judge, pictures[len(own) :], images[split:])
-        before_after_sheet(style, before[style].images, after.images)
+        made = make(server, change, [EDIT, 0], [*many[style], *_together(others)])
+        count = sum(picture.count for picture in many[style])
+        own_before, own_after = before[0][style], Reading(judge, many[style], made[:count])
+        others_before = [before[1][other] for other in others]
+        others_after = list(_readings(judge, others, made[count:]).values())
+        before_after_sheet(style, own_before.images, own_after.images)
         results[style] = {
-            "judge_before": before[style].share("style", style),
-            "judge_after": after.share("style", style),
-            "none_after": after.share("style", NONE),
-            "other_styles_before": _mean(few_before[other].right("style") for other in few),
-            "other_styles_after": others.right("style"),
-            "objects_before": _mean([before[style].right("object"), *(few_before[o].right("object") for o in few)]),
-            "objects_after": _mean([after.right("object")] + [others.right("object")] * len(few)),
+            "judge_before": own_before.share("style", style),
+            "judge_after": own_after.share("style", style),
+            "none_after": own_after.share("style", NONE),
+            "other_styles_before": _mean(reading.right("style") for reading in others_before),
+            "other_styles_after": _mean(reading.right("style") for reading in others_after),
+            "objects_before": _mean(reading.right("object") for reading in [own_before, *others_before]),
+            "objects_after": _mean(reading.right("object") for reading in [own_after, *others_after]),
         }
     return results
+
+
+def _together(groups: dict[str, list[Picture]]) -> list[Picture]:
+    return [picture for group in groups.values() for picture in group]
+
+
+def _readings(judge, groups: dict[str, list[Picture]], images: torch.Tensor) -> dict[str, Reading]:
+    """One reading per group, the images standing in the groups' order."""
+    parts = images.split([sum(picture.count for picture in group) for group in groups.values()])
+    return {name: Reading(judge, groups[name], part) for name, part in zip(groups, parts, strict=True)}
 
 
 def edit_facts(server: Server, judge) -> dict[str, dict[str, float]]:
