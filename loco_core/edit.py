@@ -93,13 +93,19 @@ def edit_operator(
     tokens: str,
     ridge: str,
     relative: float = RELATIVE_LAMBDA,
+    keep_targets: bool = True,
 ) -> EditOperator:
     """The operator that makes the concepts' embeddings read like the targets', one target per concept.
 
-    `ridge` is "paper" for lambda = 0.01, or "relative" for `relative` times the mean squared column norm of X_o.
+    `ridge` is "paper" for lambda = 0.01, or "relative" for `relative` times the mean squared column norm of X_o. With
+    `keep_targets`, X_o and X_t get the targets' own columns too: the targets must read as before, which holds the edit
+    to what tells the concepts from them. The paper has no such columns.
     """
     if ridge not in RIDGES:
         raise ValueError(f"ridge: {ridge!r}; give one of {', '.join(RIDGES)}")
     originals, replacements = columns(concepts, targets, tokens)
+    if keep_targets:
+        kept, _ = columns(targets, targets, tokens)
+        originals, replacements = torch.cat([originals, kept], 1), torch.cat([replacements, kept], 1)
     scale = originals.square().sum(0).mean().item()
     return solve(originals, replacements, PAPER_LAMBDA if ridge == "paper" else relative * scale)

@@ -67,6 +67,12 @@ class EditApplyNode(io.ComfyNode):
                     step=0.01,
                     tooltip="With ridge 'relative': the ridge as a share of the embeddings' mean squared norm.",
                 ),
+                io.Boolean.Input(
+                    "keep_target",
+                    default=True,
+                    tooltip="The target itself must read as before: holds the edit to what tells the concept from it. "
+                    "Off is the paper's edit.",
+                ),
                 io.Float.Input(
                     "strength",
                     default=1.0,
@@ -92,12 +98,13 @@ class EditApplyNode(io.ComfyNode):
         tokens: str,
         ridge: str,
         relative_ridge: float,
+        keep_target: bool,
         strength: float,
     ) -> io.NodeOutput:
         pairs = prompt_pairs(concept, target, attribute)
         concepts = encode(clip, [pair.concept for pair in pairs])
         targets = encode(clip, [pair.target for pair in pairs])
-        operator = edit_operator(concepts, targets, tokens, ridge, relative_ridge)
+        operator = edit_operator(concepts, targets, tokens, ridge, relative_ridge, keep_target)
         edited = apply_edit(model, operator, layers, strength)
         show_text(
             f"layers {layers} edited: {len(pairs)} prompts, rank {operator.rank}, "

@@ -97,6 +97,7 @@ class ComfyEngine:
 
     def __init__(self, model: ModelPatcher, clip: CLIP, vae: VAE) -> None:
         self._model, self._clip, self._vae = model, clip, vae
+        self._negatives: dict[str, TextEmbedding] = {}
 
     @cached_property
     def layers(self) -> tuple[CrossAttentionLayer, ...]:
@@ -115,7 +116,9 @@ class ComfyEngine:
         latent = comfy.sample.fix_empty_latent_channels(model, latent)
         noise = torch.cat([comfy.sample.prepare_noise(latent, row.seed) for row in rows])
         positive = _conditioning([row.embedding for row in rows])
-        negative = _conditioning(self.encode([sampling.negative_prompt]))
+        if sampling.negative_prompt not in self._negatives:  # once, or a GPU would swap models at every batch
+            (self._negatives[sampling.negative_prompt],) = self.encode([sampling.negative_prompt])
+        negative = _conditioning([self._negatives[sampling.negative_prompt]])
 
         def callback(step: int, denoised: torch.Tensor, x: torch.Tensor, total_steps: int) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
