@@ -13,8 +13,10 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 """The authors' four templates per concept for styles and objects; they list none for facts, which read like objects."""
 
-BARE_NAME_WORDS = 3
-"""Up to this many words, a line is taken for a name and not for a prompt."""
+NAME_WORDS = {"style": 3, "object": 6, "fact": 6}
+"""Up to this many words, a line is taken for a name ("Van Gogh", "the president of the United States")..."""
+PICTURE_WORDS = {"painting", "photo", "picture", "image", "drawing", "portrait", "style"}
+"""... unless it says one of these: then it is a prompt already."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ def lines(text: str) -> list[str]:
 def prompt_pairs(concepts: str, targets: str, attribute: str) -> list[PromptPair]:
     """The pairs meant by two text fields, one prompt per line; one target line serves all concepts.
 
-    A bare name (at most BARE_NAME_WORDS words, "pointillism") is expanded with the attribute's templates. Its target
-    is kept as it is for a style ("a painting") and goes through the same templates for an object or a fact.
+    A bare name (see NAME_WORDS) is expanded with the attribute's templates. Its target is kept as it is for a style
+    ("a painting") and goes through the same templates for an object or a fact.
     """
     if attribute not in ATTRIBUTES:
         raise ValueError(f"attribute: {attribute!r}; give one of {', '.join(ATTRIBUTES)}")
@@ -56,9 +58,15 @@ def prompt_pairs(concepts: str, targets: str, attribute: str) -> list[PromptPair
 
 
 def _expand(concept: str, target: str, attribute: str) -> list[PromptPair]:
-    if len(concept.split()) > BARE_NAME_WORDS:
+    if not _is_name(concept, attribute):
         return [PromptPair(concept, target)]
-    templates = TEMPLATES[attribute]
-    if attribute == "style" or len(target.split()) > BARE_NAME_WORDS:
-        return [PromptPair(template.format(concept), target) for template in templates]
-    return [PromptPair(template.format(concept), template.format(target)) for template in templates]
+    fixed = attribute == "style" or not _is_name(target, attribute)
+    return [
+        PromptPair(template.format(concept), target if fixed else template.format(target))
+        for template in TEMPLATES[attribute]
+    ]
+
+
+def _is_name(line: str, attribute: str) -> bool:
+    words = line.lower().replace(",", " ").split()
+    return len(words) <= NAME_WORDS[attribute] and not PICTURE_WORDS & set(words)

@@ -20,6 +20,15 @@ def test_a_bare_object_is_expanded_on_both_sides():
     assert prompt_pairs("cat", "dog", "object")[1] == PromptPair("an image of cat", "an image of dog")
 
 
+def test_a_fact_of_several_words_is_a_name_too():
+    pairs = prompt_pairs("the president of the United States", "Joe Biden", "fact")
+    assert pairs[3] == PromptPair("a picture of the president of the United States", "a picture of Joe Biden")
+
+
+def test_a_line_that_speaks_of_a_picture_is_a_prompt_however_short():
+    assert prompt_pairs("a photo of Nemo", "a fish", "object") == [PromptPair("a photo of Nemo", "a fish")]
+
+
 def test_whole_prompts_stay_as_they_are():
     pairs = prompt_pairs("a red star in the style of woodcut", "a red star", "style")
     assert pairs == [PromptPair("a red star in the style of woodcut", "a red star")]
