@@ -40,7 +40,7 @@ OUTPUT = ROOT / "demo" / "output"
 WORKFLOWS = ROOT / "workflows" / "api"
 CHECKPOINT, SEARCH, EDIT = "1", "3", "7"
 """Node ids in the API workflows."""
-SAMPLING = {"steps": 20, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+SAMPLING = {"steps": 20, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
 FACT_TARGETS = dict(zip(COUNTRIES, [*COUNTRIES[1:], COUNTRIES[0]], strict=True))
 """Each country's flag is edited to be the next one's."""
 

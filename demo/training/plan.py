@@ -33,7 +33,8 @@ LAYERS = 16
 EMPTY_SHARE = 0.1
 """Rows whose every layer reads the empty prompt, for classifier-free guidance."""
 UNNAMED_SHARE = 0.08
-FLAG_SHARE = 0.25
+FLAG_SHARE = 0.4
+"""Flags are few, and alike but for their fact, which only two layers know: they need more than their share."""
 PLAIN_SHARE = 0.25
 """Rows without a style."""
 LOSS_SHARE = 0.12

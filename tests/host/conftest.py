@@ -52,7 +52,7 @@ def sample(host: SimpleNamespace):
     """sample(model, clip, prompt, seed, ...) -> latents [B, 4, 16, 16], by the stock nodes."""
 
     @torch.no_grad()
-    def run(model, clip, prompt: str, seed: int = 0, steps: int = 4, cfg: float = 4.0, batch: int = 1) -> torch.Tensor:
+    def run(model, clip, prompt: str, seed: int = 0, steps: int = 4, cfg: float = 2.0, batch: int = 1) -> torch.Tensor:
         encode = host.nodes.CLIPTextEncode().encode
         latent = {"samples": torch.zeros(batch, 4, 16, 16)}
         positive, negative = encode(clip, prompt)[0], encode(clip, "")[0]

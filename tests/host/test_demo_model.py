@@ -36,7 +36,7 @@ def generate(pack, demo):
     """generate(prompts, window, other prompts) -> images [N, 3, 128, 128], the window reading the other prompts."""
     core, layers = pack("loco_core.engine"), pack("loco_core.layers")
     engine = pack("nodes.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
-    sampling = core.Sampling(20, 4.0, "euler", "normal", 128, 128)
+    sampling = core.Sampling(20, 2.0, "euler", "normal", 128, 128)
 
     @torch.no_grad()
     def run(prompts: list[str], window: tuple[int, ...], others: list[str]) -> torch.Tensor:

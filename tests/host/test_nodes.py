@@ -36,7 +36,7 @@ def search(execute, demo):
         "target_prompts": "a picture of a red star",
         "seed_count": 1,
         "steps": 3,
-        "cfg": 4.0,
+        "cfg": 2.0,
         "width": 128,
         "height": 128,
         "batch_rows": 16,

@@ -18,7 +18,7 @@ def find(pack, demo, host):
         "loco_demo_clip.safetensors", "from the file", False
     )
     engine = pack("nodes.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
-    sampling = core.Sampling(10, 4.0, "euler", "normal", 128, 128)
+    sampling = core.Sampling(10, 2.0, "euler", "normal", 128, 128)
 
     @torch.no_grad()
     def run(attribute: str, pairs: list[tuple[str, str]], seed: int) -> tuple[int, ...]:
