@@ -20,8 +20,10 @@ TOKEN_CHOICES = ("last subject token", "last subject token and tail")
 RIDGES = ("relative", "paper")
 PAPER_LAMBDA = 0.01
 """lambda_K = lambda_V for every model (paper, section 6; the authors' code)."""
-RELATIVE_LAMBDA = 0.15
-"""The default ridge, in units of the mean squared column norm of X_o."""
+RELATIVE_LAMBDA = 0.3
+"""The default ridge, in units of the concepts' mean squared column norm."""
+KEPT_WEIGHT = 25
+"""How much a kept column counts, per concept prompt; like RELATIVE_LAMBDA chosen on the demo model's six styles."""
 NEGLIGIBLE = 1e-7
 """Singular values below this share of the largest are rounding, not directions."""
 
@@ -93,19 +95,21 @@ def edit_operator(
     tokens: str,
     ridge: str,
     relative: float = RELATIVE_LAMBDA,
-    keep_targets: bool = True,
+    kept: Sequence[TextEmbedding] = (),
 ) -> EditOperator:
     """The operator that makes the concepts' embeddings read like the targets', one target per concept.
 
-    `ridge` is "paper" for lambda = 0.01, or "relative" for `relative` times the mean squared column norm of X_o. With
-    `keep_targets`, X_o and X_t get the targets' own columns too: the targets must read as before, which holds the edit
-    to what tells the concepts from them. The paper has no such columns.
+    `ridge` is "paper" for lambda = 0.01, or "relative" for `relative` times the mean squared column norm of X_o.
+    Every token of the `kept` embeddings must read as before: they are columns of both X_o and X_t, each counting as
+    KEPT_WEIGHT times the number of concepts. Keeping the targets and the empty prompt holds the edit to what tells the
+    concepts from them. The paper keeps nothing.
     """
     if ridge not in RIDGES:
         raise ValueError(f"ridge: {ridge!r}; give one of {', '.join(RIDGES)}")
     originals, replacements = columns(concepts, targets, tokens)
-    if keep_targets:
-        kept, _ = columns(targets, targets, tokens)
-        originals, replacements = torch.cat([originals, kept], 1), torch.cat([replacements, kept], 1)
     scale = originals.square().sum(0).mean().item()
+    if kept:
+        held = torch.cat([embedding.tokens for embedding in kept]).double().cpu().T
+        held = (KEPT_WEIGHT * len(concepts)) ** 0.5 * held
+        originals, replacements = torch.cat([originals, held], 1), torch.cat([replacements, held], 1)
     return solve(originals, replacements, PAPER_LAMBDA if ridge == "paper" else relative * scale)

@@ -70,8 +70,8 @@ class EditApplyNode(io.ComfyNode):
                 io.Boolean.Input(
                     "keep_target",
                     default=True,
-                    tooltip="The target itself must read as before: holds the edit to what tells the concept from it. "
-                    "Off is the paper's edit.",
+                    tooltip="The target and the empty prompt must read as before: holds the edit to what tells the "
+                    "concept from them. Off is the paper's edit.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -104,7 +104,8 @@ class EditApplyNode(io.ComfyNode):
         pairs = prompt_pairs(concept, target, attribute)
         concepts = encode(clip, [pair.concept for pair in pairs])
         targets = encode(clip, [pair.target for pair in pairs])
-        operator = edit_operator(concepts, targets, tokens, ridge, relative_ridge, keep_target)
+        kept = encode(clip, list(dict.fromkeys([*(pair.target for pair in pairs), ""]))) if keep_target else []
+        operator = edit_operator(concepts, targets, tokens, ridge, relative_ridge, kept)
         edited = apply_edit(model, operator, layers, strength)
         show_text(
             f"layers {layers} edited: {len(pairs)} prompts, rank {operator.rank}, "
