@@ -38,7 +38,7 @@ from demo.world import (  # noqa: E402
 
 OUTPUT = ROOT / "demo" / "output"
 WORKFLOWS = ROOT / "workflows" / "api"
-CHECKPOINT, SEARCH, EDIT = "1", "3", "7"
+CHECKPOINT, SCORER, SEARCH, EDIT = "1", "2", "3", "4"
 """Node ids in the API workflows."""
 SAMPLING = {"steps": 20, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
 FACT_TARGETS = dict(zip(COUNTRIES, [*COUNTRIES[1:], COUNTRIES[0]], strict=True))
@@ -106,7 +106,7 @@ def _node(class_type: str, **inputs) -> dict:
 def workflow(name: str) -> dict:
     """An API workflow without its image nodes; `make` adds what it needs."""
     graph = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
-    return {key: node for key, node in graph.items() if key in (CHECKPOINT, "2", SEARCH, EDIT)}
+    return {key: node for key, node in graph.items() if key in (CHECKPOINT, SCORER, SEARCH, EDIT)}
 
 
 class Reading:

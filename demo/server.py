@@ -90,8 +90,11 @@ class Server:
         return json.loads(text) if text else {}
 
     def queue(self, workflow: dict) -> str:
-        """Queues an API workflow; returns its id."""
-        return self.post("/prompt", {"prompt": workflow})["prompt_id"]
+        """Queues an API workflow; returns its id. The server would run the valid part of a graph: here all must be."""
+        answer = self.post("/prompt", {"prompt": workflow})
+        if answer.get("node_errors"):
+            raise RuntimeError(f"the workflow is not valid: {answer['node_errors']}")
+        return answer["prompt_id"]
 
     def wait(self, prompt_id: str) -> dict:
         """Waits until a queued workflow has ended; returns its history entry, whatever its status."""
