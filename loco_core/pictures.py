@@ -19,7 +19,7 @@ def score_plot(result: SearchResult) -> np.ndarray:
     Returns uint8 [H, W, 3].
     """
     plan = result.plan
-    figure = Figure(figsize=(max(7.0, 0.34 * len(result.windows) + 2), 4.2), dpi=120, layout="constrained")
+    figure = Figure(figsize=(max(7.0, 0.5 * len(result.windows) + 2), 4.2), dpi=120, layout="constrained")
     axes = figure.subplots()
     colours = [BEST if i == result.best else OTHER for i in range(len(result.windows))]
     places = np.arange(len(result.windows))
