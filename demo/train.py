@@ -1,7 +1,7 @@
 """Trains the demo model, its scorer and its judge from nothing: `python demo/train.py --seed 0 --out DIR`.
 
-Needs ComfyUI's folder (COMFYUI_PATH, else ~/comfy/ComfyUI) and its requirements. Uses a GPU when there is one; on two
-CPU cores it takes under four hours. Stopped and started again with the same arguments, it goes on where it was.
+Needs ComfyUI's folder (COMFYUI_PATH, else ~/comfy/ComfyUI) and its requirements. Uses a GPU when there is one.
+Stopped and started again with the same arguments, it goes on where it was.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class EditApplyNode(io.ComfyNode):
                     "keep_target",
                     default=True,
                     tooltip="The target and the empty prompt must read as before: holds the edit to what tells the "
-                    "concept from them. Off is the paper's edit.",
+                    "concept from them. The paper's edit has this off, ridge 'paper' and the last subject token alone.",
                 ),
                 io.Float.Input(
                     "strength",
