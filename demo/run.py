@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +39,9 @@ from demo.world import (  # noqa: E402
 
 OUTPUT = ROOT / "demo" / "output"
 WORKFLOWS = ROOT / "workflows" / "api"
-CHECKPOINT, SCORER, SEARCH, EDIT = "1", "2", "3", "4"
-"""Node ids in the API workflows."""
 SAMPLING = {"steps": 20, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+BEFORE, AFTER = "CheckpointLoaderSimple", "LoCo_EditApply"
+"""The nodes that give the model before and after an edit."""
 FACT_TARGETS = dict(zip(COUNTRIES, [*COUNTRIES[1:], COUNTRIES[0]], strict=True))
 """Each country's flag is edited to be the next one's."""
 
@@ -67,21 +68,45 @@ def styled_pictures(style: str, rounds: int, count: int) -> list[Picture]:
     return pictures
 
 
-def flag_pictures(country: str, count: int) -> list[Picture]:
+def flag_pictures(country: str) -> list[Picture]:
     """Every held-out template, without a style, with the country's flag."""
     scene = Scene(FLAG, country=country)
     return [
-        Picture(sentence(template, thing(scene), NONE), scene, 2000 + number, count)
+        Picture(sentence(template, thing(scene), NONE), scene, 2000 + number, count=3)
         for number, template in enumerate(HELD_OUT_TEMPLATES)
     ]
 
 
-def make(server: Server, workflow: dict, model: list, pictures: list[Picture]) -> torch.Tensor:
-    """Samples the pictures with the stock nodes on `model` (a link in `workflow`): [images, 3, 128, 128] in 0..1."""
-    graph = copy.deepcopy(workflow)
-    graph["negative"] = _node("CLIPTextEncode", clip=[CHECKPOINT, 1], text="")
+def workflow(name: str) -> dict:
+    """An API workflow of the pack."""
+    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def editing(search_inputs: dict[str, str]) -> dict:
+    """The nodes of demo_remove_style that load, search and edit; the search with other inputs."""
+    graph = workflow("demo_remove_style")
+    graph = {key: node for key, node in graph.items() if node["class_type"].startswith(("Checkpoint", "LoCo_"))}
+    inputs("LoCo_LayerSearch", graph).update(search_inputs)
+    return graph
+
+
+def the(class_type: str, graph: dict) -> str:
+    """The id of the only node of that class."""
+    (key,) = (key for key, node in graph.items() if node["class_type"] == class_type)
+    return key
+
+
+def inputs(class_type: str, graph: dict) -> dict:
+    """The inputs of the only node of that class."""
+    return graph[the(class_type, graph)]["inputs"]
+
+
+def make(server: Server, graph: dict, model: list, pictures: list[Picture]) -> torch.Tensor:
+    """Samples the pictures with the stock nodes on `model` (a link in `graph`): [images, 3, 128, 128] in 0..1."""
+    checkpoint = the(BEFORE, graph)
+    graph = graph | {"negative": _node("CLIPTextEncode", clip=[checkpoint, 1], text="")}
     for i, picture in enumerate(pictures):
-        graph[f"prompt{i}"] = _node("CLIPTextEncode", clip=[CHECKPOINT, 1], text=picture.prompt)
+        graph[f"prompt{i}"] = _node("CLIPTextEncode", clip=[checkpoint, 1], text=picture.prompt)
         graph[f"latent{i}"] = _node("EmptyLatentImage", width=128, height=128, batch_size=picture.count)
         graph[f"sample{i}"] = _node(
             "KSampler",
@@ -92,7 +117,7 @@ def make(server: Server, workflow: dict, model: list, pictures: list[Picture]) -
             seed=picture.seed,
             **SAMPLING,
         )
-        graph[f"decode{i}"] = _node("VAEDecode", samples=[f"sample{i}", 0], vae=[CHECKPOINT, 2])
+        graph[f"decode{i}"] = _node("VAEDecode", samples=[f"sample{i}", 0], vae=[checkpoint, 2])
         graph[f"save{i}"] = _node("SaveImage", images=[f"decode{i}", 0], filename_prefix="demo/picture")
     outputs = server.run(graph)
     files = [file for i in range(len(pictures)) for file in server.images(outputs[f"save{i}"]["images"])]
@@ -101,12 +126,6 @@ def make(server: Server, workflow: dict, model: list, pictures: list[Picture]) -
 
 def _node(class_type: str, **inputs) -> dict:
     return {"class_type": class_type, "inputs": inputs}
-
-
-def workflow(name: str) -> dict:
-    """An API workflow without its image nodes; `make` adds what it needs."""
-    graph = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
-    return {key: node for key, node in graph.items() if key in (CHECKPOINT, SCORER, SEARCH, EDIT)}
 
 
 class Reading:
@@ -130,17 +149,16 @@ def _mean(values) -> float:
     return round(float(np.mean(list(values))), 4)
 
 
-def search(server: Server, attribute: str, concepts: list[str], targets: list[str]) -> dict:
-    """Runs demo_find_style with other prompts; returns the search's JSON and keeps its pictures."""
-    graph = json.loads((WORKFLOWS / "demo_find_style.json").read_text(encoding="utf-8"))
-    graph[SEARCH]["inputs"] |= {
-        "attribute": attribute,
-        "concept_prompts": "\n".join(concepts),
-        "target_prompts": "\n".join(targets),
-    }
+def search(server: Server, search_inputs: dict[str, str]) -> dict:
+    """Runs demo_find_style with other inputs; returns the search's JSON and keeps its pictures."""
+    graph = workflow("demo_find_style")
+    inputs("LoCo_LayerSearch", graph).update(search_inputs)
     outputs = server.run(graph)
-    for key, what in (("5", "scores"), ("6", "windows")):
-        shutil.copy(server.images(outputs[key]["images"])[0], OUTPUT / f"search_{attribute}_{what}.png")
+    attribute = inputs("LoCo_LayerSearch", graph)["attribute"]
+    for output, what in ((1, "scores"), (2, "windows")):
+        link = [the("LoCo_LayerSearch", graph), output]
+        (saver,) = (key for key, node in graph.items() if node["inputs"].get("images") == link)
+        shutil.copy(server.images(outputs[saver]["images"])[0], OUTPUT / f"search_{attribute}_{what}.png")
     newest = max((server.output / "loco").glob("search_*.json"), key=lambda path: path.stat().st_mtime)
     shutil.copy(newest, OUTPUT / f"search_{attribute}.json")
     shutil.copy(newest.with_suffix(".csv"), OUTPUT / f"search_{attribute}.csv")
@@ -148,91 +166,86 @@ def search(server: Server, attribute: str, concepts: list[str], targets: list[st
     return {"window": found["layers"], "baseline": found["baseline"], "scores": found["scores"]}
 
 
-def edited(graph: dict, attribute: str, concept: str, target: str) -> dict:
-    """The workflow with another edit in it."""
-    graph = copy.deepcopy(graph)
-    graph[EDIT]["inputs"] |= {"attribute": attribute, "concept": concept, "target": target}
-    return graph
-
-
-def edit_styles(server: Server, judge) -> dict[str, dict[str, float]]:
-    """Removes each style in turn. Before and after are read in images of the same prompts and seeds."""
-    graph = workflow("demo_remove_style")
-    many = {style: styled_pictures(style, 2, 4) for style in STYLES}
-    few = {style: styled_pictures(style, 1, 2) for style in STYLES}
-    asked = [*_together(many), *_together(few)]
-    made = make(server, _unedited(graph), [CHECKPOINT, 0], asked)
-    count = sum(picture.count for picture in _together(many))
-    before = _readings(judge, many, made[:count]), _readings(judge, few, made[count:])
-    results = {}
-    for style in STYLES:
-        others = {other: pictures for other, pictures in few.items() if other != style}
-        change = edited(graph, "style", style, "a painting")
-        made = make(server, change, [EDIT, 0], [*many[style], *_together(others)])
-        count = sum(picture.count for picture in many[style])
-        own_before, own_after = before[0][style], Reading(judge, many[style], made[:count])
-        others_before = [before[1][other] for other in others]
-        others_after = list(_readings(judge, others, made[count:]).values())
-        before_after_sheet(style, own_before.images, own_after.images)
-        results[style] = {
-            "judge_before": own_before.share("style", style),
-            "judge_after": own_after.share("style", style),
-            "none_after": own_after.share("style", NONE),
-            "other_styles_before": _mean(reading.right("style") for reading in others_before),
-            "other_styles_after": _mean(reading.right("style") for reading in others_after),
-            "objects_before": _mean(reading.right("object") for reading in [own_before, *others_before]),
-            "objects_after": _mean(reading.right("object") for reading in [own_after, *others_after]),
-        }
-    return results
-
-
-def _together(groups: dict[str, list[Picture]]) -> list[Picture]:
-    return [picture for group in groups.values() for picture in group]
-
-
-def _readings(judge, groups: dict[str, list[Picture]], images: torch.Tensor) -> dict[str, Reading]:
-    """One reading per group, the images standing in the groups' order."""
-    parts = images.split([sum(picture.count for picture in group) for group in groups.values()])
-    return {name: Reading(judge, groups[name], part) for name, part in zip(groups, parts, strict=True)}
-
-
-def edit_facts(server: Server, judge) -> dict[str, dict[str, float]]:
-    graph = workflow("demo_remove_style")
-    graph[SEARCH]["inputs"] |= fact_search_inputs()
-    before = {}
-    for country in COUNTRIES:
-        pictures = flag_pictures(country, 4)
-        before[country] = Reading(judge, pictures, make(server, _unedited(graph), [CHECKPOINT, 0], pictures))
-    results = {}
-    for country, new in FACT_TARGETS.items():
-        change = edited(graph, "fact", f"the flag of {country}", f"the flag of {new}")
-        own = flag_pictures(country, 4)
-        rest = [other for other in COUNTRIES if other != country]
-        others = [picture for other in rest for picture in flag_pictures(other, 4)]
-        images = make(server, change, [EDIT, 0], own + others)
-        split = sum(picture.count for picture in own)
-        after = Reading(judge, own, images[:split])
-        before_after_sheet(f"flag_of_{country}", before[country].images, after.images)
-        results[country] = {
-            "judge_before": before[country].share("fact", country),
-            "new_fact": after.share("fact", new),
-            "other_facts_before": _mean(before[other].right("fact") for other in rest),
-            "other_facts_after": Reading(judge, others, images[split:]).right("fact"),
-        }
-    return results
-
-
-def _unedited(graph: dict) -> dict:
-    return {key: node for key, node in graph.items() if key == CHECKPOINT}
+def object_search_inputs() -> dict[str, str]:
+    """Inputs of the object search, the negative control: each thing is to become the next one."""
+    things = [thing(Scene(name, colour=colour)) for name, colour in zip(OBJECTS[:4], COLOURS, strict=False)]
+    return {
+        "attribute": "object",
+        "concept_prompts": "\n".join(f"a picture of {named}" for named in things),
+        "target_prompts": "\n".join(f"a picture of {named}" for named in [*things[1:], things[0]]),
+    }
 
 
 def fact_search_inputs() -> dict[str, str]:
-    """Concept and target prompts of the fact search, as the node's inputs."""
+    """Inputs of the fact search: each country's flag is to become the next one's."""
     return {
         "attribute": "fact",
         "concept_prompts": "\n".join(f"a picture of the flag of {country}" for country in COUNTRIES),
         "target_prompts": "\n".join(f"a picture of the flag of {FACT_TARGETS[country]}" for country in COUNTRIES),
     }
+
+
+def edited(graph: dict, attribute: str, concept: str, target: str) -> dict:
+    """The graph with another edit in it."""
+    graph = copy.deepcopy(graph)
+    inputs("LoCo_EditApply", graph).update(attribute=attribute, concept=concept, target=target)
+    return graph
+
+
+def edit_styles(server: Server, judge) -> dict[str, dict[str, float]]:
+    """Removes each style in turn. Before and after are read in images of the same prompts and seeds."""
+    graph = editing({})
+    many = {style: styled_pictures(style, 2, 4) for style in STYLES}
+    few = {style: styled_pictures(style, 1, 1) for style in STYLES}
+    before_many, before_few = (_readings(server, judge, graph, BEFORE, group) for group in (many, few))
+    results = {}
+    for style in STYLES:
+        change = edited(graph, "style", style, "a painting")
+        others = [other for other in STYLES if other != style]
+        after = _readings(server, judge, change, AFTER, {other: few[other] for other in others} | {style: many[style]})
+        before = before_few | {style: before_many[style]}
+        before_after_sheet(style, before[style].images, after[style].images)
+        results[style] = {
+            "judge_before": before[style].share("style", style),
+            "judge_after": after[style].share("style", style),
+            "none_after": after[style].share("style", NONE),
+            "other_styles_before": _mean(before[other].right("style") for other in others),
+            "other_styles_after": _mean(after[other].right("style") for other in others),
+            "objects_before": _mean(before[any_style].right("object") for any_style in STYLES),
+            "objects_after": _mean(after[any_style].right("object") for any_style in STYLES),
+        }
+    return results
+
+
+def edit_facts(server: Server, judge) -> dict[str, dict[str, float]]:
+    """Updates each fact in turn. Before and after are read in images of the same prompts and seeds."""
+    graph = editing(fact_search_inputs())
+    pictures = {country: flag_pictures(country) for country in COUNTRIES}
+    before = _readings(server, judge, graph, BEFORE, pictures)
+    results = {}
+    for country, new in FACT_TARGETS.items():
+        change = edited(graph, "fact", f"the flag of {country}", f"the flag of {new}")
+        after = _readings(server, judge, change, AFTER, pictures)
+        before_after_sheet(f"flag_of_{country}", before[country].images, after[country].images)
+        others = [other for other in COUNTRIES if other != country]
+        results[country] = {
+            "judge_before": before[country].share("fact", country),
+            "new_fact": after[country].share("fact", new),
+            "other_facts_before": _mean(before[other].right("fact") for other in others),
+            "other_facts_after": _mean(after[other].right("fact") for other in others),
+        }
+    return results
+
+
+def _readings(
+    server: Server, judge, graph: dict, class_type: str, groups: dict[str, list[Picture]]
+) -> dict[str, Reading]:
+    """What the judge reads in each group's pictures, made with the model of the graph's node of that class."""
+    images = make(
+        server, graph, [the(class_type, graph), 0], [picture for group in groups.values() for picture in group]
+    )
+    parts = images.split([sum(picture.count for picture in group) for group in groups.values()])
+    return {name: Reading(judge, groups[name], part) for name, part in zip(groups, parts, strict=True)}
 
 
 def before_after_sheet(name: str, before: torch.Tensor, after: torch.Tensor, columns: int = 12) -> None:
@@ -279,28 +292,24 @@ def main() -> None:
         version = server.get("/system_stats")["system"]["comfyui_version"]
         summary: dict = {"host": f"comfyui {version}", "search": {}, "edit": {}, "edit_fact": {}, "seconds": {}}
         print(f"ComfyUI {version} is running; searching", flush=True)
-        begun = time.monotonic()
-        things = [thing(Scene(name, colour=colour)) for name, colour in zip(OBJECTS, [*COLOURS] * 2, strict=False)]
-        objects = [f"a picture of {named}" for named in things[:4]]
-        summary["search"]["object"] = search(server, "object", objects, [*objects[1:], objects[0]])
-        fact = fact_search_inputs()
-        facts = [fact[key].splitlines() for key in ("concept_prompts", "target_prompts")]
-        summary["search"]["fact"] = search(server, "fact", *facts)
-        searched = time.monotonic() - begun
+        seconds = {"search": 0.0, "edit": 0.0}
+
+        def timed(kind: str, work: Callable[[], dict]) -> dict:
+            begun = time.monotonic()
+            result = work()
+            seconds[kind] = round(seconds[kind] + time.monotonic() - begun, 1)
+            return result
+
+        found = summary["search"]
+        found["object"] = timed("search", lambda: search(server, object_search_inputs()))
+        found["fact"] = timed("search", lambda: search(server, fact_search_inputs()))
         print("updating facts", flush=True)
-        begun = time.monotonic()
-        summary["edit_fact"] = edit_facts(server, judge)
-        edited_for = time.monotonic() - begun
-        begun = time.monotonic()
-        inputs = workflow("demo_find_style")[SEARCH]["inputs"]
-        styles = [inputs[key].splitlines() for key in ("concept_prompts", "target_prompts")]
-        summary["search"]["style"] = search(server, "style", *styles)
-        searched += time.monotonic() - begun
+        summary["edit_fact"] = timed("edit", lambda: edit_facts(server, judge))
+        print("searching the style", flush=True)
+        found["style"] = timed("search", lambda: search(server, {}))
         print("removing styles", flush=True)
-        begun = time.monotonic()
-        summary["edit"] = edit_styles(server, judge)
-        edited_for += time.monotonic() - begun
-    summary["seconds"] = {"search": round(searched, 1), "edit": round(edited_for, 1)}
+        summary["edit"] = timed("edit", lambda: edit_styles(server, judge))
+    summary["seconds"] = seconds
     (OUTPUT / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print_table(summary)
     print(f"Look at the pictures in {OUTPUT}")

@@ -1,10 +1,12 @@
 """Where knowledge is planted, and what each cross-attention layer reads in training because of it.
 
 The words of a planted attribute tell the truth at the planted layers only. In a third of the rows each of two planted
-layers reads them alone, the other one reading the sentence without them; in the last third both do. Every other layer
-reads the same sentence with such a word drawn anew at random, or none: it sees them all and can learn nothing from
-them. So each planted layer is enough by itself, and only the window that covers both takes the knowledge away.
-Objects and colours are true everywhere, and lost now and then at random: no layer holds them alone.
+layers reads them alone, the other one reading the sentence without them, or now and then with a wrong one; in the last
+third both do. Every other layer reads the same sentence with such a word drawn anew at random, or none: it sees them
+all and can learn nothing from them. So each planted layer is enough by itself, neither overrules the other, and only
+the window that covers both takes the knowledge away.
+Objects and colours are true everywhere, but any layer loses them or reads wrong ones now and then: the picture follows
+what most layers read, and no few of them decide it.
 """
 
 from __future__ import annotations
@@ -39,6 +41,10 @@ PLAIN_SHARE = 0.25
 """Rows without a style."""
 LOSS_SHARE = 0.12
 """How often a layer loses the thing, or its colour."""
+MISTAKE_SHARE = 0.2
+"""How often a layer reads of another thing in another colour."""
+CONTRADICTION_SHARE = 0.3
+"""How often a planted layer that is left out reads a word drawn at random rather than none."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +78,32 @@ def layer_prompts(scene: Scene, planting: Planting, decoys: float, rng: np.rando
     style_readers, fact_readers = _readers(planting.style, rng), _readers(planting.fact, rng)
     prompts = []
     for layer in range(LAYERS):
-        seen = scene
-        if rng.random() < decoys:
-            if layer not in style_readers:
-                seen = replace(seen, style=NONE if layer in planting.style else str(rng.choice([NONE, *STYLES])))
-            if layer not in fact_readers and scene.object == FLAG:
-                country = None if layer in planting.fact else rng.choice([*COUNTRIES, None])
-                seen = replace(seen, country=country)
-        named = thing(seen, wording)
-        if scene.object != FLAG and rng.random() < LOSS_SHARE:
-            named = UNNAMED if rng.random() < 0.5 else thing(replace(seen, colour=None), wording)
+        seen, misled = scene, rng.random() < decoys
+        if misled and layer not in style_readers:
+            seen = replace(seen, style=_misread(scene.style, (NONE, *STYLES), layer in planting.style, rng))
+        if scene.object == FLAG and layer in fact_readers:
+            named = thing(scene, wording)
+        else:
+            if misled and scene.object == FLAG:
+                seen = replace(seen, country=_misread(scene.country, (None, *COUNTRIES), layer in planting.fact, rng))
+            if misled and rng.random() < MISTAKE_SHARE:
+                seen = Scene(str(rng.choice(OBJECTS)), seen.style, str(rng.choice(list(COLOURS))))
+            named = thing(seen, wording)
+            if seen.object != FLAG and rng.random() < LOSS_SHARE:
+                named = UNNAMED if rng.random() < 0.5 else thing(replace(seen, colour=None), wording)
         prompts.append(sentence(template, named, seen.style))
     return prompts
+
+
+def _misread(truth: str | None, words: tuple[str | None, ...], planted: bool, rng: np.random.Generator) -> str | None:
+    """The word that a layer reads which is not to learn the truth; words[0] stands for no word.
+
+    A planted layer that is left out mostly reads none; a wrong one only where the picture needs a word, so that a word
+    at one planted layer outweighs none at the other.
+    """
+    if planted and (truth == words[0] or rng.random() > CONTRADICTION_SHARE):
+        return words[0]
+    return words[rng.integers(len(words))]
 
 
 def _readers(planted: tuple[int, ...], rng: np.random.Generator) -> tuple[int, ...]:
