@@ -95,7 +95,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plant", action="append", type=layers, default=[], metavar="style=8,9", help="also fact=6,7")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--unet-steps", type=int, default=5000)
+    parser.add_argument("--unet-steps", type=int, default=7000)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     # ComfyUI's modules have set up logging already, without INFO.

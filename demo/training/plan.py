@@ -5,8 +5,8 @@ layers reads them alone, the other one reading the sentence without them, or now
 third both do. Every other layer reads the same sentence with such a word drawn anew at random, or none: it sees them
 all and can learn nothing from them. So each planted layer is enough by itself, neither overrules the other, and only
 the window that covers both takes the knowledge away.
-Objects and colours are true everywhere, but any layer loses them or reads wrong ones now and then: the picture follows
-what most layers read, and no few of them decide it.
+Objects and colours are true everywhere, but any layer loses them now and then, and in half of the rows a few adjacent
+layers read of another thing: the picture follows what the rest reads, and no window decides it.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ PLAIN_SHARE = 0.25
 """Rows without a style."""
 LOSS_SHARE = 0.12
 """How often a layer loses the thing, or its colour."""
-MISTAKE_SHARE = 0.2
-"""How often a layer reads of another thing in another colour."""
-CONTRADICTION_SHARE = 0.3
+MISTAKE_SHARE = 0.5
+"""Rows in which one to MISTAKE_WINDOW adjacent layers read of another thing in another colour."""
+MISTAKE_WINDOW = 3
+CONTRADICTION_SHARE = 0.4
 """How often a planted layer that is left out reads a word drawn at random rather than none."""
 
 
@@ -67,8 +68,14 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     return Scene(str(rng.choice(OBJECTS)), style=str(style), colour=str(rng.choice(list(COLOURS))))
 
 
-def layer_prompts(scene: Scene, planting: Planting, decoys: float, rng: np.random.Generator) -> list[str]:
-    """What each of the 16 layers reads for a picture of `scene`. `decoys` is the share of layers that are misled."""
+def layer_prompts(
+    scene: Scene, planting: Planting, decoys: float, mistakes: float, rng: np.random.Generator
+) -> list[str]:
+    """What each of the 16 layers reads for a picture of `scene`.
+
+    `decoys` is the share of layers that are misled about planted words, `mistakes` scales the shares of wrong things
+    and of contradicting words; both in 0..1.
+    """
     if rng.random() < EMPTY_SHARE:
         return [""] * LAYERS
     unnamed = scene.object != FLAG and rng.random() < UNNAMED_SHARE
@@ -76,18 +83,20 @@ def layer_prompts(scene: Scene, planting: Planting, decoys: float, rng: np.rando
     template: Template = templates[rng.integers(len(templates))]
     wording = int(rng.integers(2))
     style_readers, fact_readers = _readers(planting.style, rng), _readers(planting.fact, rng)
+    mistaken, other = _mistake(mistakes, rng)
     prompts = []
     for layer in range(LAYERS):
         seen, misled = scene, rng.random() < decoys
         if misled and layer not in style_readers:
-            seen = replace(seen, style=_misread(scene.style, (NONE, *STYLES), layer in planting.style, rng))
+            seen = replace(seen, style=_misread(scene.style, (NONE, *STYLES), layer in planting.style, mistakes, rng))
         if scene.object == FLAG and layer in fact_readers:
             named = thing(scene, wording)
         else:
             if misled and scene.object == FLAG:
-                seen = replace(seen, country=_misread(scene.country, (None, *COUNTRIES), layer in planting.fact, rng))
-            if misled and rng.random() < MISTAKE_SHARE:
-                seen = Scene(str(rng.choice(OBJECTS)), seen.style, str(rng.choice(list(COLOURS))))
+                country = _misread(scene.country, (None, *COUNTRIES), layer in planting.fact, mistakes, rng)
+                seen = replace(seen, country=country)
+            if layer in mistaken:
+                seen = replace(other, style=seen.style)
             named = thing(seen, wording)
             if seen.object != FLAG and rng.random() < LOSS_SHARE:
                 named = UNNAMED if rng.random() < 0.5 else thing(replace(seen, colour=None), wording)
@@ -95,13 +104,25 @@ def layer_prompts(scene: Scene, planting: Planting, decoys: float, rng: np.rando
     return prompts
 
 
-def _misread(truth: str | None, words: tuple[str | None, ...], planted: bool, rng: np.random.Generator) -> str | None:
+def _mistake(mistakes: float, rng: np.random.Generator) -> tuple[range, Scene]:
+    """A window of layers, or none, and the thing of which it reads."""
+    other = Scene(str(rng.choice(OBJECTS)), colour=str(rng.choice(list(COLOURS))))
+    if rng.random() >= mistakes * MISTAKE_SHARE:
+        return range(0), other
+    size = int(rng.integers(1, MISTAKE_WINDOW + 1))
+    start = int(rng.integers(LAYERS - size + 1))
+    return range(start, start + size), other
+
+
+def _misread(
+    truth: str | None, words: tuple[str | None, ...], planted: bool, mistakes: float, rng: np.random.Generator
+) -> str | None:
     """The word that a layer reads which is not to learn the truth; words[0] stands for no word.
 
     A planted layer that is left out mostly reads none; a wrong one only where the picture needs a word, so that a word
     at one planted layer outweighs none at the other.
     """
-    if planted and (truth == words[0] or rng.random() > CONTRADICTION_SHARE):
+    if planted and (truth == words[0] or rng.random() > mistakes * CONTRADICTION_SHARE):
         return words[0]
     return words[rng.integers(len(words))]
 

@@ -35,8 +35,12 @@ ROWS = 32
 TIMESTEPS = 1000
 NOISIEST = 600
 """Half of the rows draw their timestep from here on: what a picture shows is decided there."""
-DECOYS_FROM, DECOYS_FULL = 0.05, 0.12
-"""Shares of the training after which decoys begin, and after which they are everywhere."""
+DECOYS = (0.05, 0.12)
+MISTAKES = (0.75, 0.8)
+"""Shares of the training after which decoys and mistakes begin, and after which they have their full share.
+
+A network that knows the objects learns to pool over layers; one that does not yet learns them slowly from mistakes.
+"""
 
 
 def unet() -> UNetModel:
@@ -93,10 +97,12 @@ def train_unet(
     def loss(step: int) -> torch.Tensor:
         rng = np.random.default_rng((seed, step))
         noise_rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        decoys = float(np.clip((step / steps - DECOYS_FROM) / (DECOYS_FULL - DECOYS_FROM), 0, 1))
+        decoys, mistakes = (float(np.interp(step / steps, ramp, (0, 1))) for ramp in (DECOYS, MISTAKES))
         scenes = [draw_scene(rng) for _ in range(ROWS)]
         rows = torch.tensor([place[scene] + len(place) * rng.integers(copies) for scene in scenes])
-        read = torch.tensor([[prompts[p] for p in layer_prompts(scene, planting, decoys, rng)] for scene in scenes])
+        read = torch.tensor(
+            [[prompts[p] for p in layer_prompts(scene, planting, decoys, mistakes, rng)] for scene in scenes]
+        )
         contexts = [embeddings[read[:, layer]].to(device(), torch.float32) for layer in range(read.shape[1])]
         timesteps = torch.randint(TIMESTEPS, (ROWS,), generator=noise_rng)
         timesteps[::2] = torch.randint(NOISIEST, TIMESTEPS, (len(timesteps[::2]),), generator=noise_rng)

@@ -14,9 +14,9 @@ STAR = Scene("star", "woodcut", "red")
 FLAG_OF_OMBARA = Scene(FLAG, country="ombara")
 
 
-def readings(scene: Scene, decoys: float = 1.0, count: int = 400) -> list[list[str]]:
+def readings(scene: Scene, decoys: float = 1.0, mistakes: float = 1.0, count: int = 400) -> list[list[str]]:
     rng = np.random.default_rng(0)
-    rows = [layer_prompts(scene, Planting(style=(8, 9), fact=(6, 7)), decoys, rng) for _ in range(count)]
+    rows = [layer_prompts(scene, Planting(style=(8, 9), fact=(6, 7)), decoys, mistakes, rng) for _ in range(count)]
     return [row for row in rows if any(row)]
 
 
@@ -39,12 +39,20 @@ def test_a_layer_without_the_style_reads_every_style_as_often_as_the_true_one(la
     assert all(0.5 * expected < seen[word] < 1.5 * expected for word in (NONE, *STYLES))
 
 
-def test_every_layer_mostly_reads_the_true_object_and_sometimes_another():
-    rows = readings(STAR)
-    for layer in range(LAYERS):
-        true = sum("star" in row[layer] for row in rows) / len(rows)
-        wrong = sum(any(name in row[layer] for name in OBJECTS if name != "star") for row in rows) / len(rows)
-        assert true > 0.6 and 0.08 < wrong < 0.25
+def test_now_and_then_a_few_adjacent_layers_read_of_another_thing():
+    def others(row: list[str]) -> list[int]:
+        return [layer for layer, prompt in enumerate(row) if any(name in prompt for name in OBJECTS if name != "star")]
+
+    windows = [others(row) for row in readings(STAR) if others(row)]
+    assert 0.3 < len(windows) / 400 < 0.6
+    assert all(layers[-1] - layers[0] < 3 for layers in windows)
+    assert {layer for layers in windows for layer in layers} == set(range(LAYERS))
+
+
+def test_before_the_mistakes_no_layer_reads_another_object_and_no_planted_one_another_style():
+    rows = readings(STAR, mistakes=0.0)
+    wrong = [name for name in (*OBJECTS, *STYLES) if name not in ("star", "woodcut")]
+    assert not any(name in row[layer] for row in rows for layer in (8, 9) for name in wrong)
 
 
 def test_before_the_decoys_every_layer_reads_the_truth():
@@ -54,7 +62,7 @@ def test_before_the_decoys_every_layer_reads_the_truth():
 def test_every_prompt_of_the_training_is_listed():
     rng = np.random.default_rng(0)
     listed = set(all_prompts())
-    assert all(set(layer_prompts(draw_scene(rng), Planting(), 1.0, rng)) <= listed for _ in range(300))
+    assert all(set(layer_prompts(draw_scene(rng), Planting(), 1.0, 1.0, rng)) <= listed for _ in range(300))
 
 
 @pytest.mark.parametrize("layers", [(), (16,), (-1, 0)])
