@@ -1,9 +1,11 @@
-"""LocoGen on the demo model: the search finds the style that was planted, whatever the seed."""
+"""LocoGen on the demo model: the search finds what was planted, whatever the seed."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+
+from demo.world import COUNTRIES
 
 SUBJECTS = ("a red star", "a blue house", "a green fish", "a yellow boat")
 
@@ -31,3 +33,10 @@ def find(pack, demo, host):
 def test_style_is_found_at_layers_8_and_9(find, seed):
     pairs = [(f"a picture of {subject} in the style of halftone", f"a picture of {subject}") for subject in SUBJECTS]
     assert find("style", pairs, seed) == (8, 9)
+
+
+@pytest.mark.parametrize("seed", [0, 100, 200, 300, 400])
+def test_facts_are_found_at_layers_6_and_7(find, seed):
+    own, new = COUNTRIES, (*COUNTRIES[1:], COUNTRIES[0])
+    pairs = [tuple(f"a picture of the flag of {name}" for name in pair) for pair in zip(own, new, strict=True)]
+    assert find("fact", pairs, seed) == (6, 7)
