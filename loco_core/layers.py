@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -36,7 +37,7 @@ class LayerSet:
         if outside:
             raise ValueError(f"layers: {outside} do not exist; this model has layers 0 to {self.layer_count - 1}")
 
-    def __iter__(self) -> Iterable[int]:
+    def __iter__(self) -> Iterator[int]:
         return iter(self.indices)
 
     def __len__(self) -> int:
@@ -61,3 +62,56 @@ def windows(layer_count: int, size: int) -> list[LayerSet]:
     if not 1 <= size <= layer_count:
         raise ValueError(f"window size: {size}; this model has {layer_count} layers, so give 1 to {layer_count}")
     return [LayerSet(tuple(range(start, start + size)), layer_count) for start in range(layer_count - size + 1)]
+
+
+_BLOCKS = {"d": "input", "m": "middle", "u": "output"}
+_INDICES = re.compile(r"(\d+)(?:-(\d+))?")
+_BLOCK = re.compile(r"([dmu])(\d+)(?:-(\d+))?(?:\.(\d+)(?:-(\d+))?)?")
+GRAMMAR = "give indices like '8-9' or '3, 8-9', or blocks like 'd2.2-9, m0, u1'"
+
+
+def parse_layers(text: str, layers: Sequence[CrossAttentionLayer]) -> LayerSet:
+    """The layers of a model that a person wrote down: entries separated by commas, each an index, a range or blocks.
+
+    A block entry is d, m or u (down, middle, up) and the number of the block, counting from 0 the blocks that have
+    cross-attention; then, after a dot, the transformer blocks in it: "d2.2-9", "m0", "u1.4", "u0-2". Without the dot
+    all of them are meant. An empty text is the empty set.
+    """
+    indices: list[int] = []
+    for entry in filter(None, (part.strip().lower() for part in text.split(","))):
+        if match := _INDICES.fullmatch(entry):
+            indices += _range(entry, match[1], match[2], len(layers), "layers")
+        elif match := _BLOCK.fullmatch(entry):
+            indices += _block_layers(entry, match, layers)
+        else:
+            raise ValueError(f"layers: {entry!r} is not understood; {GRAMMAR}")
+    return LayerSet(tuple(indices), len(layers))
+
+
+def block_name(layer: CrossAttentionLayer, layers: Sequence[CrossAttentionLayer]) -> str:
+    """The layer in the words of `parse_layers`: "u1.0"."""
+    letter = next(letter for letter, block in _BLOCKS.items() if block == layer.block)
+    numbers = sorted({other.block_number for other in layers if other.block == layer.block})
+    return f"{letter}{numbers.index(layer.block_number)}.{layer.transformer_index}"
+
+
+def _block_layers(entry: str, match: re.Match, layers: Sequence[CrossAttentionLayer]) -> list[int]:
+    block = _BLOCKS[match[1]]
+    numbers = sorted({layer.block_number for layer in layers if layer.block == block})
+    indices = []
+    for place in _range(entry, match[2], match[3], len(numbers), f"{match[1]} blocks"):
+        inside = [layer for layer in layers if (layer.block, layer.block_number) == (block, numbers[place])]
+        chosen = range(len(inside))
+        if match[4]:
+            chosen = _range(entry, match[4], match[5], len(inside), f"transformer blocks in {match[1]}{place}")
+        indices += [inside[number].index for number in chosen]
+    return indices
+
+
+def _range(entry: str, first: str, last: str | None, count: int, what: str) -> range:
+    start, stop = int(first), int(last or first)
+    if stop < start:
+        raise ValueError(f"layers: {entry!r} runs backwards; give the lower number first, '{stop}-{start}'")
+    if stop >= count:
+        raise ValueError(f"layers: {entry!r} does not exist; this model has {what} 0 to {count - 1}")
+    return range(start, stop + 1)

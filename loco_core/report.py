@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from .layers import LayerSet
 from .search import SearchResult
 
 FORMAT = 1
@@ -68,3 +69,14 @@ def result_csv(result: SearchResult) -> str:
             text = plan.scored_text(pair)
             writer.writerow([name, pair.concept, pair.target, seed, text, f"{score:.4f}", f"{difference:.4f}"])
     return out.getvalue()
+
+
+def read_layers(text: str, name: str) -> tuple[LayerSet, str]:
+    """The layers in the JSON of `result_json`, and a sentence on the search. `name` is the file's, for errors."""
+    try:
+        content = json.loads(text)
+        layers = LayerSet(tuple(content["layers"]), content["layer_count"])
+        concepts = ", ".join(dict.fromkeys(pair["concept"] for pair in content["pairs"]))
+        return layers, f"layers {layers} of {layers.layer_count}: {content['attribute']}, {concepts}"
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"file: {name!r} is not a search saved by LocoGen Layer Search ({error!r})") from error
