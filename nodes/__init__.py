@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import clip_scorer, demo_model, edit_apply, layer_search
+from . import (
+    clip_scorer,
+    conditioning_injector,
+    demo_model,
+    edit_apply,
+    layer_search,
+    layer_select,
+    layers_load,
+)
 
 
 class LocoExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [*clip_scorer.NODES, *layer_search.NODES, *edit_apply.NODES]
+        modules = (clip_scorer, layer_search, layer_select, layers_load, conditioning_injector, edit_apply)
+        return [node for module in modules for node in module.NODES]
 
 
 def extension() -> LocoExtension:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from comfy.weight_adapter.base import WeightAdapterBase
 from ..loco_core.edit import EditOperator
 from ..loco_core.engine import Row, Sampling, TextEmbedding
 from ..loco_core.layers import CrossAttentionLayer, LayerSet
+
+logger = logging.getLogger(__name__)
 
 END_OF_TEXT = 49407
 CHUNK = 77
@@ -50,6 +53,12 @@ def cross_attention_layers(model: ModelPatcher) -> dict[CrossAttentionLayer, str
     return layers
 
 
+def context_width(model: ModelPatcher) -> int:
+    """The width of the embeddings that the model's cross-attention reads."""
+    key = f"{next(iter(cross_attention_layers(model).values()))}.to_k.weight"
+    return model.model_state_dict(key)[key].shape[1]
+
+
 def samplers() -> list[str]:
     """The host's samplers that draw no noise of their own.
 
@@ -67,6 +76,7 @@ def encode(clip: CLIP, prompts: Sequence[str]) -> list[TextEmbedding]:
     """Text embeddings of prompts at weight 1."""
     embeddings = []
     for prompt in prompts:
+        comfy.model_management.throw_exception_if_processing_interrupted()
         towers = clip.tokenize(prompt)
         towers = {
             tower: [[(token, 1.0, *rest) for token, _, *rest in chunk] for chunk in chunks]
@@ -98,6 +108,7 @@ class ComfyEngine:
     def __init__(self, model: ModelPatcher, clip: CLIP, vae: VAE) -> None:
         self._model, self._clip, self._vae = model, clip, vae
         self._negatives: dict[str, TextEmbedding] = {}
+        self._most_rows: int | None = None  # in one sampler call, once memory has run out
 
     @cached_property
     def layers(self) -> tuple[CrossAttentionLayer, ...]:
@@ -109,7 +120,23 @@ class ComfyEngine:
     def generate(
         self, rows: Sequence[Row], sampling: Sampling, on_step: Callable[[], None] | None = None
     ) -> torch.Tensor:
-        """All rows in one sampler call. Cancel ends it at the next step."""
+        """All rows in one sampler call, or in several where memory is short. Cancel ends it at the next step."""
+        images = []
+        while rows:
+            batch = rows[: self._most_rows]
+            try:
+                images.append(self._sample(batch, sampling, on_step))
+                rows = rows[len(batch) :]
+                continue
+            except torch.cuda.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+            self._most_rows = len(batch) // 2
+            logger.warning("out of memory with %d images at once; going on with %d", len(batch), self._most_rows)
+            comfy.model_management.soft_empty_cache()
+        return torch.cat(images)
+
+    def _sample(self, rows: Sequence[Row], sampling: Sampling, on_step: Callable[[], None] | None) -> torch.Tensor:
         model = self._model.clone()
         model.set_model_attn2_patch(_InterventionPatch(rows, self.layers))
         latent = torch.zeros(1, 4, sampling.height // 8, sampling.width // 8)
@@ -246,13 +273,12 @@ def apply_edit(model: ModelPatcher, operator: EditOperator, layers: LayerSet, st
     if strength == 0:
         return edited
     keys = [f"{names[index]}.{part}.weight" for index in layers for part in ("to_k", "to_v")]
-    for key in keys:
-        width = model.model_state_dict(key)[key].shape[1]
-        if width != operator.width:
-            raise ValueError(
-                f"clip: its text embeddings are {operator.width} wide, the model reads {width}; "
-                "connect the CLIP that belongs to this model"
-            )
+    width = context_width(model)
+    if width != operator.width:
+        raise ValueError(
+            f"clip: its text embeddings are {operator.width} wide, the model reads {width}; "
+            "connect the CLIP that belongs to this model"
+        )
     adapter = EditAdapter(set(keys), [operator.up, operator.down])
     edited.add_patches(dict.fromkeys(keys, adapter), strength_patch=strength)
     return edited

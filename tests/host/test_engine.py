@@ -154,6 +154,39 @@ def test_cancel_ends_generation_at_the_next_step(engine, generate, core):
     assert len(steps) == 1
 
 
+def test_when_memory_runs_out_the_rows_are_halved_and_the_images_are_the_same(pack, demo, core, caplog):
+    engine = pack("nodes.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
+    rows = [core.Row(embedding, SEED + number) for number, embedding in enumerate(engine.encode(["a red star"] * 5))]
+    sampling = core.Sampling(2, 2.0, "euler", "normal", 128, 128)
+    together = engine.generate(rows, sampling)
+    sample, sizes = engine._sample, []
+
+    def short_of_memory(batch, *arguments):
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.cuda.OutOfMemoryError
+        return sample(batch, *arguments)
+
+    engine._sample = short_of_memory
+    close(engine.generate(rows, sampling), together)
+    assert sizes == [5, 2, 2, 1]
+    assert "out of memory with 5 images at once; going on with 2" in caplog.text
+    engine.generate(rows, sampling)
+    assert sizes[4:] == [2, 2, 1]  # it remembers
+
+
+def test_a_single_image_that_does_not_fit_is_an_error(pack, demo, core, monkeypatch):
+    engine = pack("nodes.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
+    (star,) = engine.encode(["a red star"])
+
+    def never(*_):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(engine, "_sample", never)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        engine.generate([core.Row(star, SEED)], core.Sampling(2, 2.0, "euler", "normal", 128, 128))
+
+
 def test_samplers_that_draw_noise_per_step_are_not_offered(pack):
     offered = pack("nodes.engine").samplers()
     assert {"euler", "dpmpp_2m", "ddim", "uni_pc"} <= set(offered)

@@ -1,0 +1,174 @@
+"""Per-layer injection: chosen cross-attention layers read another conditioning, in any graph a person may build.
+
+A guider evaluates its conditionings in chunks of rows, joined or split as memory allows; cond_or_uncond tells of each
+chunk which entry of the guider's call it belongs to, but not what that entry is. So a wrapper notes at the start of the
+sampling which conditionings are the guider's positive ones, another one finds them again in every call, and the patch
+goes by that, never by position or batch size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+
+from ..loco_core.layers import LayerSet
+from .engine import context_width, cross_attention_layers
+
+PARTS = ("keys and values", "keys", "values")
+BRANCHES = ("positive", "negative", "both")
+KEY = "loco_injection"
+"""Under which the wrappers are registered, and leave what they noted in the run's transformer_options."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a patch has to know of the sampling it works in.
+
+    positive: uuids of the guider's positive conditionings; positive_entries: their places in its present call.
+    """
+
+    positive: frozenset[UUID]
+    percent_to_sigma: Callable[[float], float]
+    positive_entries: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class Injection:
+    """`tokens` [B, T, d] is what the layers at `addresses` read in place of their own context.
+
+    With a strength other than 1 they read own + strength (tokens - own). `start` and `end` are shares of the
+    denoising, in 0..1. An instance is an attn2 patch.
+    """
+
+    tokens: torch.Tensor
+    addresses: frozenset[tuple[str, int, int]]
+    part: str
+    branch: str
+    strength: float
+    start: float
+    end: float
+
+    def __call__(
+        self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if (*extra_options["block"], extra_options["block_index"]) not in self.addresses:
+            return n, context, value
+        entries = extra_options["cond_or_uncond"]
+        chunks = [place for place, entry in enumerate(entries) if self._applies(entry, extra_options)]
+        if chunks:
+            length = math.lcm(context.shape[1], self.tokens.shape[1])
+            read = [self._blend(part, chunks, len(entries), length) for part in (context, value)]
+            context = read[0] if self.part != "values" else _repeat(context, length)
+            value = read[1] if self.part != "keys" else _repeat(value, length)
+        return n, context, value
+
+    def _applies(self, entry: int, extra_options: dict) -> bool:
+        """Whether the conditioning at `entry` of the guider's call is of the chosen branch, now."""
+        if self.branch == "both" and (self.start, self.end) == (0, 1):
+            return True
+        run: Run | None = extra_options.get(KEY)
+        if run is None:
+            raise ValueError(
+                "branch: this sampler does not tell its positive prompt from others; choose 'both', from 0 to 1 percent"
+            )
+        sigma = extra_options["sigmas"].max().item()
+        if not run.percent_to_sigma(self.end) <= sigma <= run.percent_to_sigma(self.start):
+            return False
+        return self.branch == "both" or (entry in run.positive_entries) == (self.branch == "positive")
+
+    def _blend(self, own: torch.Tensor, chunks: list[int], chunk_count: int, length: int) -> torch.Tensor:
+        """`own` [rows, T, d] at `length` tokens, with the given chunks of its rows blended with the injected tokens."""
+        rows = len(own) // chunk_count
+        tokens = _repeat(comfy.utils.repeat_to_batch_size(self.tokens.to(own), rows), length)
+        blended = _repeat(own, length).clone()
+        for chunk in chunks:
+            place = slice(chunk * rows, (chunk + 1) * rows)
+            blended[place] = torch.lerp(blended[place], tokens, self.strength)
+        return blended
+
+
+def _repeat(tokens: torch.Tensor, length: int) -> torch.Tensor:
+    """[B, T, d] as [B, length, d]: the softmax over repeated tokens gives the same attention."""
+    return tokens.repeat(1, length // tokens.shape[1], 1)
+
+
+def _note_positive(executor: WrapperExecutor, *arguments, **options):
+    """Around a guider's whole sampling."""
+    guider = executor.class_obj
+    positive = frozenset(conditioning["uuid"] for conditioning in guider.conds.get("positive") or ())
+    sampling = guider.model_patcher.get_model_object("model_sampling")
+    guider.model_options["transformer_options"][KEY] = Run(positive, sampling.percent_to_sigma)
+    return executor(*arguments, **options)
+
+
+def _find_positive(executor: WrapperExecutor, model, conditionings: list, x, timestep, model_options: dict):
+    """Around every evaluation of a list of conditionings.
+
+    For regional prompts the host lets each one end with copies of the others' entries: its first entry is its own.
+    """
+    run: Run | None = model_options["transformer_options"].get(KEY)
+    if run is not None:
+        entries = (place for place, own in enumerate(conditionings) if own and own[0]["uuid"] in run.positive)
+        noted = {**model_options["transformer_options"], KEY: replace(run, positive_entries=frozenset(entries))}
+        model_options = {**model_options, "transformer_options": noted}
+    return executor(model, conditionings, x, timestep, model_options)
+
+
+WRAPPERS = {WrappersMP.OUTER_SAMPLE: _note_positive, WrappersMP.CALC_COND_BATCH: _find_positive}
+
+
+def inject(
+    model: ModelPatcher,
+    conditioning: list,
+    layers: LayerSet,
+    part: str,
+    branch: str,
+    strength: float,
+    start: float,
+    end: float,
+) -> ModelPatcher:
+    """A clone of `model` in which `layers` read `conditioning`; with nothing to do, a clone that is as `model` is.
+
+    The positive branch is the guider's positive conditioning; every other one it evaluates counts as negative.
+    """
+    known = cross_attention_layers(model)
+    tokens = _tokens(conditioning, context_width(model))
+    if layers.layer_count != len(known):
+        raise ValueError(f"layers: chosen for a model with {layers.layer_count} layers; this model has {len(known)}")
+    if start > end:
+        raise ValueError(f"start percent: {start}, end percent: {end}; the start must not come after the end")
+    injected = model.clone()
+    if strength == 0 or not len(layers):
+        return injected
+    addresses = frozenset(
+        (layer.block, layer.block_number, layer.transformer_index) for layer in known if layer.index in layers
+    )
+    for kind, wrapper in WRAPPERS.items():
+        injected.remove_wrappers_with_key(kind, KEY)  # one serves all injectors in a row
+        injected.add_wrapper_with_key(kind, KEY, wrapper)
+    injected.set_model_attn2_patch(Injection(tokens, addresses, part, branch, strength, start, end))
+    return injected
+
+
+def _tokens(conditioning: list, width: int) -> torch.Tensor:
+    """The token embeddings [B, T, d] of a conditioning that is one prompt."""
+    if len(conditioning) != 1:
+        raise ValueError(
+            f"conditioning: {len(conditioning)} prompts; connect one CLIP Text Encode, not a combination of several"
+        )
+    tokens = conditioning[0][0]
+    if tokens.ndim != 3 or tokens.shape[-1] != width:
+        raise ValueError(
+            f"conditioning: its embeddings are {tokens.shape[-1]} wide, the model reads {width}; "
+            "encode it with the CLIP that belongs to this model"
+        )
+    if not torch.isfinite(tokens).all():
+        raise ValueError("conditioning: NaN or Inf in its embeddings")
+    return tokens
