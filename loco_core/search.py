@@ -107,10 +107,10 @@ def search(
     prompts = list(dict.fromkeys(text for pair in plan.pairs for text in (pair.concept, pair.target)))
     embeddings = dict(zip(prompts, engine.encode(prompts), strict=True))
     jobs: list[tuple[str, str, Row]] = []
-    for window in (None, *tried):
+    for number, window in enumerate((None, *tried)):
         for pair, seed in itertools.product(plan.pairs, plan.seeds):
             change = Intervention(window, embeddings[pair.target]) if window else None
-            label = f"layers {window}" if window else "unmodified"
+            label = f"window {number} of {len(tried)} (layers {window})" if window else "unmodified"
             jobs.append((label, plan.scored_text(pair), Row(embeddings[pair.concept], seed, change)))
     scores, thumbnails = [], []
     for start in range(0, len(jobs), rows_per_batch):

@@ -17,6 +17,8 @@ from .types import Scorer
 FOLDER = "open_clip"
 FROM_FILE = "from the file"
 NO_FILE = "no file found"
+AT_ONCE = 8
+"""Images scored between two looks at Cancel: about a second of a ViT-B on a CPU."""
 
 
 def register_folder() -> None:
@@ -43,8 +45,12 @@ class ManagedScorer:
 
     def score(self, images: torch.Tensor, texts: list[str]) -> torch.Tensor:
         comfy.model_management.load_models_gpu([self._patcher])
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        return self._scorer.score(images, texts)
+        scores = []
+        for start in range(0, len(images), AT_ONCE):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            part = slice(start, start + AT_ONCE)
+            scores.append(self._scorer.score(images[part], texts[part]))
+        return torch.cat(scores)
 
 
 class ClipScorerNode(io.ComfyNode):

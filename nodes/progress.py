@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import comfy.utils
 import numpy as np
@@ -25,11 +26,12 @@ class SearchProgress:
     """One bar over all sampler steps of a search, with the window in work as text and picture."""
 
     def __init__(self, plan: SearchPlan, layer_count: int, rows_per_batch: int, node_id: str | None) -> None:
-        images = (layer_count - plan.window_size + 2) * plan.images_per_window
+        windows = layer_count - plan.window_size + 1
+        images = (1 + windows) * plan.images_per_window
         self._steps = plan.sampling.steps
         self._bar = comfy.utils.ProgressBar(math.ceil(images / rows_per_batch) * self._steps)
-        self._rows, self._node_id = rows_per_batch, node_id
-        show_text(f"{images} images to make", node_id)
+        self._rows, self._node_id, self._begun = rows_per_batch, node_id, time.monotonic()
+        show_text(f"{windows} windows x {plan.images_per_window}, unmodified too: {images} images", node_id)
 
     def on_step(self) -> None:
         self._bar.update(1)
@@ -37,4 +39,13 @@ class SearchProgress:
     def on_batch(self, done: int, total: int, label: str, thumbnail: np.ndarray) -> None:
         steps = math.ceil(done / self._rows) * self._steps
         self._bar.update_absolute(steps, preview=("JPEG", Image.fromarray(thumbnail), PREVIEW))
-        show_text(f"{done} of {total} images, {label}", self._node_id)
+        left = (time.monotonic() - self._begun) / done * (total - done)
+        show_text(f"{done} of {total} images, {label}, {duration(left)} left", self._node_id)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: "40 s", "3 min", "1 h 20 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -89,7 +89,7 @@ def test_progress_counts_every_image_and_every_sampler_step():
         on_step=lambda: steps.append(1),
     )
     assert [(done, total) for done, total, _, _ in seen] == [(10, 32), (20, 32), (30, 32), (32, 32)]
-    assert seen[0][2:] == ("layers 1-2", (16, 32, 3))
+    assert seen[0][2:] == ("window 2 of 7 (layers 1-2)", (16, 32, 3))
     assert len(steps) == 4 * SAMPLING.steps
 
 
