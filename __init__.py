@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+WEB_DIRECTORY = "./web"
+"""Help pages of the nodes, and what shows their text."""
+
 
 async def comfy_entrypoint():
     from .nodes import extension

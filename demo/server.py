@@ -75,9 +75,12 @@ class Server:
     def _log_tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
-    def get(self, path: str) -> dict:
+    def text(self, path: str) -> str:
         with urllib.request.urlopen(self._address + path, timeout=30) as answer:
-            return json.load(answer)
+            return answer.read().decode()
+
+    def get(self, path: str) -> dict:
+        return json.loads(self.text(path))
 
     def post(self, path: str, content: dict) -> dict:
         body = json.dumps(content).encode()
@@ -91,7 +94,7 @@ class Server:
 
     def queue(self, workflow: dict) -> str:
         """Queues an API workflow; returns its id. The server would run the valid part of a graph: here all must be."""
-        answer = self.post("/prompt", {"prompt": workflow})
+        answer = self.post("/prompt", {"prompt": workflow, "client_id": "demo"})
         if answer.get("node_errors"):
             raise RuntimeError(f"the workflow is not valid: {answer['node_errors']}")
         return answer["prompt_id"]

@@ -24,6 +24,8 @@ RELATIVE_LAMBDA = 0.3
 """The default ridge, in units of the concepts' mean squared column norm."""
 KEPT_WEIGHT = 25
 """How much a kept column counts, per concept prompt. Tried on the demo model with ridges of 0.1 to 0.5."""
+WINDOW = 77
+"""Tokens that CLIP reads at once. A longer prompt has several ends of text, and no single last subject token."""
 NEGLIGIBLE = 1e-7
 """Singular values below this share of the largest are rounding, not directions."""
 
@@ -64,6 +66,10 @@ def columns(
     """
     if tokens not in TOKEN_CHOICES:
         raise ValueError(f"tokens: {tokens!r}; give one of {', '.join(TOKEN_CHOICES)}")
+    for name, embeddings in (("concept", concepts), ("target", targets)):
+        for embedding in embeddings:
+            if len(embedding.tokens) > WINDOW:
+                raise ValueError(f"{name}: {embedding.prompt!r} is longer than the text encoder's window; shorten it")
     originals, replacements = [], []
     for concept, target in zip(concepts, targets, strict=True):
         rows, partners = [concept.last_subject], [target.last_subject]

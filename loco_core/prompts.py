@@ -32,8 +32,12 @@ def lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def prompt_pairs(concepts: str, targets: str, attribute: str) -> list[PromptPair]:
+def prompt_pairs(
+    concepts: str, targets: str, attribute: str, names: tuple[str, str] = ("concept prompts", "target prompts")
+) -> list[PromptPair]:
     """The pairs meant by two text fields, one prompt per line; one target line serves all concepts.
+
+    `names` are the fields' names, for errors.
 
     A bare name (see NAME_WORDS) is expanded with the attribute's templates. Its target is kept as it is for a style
     ("a painting") and goes through the same templates for an object or a fact.
@@ -41,12 +45,12 @@ def prompt_pairs(concepts: str, targets: str, attribute: str) -> list[PromptPair
     if attribute not in ATTRIBUTES:
         raise ValueError(f"attribute: {attribute!r}; give one of {', '.join(ATTRIBUTES)}")
     concept_lines, target_lines = lines(concepts), lines(targets)
-    for name, given in (("concept prompts", concept_lines), ("target prompts", target_lines)):
+    for name, given in zip(names, (concept_lines, target_lines), strict=True):
         if not given:
             raise ValueError(f"{name}: empty; give at least one line")
     if len(target_lines) not in (1, len(concept_lines)):
         raise ValueError(
-            f"concept prompts: {len(concept_lines)} lines, target prompts: {len(target_lines)} lines; "
+            f"{names[0]}: {len(concept_lines)} lines, {names[1]}: {len(target_lines)} lines; "
             "give one target per concept or a single one"
         )
     if len(target_lines) == 1:

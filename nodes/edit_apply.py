@@ -101,7 +101,7 @@ class EditApplyNode(io.ComfyNode):
         keep_target: bool,
         strength: float,
     ) -> io.NodeOutput:
-        pairs = prompt_pairs(concept, target, attribute)
+        pairs = prompt_pairs(concept, target, attribute, ("concept", "target"))
         concepts = encode(clip, [pair.concept for pair in pairs])
         targets = encode(clip, [pair.target for pair in pairs])
         kept = encode(clip, list(dict.fromkeys([*(pair.target for pair in pairs), ""]))) if keep_target else []

@@ -14,6 +14,7 @@ from demo.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 FIND_STYLE = ROOT / "workflows" / "api" / "demo_find_style.json"
+INJECT = ROOT / "workflows" / "api" / "demo_inject.json"
 REMOVE_STYLE = ROOT / "workflows" / "api" / "demo_remove_style.json"
 
 
@@ -26,17 +27,19 @@ def server(tmp_path_factory: pytest.TempPathFactory):
 def quick(workflow: Path) -> dict:
     """The workflow with few and cheap images."""
     graph = json.loads(workflow.read_text(encoding="utf-8"))
-    graph["3"]["inputs"] |= {"steps": 2, "seed_count": 1}
     for node in graph.values():
-        if node["class_type"] == "KSampler":
+        if node["class_type"] in ("KSampler", "LoCo_LayerSearch"):
             node["inputs"]["steps"] = 2
+        if node["class_type"] == "LoCo_LayerSearch":
+            node["inputs"]["seed_count"] = 1
     return graph
 
 
 def test_the_nodes_are_known_to_the_server(server):
     known = server.get("/object_info")
-    for node_id in ("LoCo_CLIPScorer", "LoCo_LayerSearch", "LoCo_EditApply"):
-        assert known[node_id]["category"] == "loco"
+    ours = {node_id for node_id in known if node_id.startswith("LoCo_")}
+    assert {"LoCo_LayerSearch", "LoCo_EditApply", "LoCo_ConditioningInjector"} <= ours
+    assert all(known[node_id]["category"] == "loco" for node_id in ours)
 
 
 def test_finding_a_style_gives_a_plot_a_sheet_a_report_and_a_json(server):
@@ -49,11 +52,24 @@ def test_finding_a_style_gives_a_plot_a_sheet_a_report_and_a_json(server):
     assert len(saved["scores"]) == 15
 
 
-def test_removing_a_style_gives_other_pictures_of_the_same_seeds(server):
-    outputs = server.run(quick(REMOVE_STYLE))
+@pytest.mark.parametrize("workflow", [INJECT, REMOVE_STYLE])
+def test_before_and_after_are_other_pictures_of_the_same_seeds(server, workflow):
+    outputs = server.run(quick(workflow))
     groups = [server.images(node["images"]) for node in outputs.values() if len(node.get("images", [])) == 4]
     before, after = ([Image.open(file).tobytes() for file in group] for group in groups)
     assert all(one != other for one, other in zip(before, after, strict=True))
+
+
+def test_the_help_pages_are_served(server):
+    page = server.text("/extensions/ComfyUI-Loco/docs/LoCo_LayerSearch.md")
+    assert page.startswith("# LocoGen Layer Search")
+
+
+def test_the_same_graph_run_again_shows_its_text_again(server):
+    graph = quick(INJECT)
+    (select,) = (key for key, node in graph.items() if node["class_type"] == "LoCo_LayerSelect")
+    first, second = (server.run(graph)[select]["text"] for _ in range(2))
+    assert first == second == ["layers 8-9: u1.0, u2.0"]
 
 
 def test_a_mistake_reaches_the_user_as_a_sentence(server):
@@ -79,7 +95,7 @@ def test_cancel_stops_a_search_within_a_step_and_the_server_goes_on(server):
     assert server.run(quick(FIND_STYLE))
 
 
-@pytest.mark.parametrize("name", ["demo_find_style", "demo_remove_style"])
+@pytest.mark.parametrize("name", ["demo_find_style", "demo_inject", "demo_remove_style"])
 def test_the_canvas_workflow_and_the_api_workflow_are_the_same_graph(server, name):
     canvas = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
     api = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))

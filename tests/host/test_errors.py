@@ -1,0 +1,178 @@
+"""A user's mistake, for every input of every node, and the sentence that names it. Nothing is half done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+LONG = " ".join(["star"] * 90)
+
+
+@pytest.fixture(scope="module")
+def execute(host):
+    """execute(node id, inputs) runs a node as the host does, without a browser."""
+
+    def run(node_id: str, inputs: dict):
+        node = host.nodes.NODE_CLASS_MAPPINGS[node_id].PREPARE_CLASS_CLONE(None)
+        with torch.inference_mode():
+            return node.execute(**inputs).result
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def files(host, tmp_path_factory) -> None:
+    """Files that are not what they are chosen for: a scorer of other weights, searches that are not."""
+    folder = tmp_path_factory.mktemp("open_clip")
+    host.folder_paths.add_model_folder_path("open_clip", str(folder))
+    save_file({"weight": torch.zeros(2)}, folder / "not_a_scorer.safetensors")
+    (folder / "torn.safetensors").write_bytes(b'\x08\0\0\0\0\0\0\0{"x":1')
+    output = Path(host.folder_paths.get_output_directory())
+    (output / "torn_.json").write_text("{", encoding="utf-8")
+    (output / "other_.json").write_text(json.dumps({"layers": [1]}), encoding="utf-8")
+    (output.parent / "outside_.json").write_text("{}", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def good(host, pack, demo, files) -> dict[str, dict]:
+    """Inputs of each node with which it would work: the schema's defaults and what is wired."""
+    layers = pack("loco_core.layers").LayerSet((8, 9), 16)
+    scorer = host.nodes.NODE_CLASS_MAPPINGS["LoCo_CLIPScorer"].execute(
+        "loco_demo_clip.safetensors", "from the file", False
+    )
+    wired = {
+        "model": demo.model,
+        "clip": demo.clip,
+        "vae": demo.vae,
+        "scorer": scorer.result[0],
+        "layers": layers,
+        "conditioning": host.nodes.CLIPTextEncode().encode(demo.clip, "a red star")[0],
+        "file": "loco_demo_clip.safetensors",
+    }
+    inputs = {}
+    for node_id, node in host.nodes.NODE_CLASS_MAPPINGS.items():
+        if node_id.startswith("LoCo_"):
+            sockets = node.GET_SCHEMA().inputs
+            defaults = {socket.id: getattr(socket, "default", None) for socket in sockets}
+            inputs[node_id] = {
+                name: wired[name] if default is None or name == "layers" and node_id != "LoCo_LayerSelect" else default
+                for name, default in defaults.items()
+            }
+    inputs["LoCo_LayerSearch"] |= {"width": 128, "height": 128, "steps": 2}
+    return inputs
+
+
+@pytest.fixture(scope="module")
+def broken(pack, demo, host) -> dict[str, object]:
+    """Wired values that are wrong, by name."""
+    core = pack("loco_core.layers")
+    clip = demo.clip.clone()
+    bias = "clip_l.transformer.text_model.final_layer_norm.bias"
+    assert clip.add_patches({bias: ("diff", (torch.full((128,), float("nan")),))})
+    headless = demo.model.clone()
+    headless.add_object_patch("diffusion_model", torch.nn.Linear(1, 1))
+    own = host.nodes.CLIPTextEncode().encode(demo.clip, "a red star")[0]
+    return {
+        "no cross-attention": headless,
+        "NaN clip": clip,
+        "70 layers": core.LayerSet((45,), 70),
+        "two prompts": own + own,
+        "768 wide": [[torch.zeros(1, 77, 768), {}]],
+        "NaN": [[own[0][0] * float("nan"), {}]],
+    }
+
+
+CASES = [
+    ("LoCo_CLIPScorer", {"file": "absent.safetensors"}, "file: 'absent.safetensors' is not in models/open_clip. Get a"),
+    ("LoCo_CLIPScorer", {"file": "not_a_scorer.safetensors"}, "not_a_scorer"),
+    ("LoCo_CLIPScorer", {"file": "torn.safetensors"}, "torn"),
+    ("LoCo_CLIPScorer", {"file": "../../x.safetensors"}, "is not in models/open_clip"),
+    ("LoCo_CLIPScorer", {"download": True}, "architecture: 'from the file'; to download, choose one of ViT-B-32"),
+    ("LoCo_LayerSearch", {"concept_prompts": " \n "}, "concept prompts: empty; give at least one line"),
+    ("LoCo_LayerSearch", {"target_prompts": ""}, "target prompts: empty; give at least one line"),
+    (
+        "LoCo_LayerSearch",
+        {"concept_prompts": "a\nb\nc", "target_prompts": "a\nb"},
+        "concept prompts: 3 lines, target prompts: 2 lines; give one target per concept or a single one",
+    ),
+    ("LoCo_LayerSearch", {"attribute": "colour"}, "attribute: 'colour'; give one of style, object, fact"),
+    ("LoCo_LayerSearch", {"window_size": 17}, "window size: 17; this model has 16 layers, so give 1 to 16"),
+    ("LoCo_LayerSearch", {"seed_count": 0}, "seeds: 0; give at least 1"),
+    ("LoCo_LayerSearch", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
+    ("LoCo_LayerSearch", {"clip": "NaN clip"}, "clip: NaN or Inf in the text embedding of"),
+    ("LoCo_LayerSelect", {"layers": "99"}, "layers: '99' does not exist; this model has layers 0 to 15"),
+    ("LoCo_LayerSelect", {"layers": "9-8"}, "layers: '9-8' runs backwards; give the lower number first, '8-9'"),
+    ("LoCo_LayerSelect", {"layers": "style"}, "layers: 'style' is not understood; give indices like '8-9'"),
+    ("LoCo_LayerSelect", {"preset": "style"}, "preset: the paper has none for a model with 16 cross-attention layers"),
+    ("LoCo_LayerSelect", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
+    ("LoCo_LayersLoad", {"file": "absent_.json"}, "file: 'absent_.json' is not in the output folder; run LocoGen"),
+    ("LoCo_LayersLoad", {"file": "../outside_.json"}, "file: '../outside_.json' is not in the output folder"),
+    ("LoCo_LayersLoad", {"file": "torn_.json"}, "file: 'torn_.json' is not a search saved by LocoGen Layer Search"),
+    ("LoCo_LayersLoad", {"file": "other_.json"}, "file: 'other_.json' is not a search saved by LocoGen Layer Search"),
+    ("LoCo_ConditioningInjector", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
+    ("LoCo_ConditioningInjector", {"conditioning": "two prompts"}, "conditioning: 2 prompts; connect one CLIP Text"),
+    ("LoCo_ConditioningInjector", {"conditioning": "768 wide"}, "conditioning: its embeddings are 768 wide"),
+    ("LoCo_ConditioningInjector", {"conditioning": "NaN"}, "conditioning: NaN or Inf in its embeddings"),
+    ("LoCo_ConditioningInjector", {"layers": "70 layers"}, "layers: chosen for a model with 70 layers; this model has"),
+    (
+        "LoCo_ConditioningInjector",
+        {"start_percent": 0.6, "end_percent": 0.4},
+        "start percent: 0.6, end percent: 0.4; the start must not come after the end",
+    ),
+    ("LoCo_EditApply", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
+    ("LoCo_EditApply", {"clip": "NaN clip"}, "clip: NaN or Inf in the text embedding of"),
+    ("LoCo_EditApply", {"layers": "70 layers"}, "layers: chosen for a model with 70 layers; this model has 16"),
+    ("LoCo_EditApply", {"concept": ""}, "concept: empty; give at least one line"),
+    ("LoCo_EditApply", {"target": ""}, "target: empty; give at least one line"),
+    ("LoCo_EditApply", {"concept": "a\nb\nc", "target": "a\nb"}, "concept: 3 lines, target: 2 lines; give one target"),
+    ("LoCo_EditApply", {"concept": LONG}, "is longer than the text encoder's window; shorten it"),
+    ("LoCo_EditApply", {"attribute": "colour"}, "attribute: 'colour'; give one of style, object, fact"),
+    ("LoCo_EditApply", {"tokens": "all"}, "tokens: 'all'; give one of last subject token"),
+    ("LoCo_EditApply", {"ridge": "none"}, "ridge: 'none'; give one of relative, paper"),
+]
+
+
+@pytest.mark.parametrize(("node_id", "change", "message"), CASES)
+def test_a_mistake_is_named(execute, good, broken, node_id, change, message):
+    change = {
+        name: broken.get(value, value)
+        if isinstance(value, str) and name in ("model", "clip", "conditioning", "layers")
+        else value
+        for name, value in change.items()
+    }
+    with pytest.raises(ValueError) as raised:
+        execute(node_id, good[node_id] | change)
+    assert message in str(raised.value)
+
+
+def test_every_input_that_can_be_wrong_has_its_mistake(good):
+    """Left out: choices and numbers that the host itself keeps within their bounds, and names of any kind."""
+    bounded = {
+        "vae",
+        "scorer",
+        "negative_prompt",
+        "seed",
+        "steps",
+        "cfg",
+        "sampler_name",
+        "scheduler",
+        "width",
+        "height",
+    }
+    bounded |= {
+        "filename_prefix",
+        "batch_rows",
+        "architecture",
+        "part",
+        "branch",
+        "strength",
+        "relative_ridge",
+        "keep_target",
+    }
+    tried = {(node_id, name) for node_id, change, _ in CASES for name in change}
+    missing = {(node_id, name) for node_id, inputs in good.items() for name in inputs} - tried
+    assert {name for _, name in missing} <= bounded
