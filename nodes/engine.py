@@ -59,6 +59,19 @@ def context_width(model: ModelPatcher) -> int:
     return model.model_state_dict(key)[key].shape[1]
 
 
+def located(model: ModelPatcher, layers: LayerSet) -> list[CrossAttentionLayer]:
+    """Where the chosen layers are in this model; an error if they were chosen for another kind of model."""
+    known = tuple(cross_attention_layers(model))
+    if layers.layer_count != len(known):
+        raise ValueError(f"layers: chosen for a model with {layers.layer_count} layers; this model has {len(known)}")
+    return [known[index] for index in layers]
+
+
+def repeat_tokens(tokens: torch.Tensor, length: int) -> torch.Tensor:
+    """[..., T, d] as [..., length, d], a multiple of T: the softmax over repeated tokens gives the same attention."""
+    return torch.cat([tokens] * (length // tokens.shape[-2]), dim=-2)
+
+
 def samplers() -> list[str]:
     """The host's samplers that draw no noise of their own.
 
@@ -190,12 +203,7 @@ def _conditioning(embeddings: list[TextEmbedding]) -> list[list]:
     extra = {}
     if embeddings[0].pooled is not None:
         extra["pooled_output"] = torch.stack([embedding.pooled for embedding in embeddings])
-    return [[torch.stack([_repeat(embedding.tokens, length) for embedding in embeddings]), extra]]
-
-
-def _repeat(tokens: torch.Tensor, length: int) -> torch.Tensor:
-    """Tokens [T, d] repeated to a multiple of T: the softmax over repeated tokens gives the same attention."""
-    return tokens.repeat(length // len(tokens), 1)
+    return [[torch.stack([repeat_tokens(embedding.tokens, length) for embedding in embeddings]), extra]]
 
 
 def _effective_weight(model: ModelPatcher, key: str) -> torch.Tensor:
@@ -228,12 +236,12 @@ class _InterventionPatch:
         if reads is None or 0 not in chunks:
             return n, context, value
         length = math.lcm(context.shape[1], *(len(tokens) for _, tokens in reads))
-        context, value = (part.repeat(1, length // part.shape[1], 1) for part in (context, value))
+        context, value = (repeat_tokens(part, length) for part in (context, value))
         rows_per_chunk = len(context) // len(chunks)
         for chunk, entry in enumerate(chunks):
             for position, tokens in reads if entry == 0 else ():
                 row = chunk * rows_per_chunk + position
-                context[row] = value[row] = _repeat(tokens.to(context), length)
+                context[row] = value[row] = repeat_tokens(tokens.to(context), length)
         return n, context, value
 
 
@@ -266,13 +274,12 @@ class EditAdapter(WeightAdapterBase):
 
 def apply_edit(model: ModelPatcher, operator: EditOperator, layers: LayerSet, strength: float) -> ModelPatcher:
     """A clone of `model` whose K and V weights in `layers` carry the edit; `model` itself stays as it is."""
-    names = list(cross_attention_layers(model).values())
-    if layers.layer_count != len(names):
-        raise ValueError(f"layers: chosen for a model with {layers.layer_count} layers; this model has {len(names)}")
+    names = cross_attention_layers(model)
+    chosen = located(model, layers)
     edited = model.clone()
     if strength == 0:
         return edited
-    keys = [f"{names[index]}.{part}.weight" for index in layers for part in ("to_k", "to_v")]
+    keys = [f"{names[layer]}.{part}.weight" for layer in chosen for part in ("to_k", "to_v")]
     width = context_width(model)
     if width != operator.width:
         raise ValueError(

@@ -19,7 +19,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ..loco_core.layers import LayerSet
-from .engine import context_width, cross_attention_layers
+from .engine import context_width, located, repeat_tokens
 
 PARTS = ("keys and values", "keys", "values")
 BRANCHES = ("positive", "negative", "both")
@@ -41,14 +41,14 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Injection:
-    """`tokens` [B, T, d] is what the layers at `addresses` read in place of their own context.
+    """`tokens` [B, T, d] is what the layers at `places` read in place of their own context.
 
     With a strength other than 1 they read own + strength (tokens - own). `start` and `end` are shares of the
     denoising, in 0..1. An instance is an attn2 patch.
     """
 
     tokens: torch.Tensor
-    addresses: frozenset[tuple[str, int, int]]
+    places: frozenset[tuple[str, int, int]]
     part: str
     branch: str
     strength: float
@@ -58,15 +58,15 @@ class Injection:
     def __call__(
         self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if (*extra_options["block"], extra_options["block_index"]) not in self.addresses:
+        if (*extra_options["block"], extra_options["block_index"]) not in self.places:
             return n, context, value
         entries = extra_options["cond_or_uncond"]
         chunks = [place for place, entry in enumerate(entries) if self._applies(entry, extra_options)]
         if chunks:
             length = math.lcm(context.shape[1], self.tokens.shape[1])
             read = [self._blend(part, chunks, len(entries), length) for part in (context, value)]
-            context = read[0] if self.part != "values" else _repeat(context, length)
-            value = read[1] if self.part != "keys" else _repeat(value, length)
+            context = read[0] if self.part != "values" else repeat_tokens(context, length)
+            value = read[1] if self.part != "keys" else repeat_tokens(value, length)
         return n, context, value
 
     def _applies(self, entry: int, extra_options: dict) -> bool:
@@ -86,17 +86,12 @@ class Injection:
     def _blend(self, own: torch.Tensor, chunks: list[int], chunk_count: int, length: int) -> torch.Tensor:
         """`own` [rows, T, d] at `length` tokens, with the given chunks of its rows blended with the injected tokens."""
         rows = len(own) // chunk_count
-        tokens = _repeat(comfy.utils.repeat_to_batch_size(self.tokens.to(own), rows), length)
-        blended = _repeat(own, length).clone()
+        tokens = repeat_tokens(comfy.utils.repeat_to_batch_size(self.tokens.to(own), rows), length)
+        blended = repeat_tokens(own, length)
         for chunk in chunks:
             place = slice(chunk * rows, (chunk + 1) * rows)
             blended[place] = torch.lerp(blended[place], tokens, self.strength)
         return blended
-
-
-def _repeat(tokens: torch.Tensor, length: int) -> torch.Tensor:
-    """[B, T, d] as [B, length, d]: the softmax over repeated tokens gives the same attention."""
-    return tokens.repeat(1, length // tokens.shape[1], 1)
 
 
 def _note_positive(executor: WrapperExecutor, *arguments, **options):
@@ -138,22 +133,18 @@ def inject(
 
     The positive branch is the guider's positive conditioning; every other one it evaluates counts as negative.
     """
-    known = cross_attention_layers(model)
     tokens = _tokens(conditioning, context_width(model))
-    if layers.layer_count != len(known):
-        raise ValueError(f"layers: chosen for a model with {layers.layer_count} layers; this model has {len(known)}")
+    chosen = located(model, layers)
     if start > end:
         raise ValueError(f"start percent: {start}, end percent: {end}; the start must not come after the end")
     injected = model.clone()
     if strength == 0 or not len(layers):
         return injected
-    addresses = frozenset(
-        (layer.block, layer.block_number, layer.transformer_index) for layer in known if layer.index in layers
-    )
+    places = frozenset((layer.block, layer.block_number, layer.transformer_index) for layer in chosen)
     for kind, wrapper in WRAPPERS.items():
         injected.remove_wrappers_with_key(kind, KEY)  # one serves all injectors in a row
         injected.add_wrapper_with_key(kind, KEY, wrapper)
-    injected.set_model_attn2_patch(Injection(tokens, addresses, part, branch, strength, start, end))
+    injected.set_model_attn2_patch(Injection(tokens, places, part, branch, strength, start, end))
     return injected
 
 
