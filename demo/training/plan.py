@@ -41,9 +41,9 @@ PLAIN_SHARE = 0.25
 """Rows without a style."""
 LOSS_SHARE = 0.12
 """How often a layer loses the thing, or its colour."""
-MISTAKE_SHARE = 0.5
+MISTAKE_SHARE = 0.6
 """Rows in which one to MISTAKE_WINDOW adjacent layers read of another thing in another colour."""
-MISTAKE_WINDOW = 3
+MISTAKE_WINDOW = 6
 CONTRADICTION_SHARE = 0.4
 """How often a planted layer that is left out reads a word drawn at random rather than none."""
 
@@ -105,12 +105,15 @@ def layer_prompts(
 
 
 def _mistake(mistakes: float, rng: np.random.Generator) -> tuple[range, Scene]:
-    """A window of layers, or none, and the thing of which it reads."""
+    """A window of layers, or none, and the thing of which it reads.
+
+    The later, the more often: the last layers paint over what the others have settled.
+    """
     other = Scene(str(rng.choice(OBJECTS)), colour=str(rng.choice(list(COLOURS))))
     if rng.random() >= mistakes * MISTAKE_SHARE:
         return range(0), other
     size = int(rng.integers(1, MISTAKE_WINDOW + 1))
-    start = int(rng.integers(LAYERS - size + 1))
+    start = int((LAYERS - size + 1) * rng.random() ** 0.5)
     return range(start, start + size), other
 
 

@@ -36,7 +36,7 @@ TIMESTEPS = 1000
 NOISIEST = 600
 """Half of the rows draw their timestep from here on: what a picture shows is decided there."""
 DECOYS = (0.05, 0.12)
-MISTAKES = (0.75, 0.8)
+MISTAKES = (0.55, 0.6)
 """Shares of the training after which decoys and mistakes begin, and after which they have their full share.
 
 A network that knows the objects learns to pool over layers; one that does not yet learns them slowly from mistakes.
