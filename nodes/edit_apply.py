@@ -84,6 +84,7 @@ class EditApplyNode(io.ComfyNode):
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with the edit as a weight patch.")],
             hidden=[io.Hidden.unique_id],
+            is_output_node=True,  # so that a cached run shows the text again
         )
 
     @classmethod
@@ -107,12 +108,12 @@ class EditApplyNode(io.ComfyNode):
         kept = encode(clip, list(dict.fromkeys([*(pair.target for pair in pairs), ""]))) if keep_target else []
         operator = edit_operator(concepts, targets, tokens, ridge, relative_ridge, kept)
         edited = apply_edit(model, operator, layers, strength)
-        show_text(
+        text = (
             f"layers {layers} edited: {len(pairs)} prompts, rank {operator.rank}, "
-            f"spectral norm {operator.spectral_norm():.2f}",
-            cls.hidden.unique_id,
+            f"spectral norm {operator.spectral_norm():.2f}"
         )
-        return io.NodeOutput(edited)
+        show_text(text, cls.hidden.unique_id)
+        return io.NodeOutput(edited, ui={"text": (text,)})
 
 
 NODES = [EditApplyNode]

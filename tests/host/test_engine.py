@@ -175,6 +175,22 @@ def test_when_memory_runs_out_the_rows_are_halved_and_the_images_are_the_same(pa
     assert sizes[4:] == [2, 2, 1]  # it remembers
 
 
+def test_when_memory_runs_out_in_the_vae_it_decodes_in_tiles(engine, generate, core, demo, monkeypatch, caplog):
+    rows = [core.Row(embedding, SEED) for embedding in engine.encode(["a red star", "a blue fish"])]
+    together = generate(rows)
+    decode, shapes = demo.vae.first_stage_model.decode, []
+
+    def short_of_memory(samples, *arguments, **options):
+        shapes.append(tuple(samples.shape))
+        if len(shapes) == 1:
+            raise torch.cuda.OutOfMemoryError
+        return decode(samples, *arguments, **options)
+
+    monkeypatch.setattr(demo.vae.first_stage_model, "decode", short_of_memory)
+    close(generate(rows), together)
+    assert "tiled VAE decoding" in caplog.text
+
+
 def test_a_single_image_that_does_not_fit_is_an_error(pack, demo, core, monkeypatch):
     engine = pack("nodes.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
     (star,) = engine.encode(["a red star"])

@@ -35,6 +35,15 @@ def quick(workflow: Path) -> dict:
     return graph
 
 
+def quick_edit() -> dict:
+    """The workflow that removes a style, with its layers given: nothing to search."""
+    graph = quick(REMOVE_STYLE)
+    (search,) = (key for key, node in graph.items() if node["class_type"] == "LoCo_LayerSearch")
+    inputs = {"model": graph[search]["inputs"]["model"], "layers": "8-9", "preset": "as written"}
+    graph[search] = {"class_type": "LoCo_LayerSelect", "inputs": inputs}
+    return graph
+
+
 def test_the_nodes_are_known_to_the_server(server):
     known = server.get("/object_info")
     ours = {node_id for node_id in known if node_id.startswith("LoCo_")}
@@ -66,10 +75,22 @@ def test_the_help_pages_are_served(server):
 
 
 def test_the_same_graph_run_again_shows_its_text_again(server):
-    graph = quick(INJECT)
-    (select,) = (key for key, node in graph.items() if node["class_type"] == "LoCo_LayerSelect")
-    first, second = (server.run(graph)[select]["text"] for _ in range(2))
-    assert first == second == ["layers 8-9: u1.0, u2.0"]
+    graph = quick_edit()
+    runs = [server.run(graph) for _ in range(2)]
+    first, second = ({key: node["text"][0] for key, node in outputs.items() if "text" in node} for outputs in runs)
+    assert first == second
+    select, edit = (first[key] for key in sorted(first))
+    assert select == "layers 8-9: u1.0, u2.0"
+    assert edit.startswith("layers 8-9 edited: 4 prompts")
+
+
+def test_a_saved_search_is_offered_and_its_layers_are_loaded(server):
+    server.run(quick(FIND_STYLE))
+    file = server.get("/object_info/LoCo_LayersLoad")["LoCo_LayersLoad"]["input"]["required"]["file"]
+    newest = file[1]["options"][0]
+    assert newest.startswith("loco/search_")
+    outputs = server.run({"1": {"class_type": "LoCo_LayersLoad", "inputs": {"file": newest}}})
+    assert outputs["1"]["text"][0].startswith("layers ")
 
 
 def test_a_mistake_reaches_the_user_as_a_sentence(server):
@@ -79,9 +100,23 @@ def test_a_mistake_reaches_the_user_as_a_sentence(server):
         server.run(graph)
 
 
-def test_cancel_stops_a_search_within_a_step_and_the_server_goes_on(server):
-    graph = quick(FIND_STYLE)
-    graph["3"]["inputs"] |= {"steps": 1000, "seed": 77}
+def pictures(server, outputs: dict) -> dict[str, list[bytes]]:
+    """The pixels of every saved image, by node id."""
+    saved = {key: node["images"] for key, node in outputs.items() if len(node.get("images", [])) == 4}
+    return {key: [Image.open(file).tobytes() for file in server.images(images)] for key, images in saved.items()}
+
+
+def run_afresh(server, graph: dict) -> dict:
+    """Runs the graph with nothing cached; its outputs."""
+    server.post("/free", {"free_memory": True})
+    time.sleep(1)  # the server empties its cache between two graphs
+    entry = server.wait(server.queue(graph))
+    assert dict(entry["status"]["messages"])["execution_cached"]["nodes"] == []
+    return entry["outputs"]
+
+
+def cancel(server, graph: dict) -> tuple[dict, float]:
+    """Runs the graph, cancels it after three seconds; its history entry and how many seconds Cancel took."""
     prompt_id = server.queue(graph)
     deadline = time.monotonic() + 60
     while not server.get("/queue")["queue_running"] and time.monotonic() < deadline:
@@ -89,10 +124,53 @@ def test_cancel_stops_a_search_within_a_step_and_the_server_goes_on(server):
     time.sleep(3)
     server.post("/interrupt", {})
     cancelled = time.monotonic()
-    entry = server.wait(prompt_id)
-    assert time.monotonic() - cancelled < 5  # one step of 32 images takes about half a second on two cores
-    assert any(kind == "execution_interrupted" for kind, _ in entry["status"]["messages"])
+    return server.wait(prompt_id), time.monotonic() - cancelled
+
+
+def interrupted(entry: dict) -> bool:
+    return any(kind == "execution_interrupted" for kind, _ in entry["status"]["messages"])
+
+
+def test_cancel_stops_a_search_within_a_step_and_the_server_goes_on(server):
+    graph = quick(FIND_STYLE)
+    graph["3"]["inputs"] |= {"steps": 1000, "seed": 77}
+    entry, seconds = cancel(server, graph)
+    assert interrupted(entry)
+    assert seconds < 5  # one step of 32 images takes about half a second on two cores
     assert server.run(quick(FIND_STYLE))
+
+
+def test_cancel_stops_an_edit_within_a_second_and_the_server_goes_on(server):
+    graph = quick_edit()
+    (edit,) = (node["inputs"] for node in graph.values() if node["class_type"] == "LoCo_EditApply")
+    edit["concept"] = "\n".join(f"style number {number}" for number in range(5000))
+    entry, seconds = cancel(server, graph)
+    assert interrupted(entry)
+    assert seconds < 1
+    assert server.run(quick_edit())
+
+
+def test_the_same_graph_gives_the_same_pixels_again_also_after_a_cancelled_run(server):
+    first = pictures(server, server.run(quick_edit()))
+    endless = quick_edit()
+    for node in endless.values():
+        if node["class_type"] == "KSampler":
+            node["inputs"]["steps"] = 1000
+    assert interrupted(cancel(server, endless)[0])
+    assert len(first) == 2
+    assert pictures(server, run_afresh(server, quick_edit())) == first
+
+
+def test_a_second_model_of_the_same_checkpoint_in_the_graph_is_not_edited(server):
+    graph = quick_edit()
+    expected = pictures(server, server.run(graph))
+    (loader,) = (key for key, node in graph.items() if node["class_type"] == "CheckpointLoaderSimple")
+    graph["second"] = graph[loader]
+    (plain,) = (
+        node for node in graph.values() if node["class_type"] == "KSampler" and node["inputs"]["model"][0] == loader
+    )
+    plain["inputs"]["model"] = ["second", 0]
+    assert pictures(server, run_afresh(server, graph)) == expected
 
 
 @pytest.mark.parametrize("name", ["demo_find_style", "demo_inject", "demo_remove_style"])
