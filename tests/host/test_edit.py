@@ -89,14 +89,31 @@ def test_the_same_edit_twice_gives_the_same_latent(demo, sample, operator, layer
     assert (first - second).abs().max() == 0
 
 
-def test_a_lora_loaded_before_the_edit_is_edited_too(demo, operator, layers, apply_edit, weights):
+@pytest.fixture(scope="module")
+def lora():
+    """lora(model) -> a clone with a change of layer 8's keys, and that change."""
     key = "diffusion_model.output_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
     change = torch.randn(128, 128, generator=torch.Generator().manual_seed(0)) / 10
-    with_lora = demo.model.clone()
-    with_lora.add_patches({key: ("diff", (change,))})
+
+    def run(model):
+        changed = model.clone()
+        changed.add_patches({key: ("diff", (change,))})
+        return changed, change
+
+    return run
+
+
+def test_a_lora_loaded_before_the_edit_is_edited_too(demo, operator, layers, apply_edit, weights, lora):
+    with_lora, _ = lora(demo.model)
     weight = weights(with_lora)[8][0]
     edited = weights(apply_edit(with_lora, operator, layers, 1.0))[8][0]
     torch.testing.assert_close(edited, weight + operator.weight_change(weight), rtol=0, atol=1e-5)
+
+
+def test_a_lora_loaded_after_the_edit_is_added_to_it_as_it_is(demo, operator, layers, apply_edit, weights, lora):
+    edited = apply_edit(demo.model, operator, layers, 1.0)
+    with_lora, change = lora(edited)
+    torch.testing.assert_close(weights(with_lora)[8][0], weights(edited)[8][0] + change, rtol=0, atol=1e-6)
 
 
 def test_an_edit_of_another_clip_is_refused(pack, demo, layers, apply_edit):

@@ -1,0 +1,101 @@
+"""The same on SDXL's blocks, where one block holds up to ten cross-attention layers: narrow, with random weights."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import comfy.sample
+import comfy.supported_models
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+
+WIDTH = 2048
+UNET_CONFIG = {
+    **comfy.supported_models.SDXL.unet_config,
+    "model_channels": 32,
+    "num_head_channels": 32,
+    "num_heads": -1,
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": (1, 2, 4),
+    "transformer_depth_middle": 10,
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+    "use_spatial_transformer": True,
+    "num_classes": "sequential",
+    "legacy": False,
+}
+
+
+@pytest.fixture(scope="module")
+def sdxl() -> ModelPatcher:
+    config = comfy.supported_models.SDXL(UNET_CONFIG)
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, device="cpu").eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.diffusion_model.named_parameters():
+            if parameter.ndim == 1:
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            else:
+                parameter.normal_(std=parameter[0].numel() ** -0.5, generator=generator)
+    return ModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def prompts() -> SimpleNamespace:
+    """Two conditionings that differ in their tokens alone."""
+    generator = torch.Generator().manual_seed(1)
+    own, other = torch.randn(2, 1, 77, WIDTH, generator=generator)
+    pooled = torch.randn(1, 1280, generator=generator)
+    return SimpleNamespace(own=[[own, {"pooled_output": pooled}]], other=[[other, {"pooled_output": pooled}]])
+
+
+@torch.no_grad()
+def sample(model: ModelPatcher, conditioning: list) -> torch.Tensor:
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    empty, settings = torch.zeros_like(noise), {"disable_pbar": True, "seed": 0}
+    return comfy.sample.sample(model, noise, 1, 1.0, "euler", "normal", conditioning, conditioning, empty, **settings)
+
+
+@pytest.fixture(scope="module")
+def inject(pack, sdxl, prompts):
+    """inject(indices) -> the model whose layers at these indices read the other prompt."""
+
+    def run(indices):
+        chosen = pack("loco_core.layers").LayerSet(tuple(indices), 70)
+        return pack("nodes.injection").inject(sdxl, prompts.other, chosen, "keys and values", "positive", 1.0, 0.0, 1.0)
+
+    return run
+
+
+def test_the_70_layers_are_in_forward_order(pack, sdxl):
+    layers = list(pack("nodes.engine").cross_attention_layers(sdxl))
+    blocks = [("input", 4, 2), ("input", 5, 2), ("input", 7, 10), ("input", 8, 10), ("middle", 0, 10)]
+    blocks += [("output", 0, 10), ("output", 1, 10), ("output", 2, 10)]
+    blocks += [("output", 3, 2), ("output", 4, 2), ("output", 5, 2)]
+    expected = [(block, number, inner) for block, number, depth in blocks for inner in range(depth)]
+    assert [(layer.block, layer.block_number, layer.transformer_index) for layer in layers] == expected
+
+
+@pytest.mark.parametrize("index", [0, 1, 4, 13, 24, 33, 34, 45, 47, 63, 64, 69])
+def test_each_layer_reads_the_other_prompt_as_if_its_own_module_were_given_it(pack, sdxl, prompts, inject, index):
+    name = list(pack("nodes.engine").cross_attention_layers(sdxl).values())[index]
+    attention = sdxl.model.get_submodule(name)
+    other = prompts.other[0][0]
+    hooks = [part.register_forward_pre_hook(lambda *_: (other,)) for part in (attention.to_k, attention.to_v)]
+    try:
+        expected = sample(sdxl, prompts.own)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert (expected - sample(sdxl, prompts.own)).abs().max() > 1e-4  # rounding is below 1e-6
+    torch.testing.assert_close(sample(inject([index]), prompts.own), expected, rtol=0, atol=0)
+
+
+def test_injecting_at_all_layers_is_the_other_prompt(sdxl, prompts, inject):
+    torch.testing.assert_close(
+        sample(inject(range(70)), prompts.own), sample(sdxl, prompts.other), rtol=1e-5, atol=1e-6
+    )
