@@ -9,12 +9,13 @@ needs no d x d solve and is a product of two thin factors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from .engine import TextEmbedding
+from .prompts import PromptPair
 
 TOKEN_CHOICES = ("last subject token", "last subject token and tail")
 RIDGES = ("relative", "paper")
@@ -95,6 +96,23 @@ def solve(originals: torch.Tensor, targets: torch.Tensor, ridge: float) -> EditO
     return EditOperator(up, left.T.contiguous())
 
 
+def solve_edit(
+    encode: Callable[[Sequence[str]], list[TextEmbedding]],
+    pairs: Sequence[PromptPair],
+    tokens: str = TOKEN_CHOICES[-1],
+    ridge: str = RIDGES[0],
+    relative: float = RELATIVE_LAMBDA,
+    keep_target: bool = True,
+) -> EditOperator:
+    """The operator of an edit as a user asks for it: `edit_operator` on the embeddings of the pairs.
+
+    With `keep_target`, the targets and the empty prompt must read as before.
+    """
+    targets = [pair.target for pair in pairs]
+    kept = encode(list(dict.fromkeys([*targets, ""]))) if keep_target else []
+    return edit_operator(encode([pair.concept for pair in pairs]), encode(targets), tokens, ridge, relative, kept)
+
+
 def edit_operator(
     concepts: Sequence[TextEmbedding],
     targets: Sequence[TextEmbedding],
@@ -112,6 +130,8 @@ def edit_operator(
     """
     if ridge not in RIDGES:
         raise ValueError(f"ridge: {ridge!r}; give one of {', '.join(RIDGES)}")
+    if not 0 < relative < float("inf"):
+        raise ValueError(f"relative ridge: {relative}; give a number above 0")
     originals, replacements = columns(concepts, targets, tokens)
     scale = originals.square().sum(0).mean().item()
     if kept:

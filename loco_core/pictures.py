@@ -1,4 +1,4 @@
-"""What a search looks like: the plot of scores per window and the labelled contact sheet."""
+"""What a search and an edit look like: scores per window, the labelled contact sheet, before and after."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from .search import SearchResult
 
 BEST, OTHER, BASELINE = "#d1495b", "#8d99ae", "#2b2d42"
+SHEET_COLUMNS = 12
+"""Images side by side on a before/after sheet."""
 INK, PAPER, RULE = (28, 28, 32), (255, 255, 255), (209, 73, 91)
 
 
@@ -70,6 +72,26 @@ def contact_sheet(result: SearchResult, most_columns: int = 8) -> np.ndarray:
             sheet.paste(Image.fromarray(images[row, column]), (left, top))
         if best:
             pen.rectangle([1, top - 2, sheet.width - 2, top + height + 1], outline=RULE, width=3)
+    return np.array(sheet)
+
+
+def before_after_sheet(title: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Images made with the same prompts and seeds, [N, H, W, 3] uint8 each, one above the other. uint8 [H, W, 3]."""
+    count, height, width = before.shape[:3]
+    columns = min(count, SHEET_COLUMNS)
+    font = ImageFont.load_default(18)
+    label_width, gap, header = 90, 2, 30
+    band = 2 * (height + gap) + 4 * gap
+    size = (label_width + columns * (width + gap), header + -(-count // columns) * band)
+    sheet = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((label_width, 4), title, fill=INK, font=font)
+    for start in range(0, count, columns):
+        for row, (label, images) in enumerate((("before", before), ("after", after))):
+            top = header + start // columns * band + row * (height + gap)
+            pen.text((8, top + height / 2 - 10), label, fill=INK, font=font)
+            for column, image in enumerate(images[start : start + columns]):
+                sheet.paste(Image.fromarray(image), (label_width + column * (width + gap), top))
     return np.array(sheet)
 
 

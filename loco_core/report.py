@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
+import torch
 
+from .engine import Engine
 from .layers import LayerSet
-from .search import SearchResult
+from .search import SearchPlan, SearchResult
 
 FORMAT = 1
 
@@ -35,8 +40,8 @@ def report_text(result: SearchResult) -> str:
     return "\n".join(found)
 
 
-def result_json(result: SearchResult, provenance: dict[str, str]) -> str:
-    """The result as JSON. `provenance` tells the model, the scorer and the versions."""
+def result_json(result: SearchResult, came_from: dict[str, str]) -> str:
+    """The result as JSON. `came_from` is its `provenance`."""
     plan = result.plan
     content = {
         "format": FORMAT,
@@ -51,24 +56,39 @@ def result_json(result: SearchResult, provenance: dict[str, str]) -> str:
         "pairs": [asdict(pair) for pair in plan.pairs],
         "seeds": list(plan.seeds),
         "sampling": asdict(plan.sampling),
-        "provenance": provenance,
+        "provenance": came_from,
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def result_csv(result: SearchResult) -> str:
-    """One line per image: window, pair, seed, scored text, score, difference to the unmodified image."""
+def scores_csv(plan: SearchPlan, windows: Sequence[LayerSet], scores: Sequence[float]) -> str:
+    """One line per image: layers, concept, target, seed, scored text, score, difference to the unmodified image.
+
+    `scores` are in a search's order, the unmodified images first; fewer than all, where the search was stopped.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["layers", "concept", "target", "seed", "scored_text", "score", "difference"])
-    plan = result.plan
-    for name, scores in zip(["", *map(str, result.windows)], [result.baseline, *result.scores], strict=True):
-        for place, score in enumerate(scores):
-            pair, seed = plan.pairs[place // len(plan.seeds)], plan.seeds[place % len(plan.seeds)]
-            difference = score - result.baseline[place]
-            text = plan.scored_text(pair)
-            writer.writerow([name, pair.concept, pair.target, seed, text, f"{score:.4f}", f"{difference:.4f}"])
+    images = list(itertools.product(plan.pairs, plan.seeds))
+    jobs = itertools.product(("", *map(str, windows)), enumerate(images))
+    for (name, (place, (pair, seed))), score in zip(jobs, scores, strict=False):
+        line = [name, pair.concept, pair.target, seed, plan.scored_text(pair)]
+        writer.writerow([*line, f"{score:.4f}", f"{score - scores[place]:.4f}"])
     return out.getvalue()
+
+
+def provenance(engine: Engine, scorer: str, host: str) -> dict[str, str]:
+    """What a result came from: the model by its hash, the scorer, the program and PyTorch."""
+    return {"model_hash": model_hash(engine), "scorer": scorer, "host": host, "torch": torch.__version__}
+
+
+def model_hash(engine: Engine) -> str:
+    """Tells models apart by what their cross-attention reads: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for layer in range(len(engine.layers)):
+        for weight in engine.key_value_weights(layer):
+            digest.update(weight.sum(0).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def read_layers(text: str, name: str) -> tuple[LayerSet, str]:

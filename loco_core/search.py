@@ -68,6 +68,11 @@ class SearchResult:
     thumbnails: np.ndarray
 
     @property
+    def all_scores(self) -> np.ndarray:
+        """[(1 + windows) x images] in the order in which they were made."""
+        return np.concatenate([self.baseline, *self.scores])
+
+    @property
     def mean_scores(self) -> np.ndarray:
         return self.scores.mean(1)
 
@@ -95,11 +100,11 @@ def search(
     scorer: Scorer,
     plan: SearchPlan,
     rows_per_batch: int,
-    on_batch: Callable[[int, int, str, np.ndarray], None] = lambda done, total, label, thumbnail: None,
+    on_batch: Callable[[np.ndarray, int, str, np.ndarray], None] = lambda scores, total, label, thumbnail: None,
     on_step: Callable[[], None] | None = None,
 ) -> SearchResult:
-    """Scores every window. `on_batch(images done, images in all, what was made last, its thumbnail)` after each batch;
-    `on_step()` after each sampler step, where an exception ends the search.
+    """Scores every window. `on_batch(scores so far, images in all, what was made last, its thumbnail)` after each
+    batch; `on_step()` after each sampler step, where an exception ends the search.
     """
     if rows_per_batch < 1:
         raise ValueError(f"batch rows: {rows_per_batch}; give at least 1")
@@ -112,24 +117,24 @@ def search(
             change = Intervention(window, embeddings[pair.target]) if window else None
             label = f"window {number} of {len(tried)} (layers {window})" if window else "unmodified"
             jobs.append((label, plan.scored_text(pair), Row(embeddings[pair.concept], seed, change)))
-    scores, thumbnails = [], []
+    scores, pictures = np.zeros(0, np.float32), []
     for start in range(0, len(jobs), rows_per_batch):
         batch = jobs[start : start + rows_per_batch]
         images = engine.generate([row for _, _, row in batch], plan.sampling, on_step)
-        scores.append(scorer.score(images, [text for _, text, _ in batch]).numpy())
-        thumbnails.append(_thumbnails(images))
-        on_batch(sum(map(len, scores)), len(jobs), batch[-1][0], thumbnails[-1][-1])
-    table = np.concatenate(scores).reshape(1 + len(tried), plan.images_per_window)
-    pictures = np.concatenate(thumbnails)
-    pictures = pictures.reshape(1 + len(tried), plan.images_per_window, *pictures.shape[1:])
-    return SearchResult(plan, tuple(tried), table[0], table[1:], pictures)
+        scores = np.concatenate([scores, scorer.score(images, [text for _, text, _ in batch]).numpy()])
+        pictures.append(thumbnails(images))
+        on_batch(scores, len(jobs), batch[-1][0], pictures[-1][-1])
+    table = scores.reshape(1 + len(tried), plan.images_per_window)
+    sheet = np.concatenate(pictures)
+    sheet = sheet.reshape(1 + len(tried), plan.images_per_window, *sheet.shape[1:])
+    return SearchResult(plan, tuple(tried), table[0], table[1:], sheet)
 
 
-def _thumbnails(images: torch.Tensor) -> np.ndarray:
-    """Images [N, H, W, 3] in 0..1 as uint8, no side longer than THUMBNAIL."""
+def thumbnails(images: torch.Tensor, largest: int = THUMBNAIL) -> np.ndarray:
+    """Images [N, H, W, 3] in 0..1 as uint8, no side longer than `largest` pixels."""
     height, width = images.shape[1:3]
-    if max(height, width) > THUMBNAIL:
-        factor = THUMBNAIL / max(height, width)
+    if max(height, width) > largest:
+        factor = largest / max(height, width)
         size = (round(height * factor), round(width * factor))
         images = functional.interpolate(images.movedim(-1, 1), size, mode="area").movedim(1, -1)
     return (images.clamp(0, 1) * 255).round().to(torch.uint8).numpy()

@@ -44,7 +44,7 @@ class ManagedScorer:
         )
 
     def score(self, images: torch.Tensor, texts: list[str]) -> torch.Tensor:
-        comfy.model_management.load_models_gpu([self._patcher])
+        comfy.model_management.load_models_gpu([self._patcher], force_full_load=True)  # open_clip cannot run in parts
         scores = []
         for start in range(0, len(images), AT_ONCE):
             comfy.model_management.throw_exception_if_processing_interrupted()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from comfy_api.latest import io
 
-from ..loco_core.edit import RELATIVE_LAMBDA, RIDGES, TOKEN_CHOICES, edit_operator
+from ..loco_core.edit import RELATIVE_LAMBDA, RIDGES, TOKEN_CHOICES, solve_edit
 from ..loco_core.prompts import ATTRIBUTES, prompt_pairs
 from .engine import apply_edit, encode
 from .progress import show_text
@@ -24,13 +26,16 @@ class EditApplyNode(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model."),
                 io.Clip.Input("clip", tooltip="The text encoder of this model."),
-                Layers.Input("layers", tooltip="The layers to edit, from LocoGen Layer Search."),
+                Layers.Input(
+                    "layers",
+                    tooltip="The layers to edit, from LocoGen Layer Search, LoCo Layer Select or LoCo Layers Load.",
+                ),
                 io.String.Input(
                     "concept",
                     multiline=True,
                     default="Van Gogh",
                     tooltip="What to remove, one per line: a bare name, which the paper's templates of the attribute "
-                    "expand, or whole prompts.",
+                    "expand, or whole prompts. Weights like (word:1.3) count as 1.",
                 ),
                 io.String.Input(
                     "target",
@@ -103,14 +108,13 @@ class EditApplyNode(io.ComfyNode):
         strength: float,
     ) -> io.NodeOutput:
         pairs = prompt_pairs(concept, target, attribute, ("concept", "target"))
-        concepts = encode(clip, [pair.concept for pair in pairs])
-        targets = encode(clip, [pair.target for pair in pairs])
-        kept = encode(clip, list(dict.fromkeys([*(pair.target for pair in pairs), ""]))) if keep_target else []
-        operator = edit_operator(concepts, targets, tokens, ridge, relative_ridge, kept)
+        operator = solve_edit(partial(encode, clip), pairs, tokens, ridge, relative_ridge, keep_target)
         edited = apply_edit(model, operator, layers, strength)
         text = (
             f"layers {layers} edited: {len(pairs)} prompts, rank {operator.rank}, "
             f"spectral norm {operator.spectral_norm():.2f}"
+            if strength and len(layers)
+            else "nothing is edited: strength 0, or no layers"
         )
         show_text(text, cls.hidden.unique_id)
         return io.NodeOutput(edited, ui={"text": (text,)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import logging
 import math
@@ -23,6 +22,7 @@ from comfy.weight_adapter.base import WeightAdapterBase
 from ..loco_core.edit import EditOperator
 from ..loco_core.engine import Row, Sampling, TextEmbedding
 from ..loco_core.layers import CrossAttentionLayer, LayerSet
+from .branches import KEY, tell_branches
 
 logger = logging.getLogger(__name__)
 
@@ -124,8 +124,12 @@ class ComfyEngine:
         self._most_rows: int | None = None  # in one sampler call, once memory has run out
 
     @cached_property
+    def _names(self) -> dict[CrossAttentionLayer, str]:
+        return cross_attention_layers(self._model)
+
+    @cached_property
     def layers(self) -> tuple[CrossAttentionLayer, ...]:
-        return tuple(cross_attention_layers(self._model))
+        return tuple(self._names)
 
     def encode(self, prompts: Sequence[str]) -> list[TextEmbedding]:
         return encode(self._clip, prompts)
@@ -141,8 +145,8 @@ class ComfyEngine:
                 images.append(self._sample(batch, sampling, on_step))
                 rows = rows[len(batch) :]
                 continue
-            except torch.cuda.OutOfMemoryError:
-                if len(batch) == 1:
+            except Exception as error:
+                if len(batch) == 1 or not _out_of_memory(error):
                     raise
             self._most_rows = len(batch) // 2
             logger.warning("out of memory with %d images at once; going on with %d", len(batch), self._most_rows)
@@ -151,6 +155,7 @@ class ComfyEngine:
 
     def _sample(self, rows: Sequence[Row], sampling: Sampling, on_step: Callable[[], None] | None) -> torch.Tensor:
         model = self._model.clone()
+        tell_branches(model)
         model.set_model_attn2_patch(_InterventionPatch(rows, self.layers))
         latent = torch.zeros(1, 4, sampling.height // 8, sampling.width // 8)
         latent = comfy.sample.fix_empty_latent_channels(model, latent)
@@ -184,17 +189,17 @@ class ComfyEngine:
         return self._vae.decode(samples).float().cpu()
 
     def key_value_weights(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        name = list(cross_attention_layers(self._model).values())[layer]
+        name = self._names[self.layers[layer]]
         keys, values = (_effective_weight(self._model, f"{name}.{part}.weight") for part in ("to_k", "to_v"))
         return keys, values
 
-    def model_hash(self) -> str:
-        """Tells models apart by what their cross-attention reads: 16 hexadecimal digits."""
-        digest = hashlib.sha256()
-        for layer in range(len(self.layers)):
-            for weight in self.key_value_weights(layer):
-                digest.update(weight.sum(0).numpy().tobytes())
-        return digest.hexdigest()[:16]
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether the host would call this an out-of-memory error; 0.8.0 has no name for that but PyTorch's."""
+    if isinstance(error, comfy.model_management.InterruptProcessingException):
+        return False
+    known = getattr(comfy.model_management, "is_oom", lambda error: isinstance(error, torch.OutOfMemoryError))
+    return known(error)
 
 
 def _conditioning(embeddings: list[TextEmbedding]) -> list[list]:
@@ -216,8 +221,8 @@ def _effective_weight(model: ModelPatcher, key: str) -> torch.Tensor:
 class _InterventionPatch:
     """An attn2 patch: gives the layers of each row's intervention that intervention's embedding.
 
-    The host calls it before to_k and to_v with the rows in chunks, one per entry of cond_or_uncond; entry 0 is the
-    positive prompt of the ordinary CFG guider that `generate` uses, and each chunk holds the rows in our order.
+    The host calls it before to_k and to_v with the rows in chunks, one per entry of cond_or_uncond; each chunk holds
+    the rows in our order. Only the positive chunks are changed.
     """
 
     def __init__(self, rows: Sequence[Row], layers: Sequence[CrossAttentionLayer]) -> None:
@@ -232,14 +237,14 @@ class _InterventionPatch:
         self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         reads = self._reads.get((*extra_options["block"], extra_options["block_index"]))
-        chunks = extra_options["cond_or_uncond"]
-        if reads is None or 0 not in chunks:
+        chunks, run = extra_options["cond_or_uncond"], extra_options[KEY]
+        if reads is None or not run.positive_entries & set(chunks):
             return n, context, value
         length = math.lcm(context.shape[1], *(len(tokens) for _, tokens in reads))
         context, value = (repeat_tokens(part, length) for part in (context, value))
         rows_per_chunk = len(context) // len(chunks)
         for chunk, entry in enumerate(chunks):
-            for position, tokens in reads if entry == 0 else ():
+            for position, tokens in reads if entry in run.positive_entries else ():
                 row = chunk * rows_per_chunk + position
                 context[row] = value[row] = repeat_tokens(tokens.to(context), length)
         return n, context, value

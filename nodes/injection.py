@@ -1,42 +1,20 @@
-"""Per-layer injection: chosen cross-attention layers read another conditioning, in any graph a person may build.
-
-A guider evaluates its conditionings in chunks of rows, joined or split as memory allows; cond_or_uncond tells of each
-chunk which entry of the guider's call it belongs to, but not what that entry is. So a wrapper notes at the start of the
-sampling which conditionings are the guider's positive ones, another one finds them again in every call, and the patch
-goes by that, never by position or batch size.
-"""
+"""Per-layer injection: chosen cross-attention layers read another conditioning, in any graph a person may build."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from uuid import UUID
+from dataclasses import dataclass
 
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ..loco_core.layers import LayerSet
+from .branches import KEY, Run, tell_branches
 from .engine import context_width, located, repeat_tokens
 
 PARTS = ("keys and values", "keys", "values")
 BRANCHES = ("positive", "negative", "both")
-KEY = "loco_injection"
-"""Under which the wrappers are registered, and leave what they noted in the run's transformer_options."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a patch has to know of the sampling it works in.
-
-    positive: uuids of the guider's positive conditionings; positive_entries: their places in its present call.
-    """
-
-    positive: frozenset[UUID]
-    percent_to_sigma: Callable[[float], float]
-    positive_entries: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,16 +49,18 @@ class Injection:
 
     def _applies(self, entry: int, extra_options: dict) -> bool:
         """Whether the conditioning at `entry` of the guider's call is of the chosen branch, now."""
-        if self.branch == "both" and (self.start, self.end) == (0, 1):
+        always = (self.start, self.end) == (0, 1)
+        if self.branch == "both" and always:
             return True
         run: Run | None = extra_options.get(KEY)
         if run is None:
             raise ValueError(
                 "branch: this sampler does not tell its positive prompt from others; choose 'both', from 0 to 1 percent"
             )
-        sigma = extra_options["sigmas"].max().item()
-        if not run.percent_to_sigma(self.end) <= sigma <= run.percent_to_sigma(self.start):
-            return False
+        if not always:
+            sigma = extra_options["sigmas"].max().item()
+            if not run.percent_to_sigma(self.end) <= sigma <= run.percent_to_sigma(self.start):
+                return False
         return self.branch == "both" or (entry in run.positive_entries) == (self.branch == "positive")
 
     def _blend(self, own: torch.Tensor, chunks: list[int], chunk_count: int, length: int) -> torch.Tensor:
@@ -92,31 +72,6 @@ class Injection:
             place = slice(chunk * rows, (chunk + 1) * rows)
             blended[place] = torch.lerp(blended[place], tokens, self.strength)
         return blended
-
-
-def _note_positive(executor: WrapperExecutor, *arguments, **options):
-    """Around a guider's whole sampling."""
-    guider = executor.class_obj
-    positive = frozenset(conditioning["uuid"] for conditioning in guider.conds.get("positive") or ())
-    sampling = guider.model_patcher.get_model_object("model_sampling")
-    guider.model_options["transformer_options"][KEY] = Run(positive, sampling.percent_to_sigma)
-    return executor(*arguments, **options)
-
-
-def _find_positive(executor: WrapperExecutor, model, conditionings: list, x, timestep, model_options: dict):
-    """Around every evaluation of a list of conditionings.
-
-    For regional prompts the host lets each one end with copies of the others' entries: its first entry is its own.
-    """
-    run: Run | None = model_options["transformer_options"].get(KEY)
-    if run is not None:
-        entries = (place for place, own in enumerate(conditionings) if own and own[0]["uuid"] in run.positive)
-        noted = {**model_options["transformer_options"], KEY: replace(run, positive_entries=frozenset(entries))}
-        model_options = {**model_options, "transformer_options": noted}
-    return executor(model, conditionings, x, timestep, model_options)
-
-
-WRAPPERS = {WrappersMP.OUTER_SAMPLE: _note_positive, WrappersMP.CALC_COND_BATCH: _find_positive}
 
 
 def inject(
@@ -141,9 +96,7 @@ def inject(
     if strength == 0 or not len(layers):
         return injected
     places = frozenset((layer.block, layer.block_number, layer.transformer_index) for layer in chosen)
-    for kind, wrapper in WRAPPERS.items():
-        injected.remove_wrappers_with_key(kind, KEY)  # one serves all injectors in a row
-        injected.add_wrapper_with_key(kind, KEY, wrapper)
+    tell_branches(injected)
     injected.set_model_attn2_patch(Injection(tokens, places, part, branch, strength, start, end))
     return injected
 

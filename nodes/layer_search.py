@@ -12,12 +12,12 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..loco_core.engine import Sampling
+from ..loco_core.files import write_text
 from ..loco_core.pictures import contact_sheet, score_plot
 from ..loco_core.prompts import ATTRIBUTES, prompt_pairs
-from ..loco_core.report import report_text, result_csv, result_json
-from ..loco_core.search import SearchPlan, SearchResult, search
+from ..loco_core.report import provenance, report_text, result_json, scores_csv
+from ..loco_core.search import SearchPlan, search
 from .engine import ComfyEngine, samplers
-from .files import write_text
 from .progress import SearchProgress, show_text
 from .types import Layers, Scorer
 
@@ -41,7 +41,7 @@ class LayerSearchNode(io.ComfyNode):
                     multiline=True,
                     default="a painting of a house in the style of Van Gogh",
                     tooltip="Prompts with the concept, one per line. A bare name ('Van Gogh') is expanded with the "
-                    "paper's four templates for the attribute.",
+                    "paper's four templates for the attribute. Weights like (word:1.3) count as 1.",
                 ),
                 io.String.Input(
                     "target_prompts",
@@ -71,8 +71,9 @@ class LayerSearchNode(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="The first seed. All windows are compared on the same seeds.",
+                    control_after_generate="fixed",
+                    tooltip="The first seed. All windows are compared on the same seeds. Keep it fixed, or every run "
+                    "searches again.",
                 ),
                 io.Int.Input(
                     "seed_count",
@@ -155,8 +156,14 @@ class LayerSearchNode(io.ComfyNode):
             sampling=Sampling(steps, cfg, sampler_name, scheduler, width, height, negative_prompt),
         )
         progress = SearchProgress(plan, len(engine.layers), batch_rows, cls.hidden.unique_id)
+        # What can fail without the search does so before it: it may take hours.
+        path = _result_path(filename_prefix)
+        came_from = provenance(engine, scorer.name, f"comfyui {comfyui_version.__version__}")
         result = search(engine, scorer, plan, batch_rows, progress.on_batch, progress.on_step)
-        report = f"{report_text(result)}\nsaved as {_save(result, engine, scorer, filename_prefix)}"
+        write_text(path, result_json(result, came_from))
+        write_text(path.with_suffix(".csv"), scores_csv(plan, result.windows, result.all_scores))
+        saved = path.relative_to(folder_paths.get_output_directory()).as_posix()
+        report = f"{report_text(result)}\nsaved as {saved}"
         show_text(report, cls.hidden.unique_id)
         plot, sheet = _image(score_plot(result)), _image(contact_sheet(result))
         previews = [*ui.PreviewImage(plot, cls=cls).values, *ui.PreviewImage(sheet, cls=cls).values]
@@ -168,19 +175,13 @@ def _image(picture: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(picture).float().div(255)[None]
 
 
-def _save(result: SearchResult, engine: ComfyEngine, scorer, prefix: str) -> str:
-    """Writes the JSON and the CSV to the output folder; returns the JSON's name there."""
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
-    stem = f"{name}_{counter:05}_"
-    provenance = {
-        "model_hash": engine.model_hash(),
-        "scorer": scorer.name,
-        "host": f"comfyui {comfyui_version.__version__}",
-        "torch": torch.__version__,
-    }
-    write_text(Path(folder) / f"{stem}.json", result_json(result, provenance))
-    write_text(Path(folder) / f"{stem}.csv", result_csv(result))
-    return f"{subfolder}/{stem}.json" if subfolder else f"{stem}.json"
+def _result_path(prefix: str) -> Path:
+    """Where the JSON goes, in the output folder."""
+    try:
+        folder, name, counter, *_ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    except Exception as error:  # the host raises nothing more precise
+        raise ValueError(f"filename_prefix: {prefix!r} leads out of the output folder; give a name in it") from error
+    return Path(folder) / f"{name}_{counter:05}_.json"
 
 
 NODES = [LayerSearchNode]

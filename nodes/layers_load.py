@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import folder_paths
@@ -17,7 +18,7 @@ NO_FILE = "no search saved yet"
 def saved_searches() -> list[str]:
     """The JSON files of searches in the output folder, newest first, with forward slashes."""
     output = Path(folder_paths.get_output_directory())
-    files = sorted(output.rglob("*_.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    files = sorted(filter(Path.is_file, output.rglob("*_.json")), key=os.path.getmtime, reverse=True)
     return [path.relative_to(output).as_posix() for path in files]
 
 

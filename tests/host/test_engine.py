@@ -5,6 +5,7 @@ from __future__ import annotations
 import comfy.model_management
 import pytest
 import torch
+from comfy_extras import nodes_sag
 
 SEED = 3
 
@@ -123,6 +124,18 @@ def test_an_intervention_with_the_same_prompt_changes_nothing_at_all(engine, gen
 def test_an_intervention_at_all_layers_is_the_other_prompt(engine, generate, core, layer_set, stock):
     star, fish = engine.encode(["a red star", "a blue fish"])
     close(generate([core.Row(star, SEED, core.Intervention(layer_set(*range(16)), fish))]), stock("a blue fish"))
+
+
+def test_under_self_attention_guidance_only_the_positive_prompt_is_exchanged(pack, demo, core, layer_set):
+    """Its extra call evaluates the negative prompt alone, as entry 0."""
+    model = nodes_sag.SelfAttentionGuidance.execute(demo.model, 0.5, 2.0).result[0]
+    engine = pack("nodes.engine").ComfyEngine(model, demo.clip, demo.vae)
+    star, fish = engine.encode(["a red star", "a blue fish"])
+    sampling = core.Sampling(4, 2.0, "euler", "normal", 128, 128)
+    everywhere = core.Intervention(layer_set(*range(16)), fish)
+    close(
+        engine.generate([core.Row(star, SEED, everywhere)], sampling), engine.generate([core.Row(fish, SEED)], sampling)
+    )
 
 
 def test_every_single_layer_can_be_addressed(engine, generate, core, layer_set):

@@ -104,6 +104,7 @@ CASES = [
     ("LoCo_LayerSearch", {"seed_count": 0}, "seeds: 0; give at least 1"),
     ("LoCo_LayerSearch", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
     ("LoCo_LayerSearch", {"clip": "NaN clip"}, "clip: NaN or Inf in the text embedding of"),
+    ("LoCo_LayerSearch", {"filename_prefix": "../x"}, "filename_prefix: '../x' leads out of the output folder"),
     ("LoCo_LayerSelect", {"layers": "99"}, "layers: '99' does not exist; this model has layers 0 to 15"),
     ("LoCo_LayerSelect", {"layers": "9-8"}, "layers: '9-8' runs backwards; give the lower number first, '8-9'"),
     ("LoCo_LayerSelect", {"layers": "style"}, "layers: 'style' is not understood; give indices like '8-9'"),
@@ -132,6 +133,7 @@ CASES = [
     ("LoCo_EditApply", {"concept": LONG}, "is longer than the text encoder's window; shorten it"),
     ("LoCo_EditApply", {"attribute": "colour"}, "attribute: 'colour'; give one of style, object, fact"),
     ("LoCo_EditApply", {"tokens": "all"}, "tokens: 'all'; give one of last subject token"),
+    ("LoCo_EditApply", {"relative_ridge": 0.0}, "relative ridge: 0.0; give a number above 0"),
     ("LoCo_EditApply", {"ridge": "none"}, "ridge: 'none'; give one of relative, paper"),
 ]
 
@@ -164,13 +166,11 @@ def test_every_input_that_can_be_wrong_has_its_mistake(good):
         "height",
     }
     bounded |= {
-        "filename_prefix",
         "batch_rows",
         "architecture",
         "part",
         "branch",
         "strength",
-        "relative_ridge",
         "keep_target",
     }
     tried = {(node_id, name) for node_id, change, _ in CASES for name in change}

@@ -26,7 +26,7 @@ def plan(pack):
 
 def test_a_search_says_how_many_images_before_it_makes_any(pack, said, plan):
     pack("nodes.progress").SearchProgress(plan, 16, 32, None)
-    assert said == ["15 windows x 8, unmodified too: 128 images"]
+    assert said == ["128 images: 8 without a change and for each of 15 windows"]
 
 
 def test_after_the_first_batch_it_says_which_window_and_how_long(pack, said, plan, monkeypatch):
@@ -34,7 +34,7 @@ def test_after_the_first_batch_it_says_which_window_and_how_long(pack, said, pla
     clock = iter([100.0, 130.0])
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     progress = module.SearchProgress(plan, 16, 32, None)
-    progress.on_batch(32, 128, "window 3 of 15 (layers 2-3)", np.zeros((8, 8, 3), np.uint8))
+    progress.on_batch(np.zeros(32), 128, "window 3 of 15 (layers 2-3)", np.zeros((8, 8, 3), np.uint8))
     assert said[-1] == "32 of 128 images, window 3 of 15 (layers 2-3), 2 min left"
 
 

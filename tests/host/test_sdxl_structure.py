@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import comfy.sample
+import comfy.sd
 import comfy.supported_models
 import pytest
 import torch
@@ -99,3 +100,21 @@ def test_injecting_at_all_layers_is_the_other_prompt(sdxl, prompts, inject):
     torch.testing.assert_close(
         sample(inject(range(70)), prompts.own), sample(sdxl, prompts.other), rtol=1e-5, atol=1e-6
     )
+
+
+def test_the_stock_lora_loader_makes_the_same_change_of_an_exported_lora(pack, sdxl):
+    edit, lora, engine = pack("loco_core.edit"), pack("loco_core.lora"), pack("nodes.engine")
+    generator = torch.Generator().manual_seed(3)
+    operator = edit.EditOperator(
+        torch.randn(WIDTH, 4, generator=generator, dtype=torch.float64),
+        torch.randn(4, WIDTH, generator=generator, dtype=torch.float64) / WIDTH,
+    )
+    names = engine.cross_attention_layers(sdxl)
+    weights = engine.ComfyEngine(sdxl, None, None).key_value_weights
+    chosen = {layer: weights(layer.index) for layer in names if layer.index in (0, 30, 45, 69)}
+    loaded, _ = comfy.sd.load_lora_for_models(sdxl, None, lora.lora_tensors(operator, 1.0, chosen, 70), 1.0, 0)
+    changed = engine.ComfyEngine(loaded, None, None).key_value_weights
+    for layer in names:
+        for old, new in zip(weights(layer.index), changed(layer.index), strict=True):
+            expected = operator.weight_change(old) if layer in chosen else torch.zeros_like(old)
+            assert torch.linalg.norm(new - old - expected) <= 2e-3 * torch.linalg.norm(expected)  # float16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
@@ -70,8 +71,17 @@ def test_before_and_after_are_other_pictures_of_the_same_seeds(server, workflow)
 
 
 def test_the_help_pages_are_served(server):
-    page = server.text("/extensions/ComfyUI-Loco/docs/LoCo_LayerSearch.md")
-    assert page.startswith("# LocoGen Layer Search")
+    page = server.content("/extensions/ComfyUI-Loco/docs/LoCo_LayerSearch.md")
+    assert page.startswith(b"# LocoGen Layer Search")
+
+
+def test_the_templates_browser_lists_every_workflow_with_a_picture(server):
+    listed = server.get("/workflow_templates")["ComfyUI-Loco"]
+    assert sorted(listed) == sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+    for name in listed:
+        picture = Image.open(io.BytesIO(server.content(f"/api/workflow_templates/ComfyUI-Loco/{name}.jpg")))
+        assert picture.format == "JPEG"
+        assert min(picture.size) >= 400
 
 
 def test_the_same_graph_run_again_shows_its_text_again(server):

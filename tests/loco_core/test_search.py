@@ -12,7 +12,7 @@ from loco_core.engine import Sampling, TextEmbedding
 from loco_core.layers import CrossAttentionLayer
 from loco_core.pictures import contact_sheet, score_plot
 from loco_core.prompts import PromptPair
-from loco_core.report import report_text, result_csv, result_json
+from loco_core.report import report_text, result_json, scores_csv
 from loco_core.search import SearchPlan, search
 
 LAYERS = 8
@@ -85,7 +85,7 @@ def test_progress_counts_every_image_and_every_sampler_step():
     seen, steps = [], []
     run(
         rows=10,
-        on_batch=lambda done, total, label, thumbnail: seen.append((done, total, label, thumbnail.shape)),
+        on_batch=lambda scores, total, label, thumbnail: seen.append((len(scores), total, label, thumbnail.shape)),
         on_step=lambda: steps.append(1),
     )
     assert [(done, total) for done, total, _, _ in seen] == [(10, 32), (20, 32), (30, 32), (32, 32)]
@@ -132,10 +132,18 @@ def test_the_json_holds_all_that_is_needed_to_use_the_result_again():
 
 
 def test_the_csv_has_a_line_for_every_image():
-    rows = list(csv.DictReader(io.StringIO(result_csv(run()[1]))))
+    result = run()[1]
+    rows = list(csv.DictReader(io.StringIO(scores_csv(result.plan, result.windows, result.all_scores))))
     assert len(rows) == 4 * 8
     gone = [row for row in rows if row["layers"] == "4-5"]
     assert [(row["seed"], float(row["difference"])) for row in gone] == [("7", -20), ("8", -20)] * 2
+
+
+def test_the_csv_of_a_search_that_was_stopped_holds_what_was_done():
+    result = run()[1]
+    lines = scores_csv(result.plan, result.windows, result.all_scores[:6]).splitlines()
+    assert len(lines) == 1 + 6
+    assert lines[-1].startswith("0-1,a cat in oil,a cat,8,")
 
 
 def test_the_pictures_are_there_to_look_at():

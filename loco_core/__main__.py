@@ -1,0 +1,327 @@
+"""The method from a terminal, on diffusers: `python -m loco_core trace` finds layers, `python -m loco_core edit` edits
+them. See `python -m loco_core --help`.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import diffusers
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .demo_pipeline import SCORER as DEMO_SCORER
+from .demo_pipeline import demo_pipeline
+from .diffusers_engine import SAMPLERS, SPACINGS, VAE_FACTOR, DiffusersEngine, load_pipeline
+from .edit import RELATIVE_LAMBDA, RIDGES, TOKEN_CHOICES, solve_edit
+from .engine import Row, Sampling
+from .files import write_picture, write_text
+from .layers import parse_layers, windows
+from .lora import lora_tensors, save_lora
+from .pictures import before_after_sheet, contact_sheet, score_plot
+from .prompts import ATTRIBUTES, prompt_pairs
+from .report import provenance, report_text, result_json, scores_csv
+from .scorer import load_scorer
+from .search import SearchPlan, search, thumbnails
+
+DEMO = "demo"
+SHEET_PICTURE = 256
+"""Largest side, in pixels, of a picture on the before/after sheet."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which model makes the images, and how; `rows` of them at once."""
+
+    model: str
+    sampling: Sampling
+    seed: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sampling settings that go together; size in pixels."""
+
+    steps: int
+    guidance: float
+    size: int
+    sampler: str
+    spacing: str
+
+
+PRESETS = {
+    "demo": Preset(20, 2.0, 128, "euler", "linspace"),
+    "paper": Preset(50, 7.5, 512, "pndm", "leading"),
+}
+
+
+def whole_latents(context: click.Context, option: click.Parameter, pixels: int | None) -> int | None:
+    """Refuses a size that is not a whole number of latents."""
+    if pixels and pixels % VAE_FACTOR:
+        raise click.BadParameter(f"{pixels} is not a multiple of {VAE_FACTOR}", context, option)
+    return pixels
+
+
+SETTINGS = [
+    click.option(
+        "--model",
+        default=DEMO,
+        show_default=True,
+        metavar="MODEL",
+        help="'demo', or a local diffusers folder of Stable Diffusion 1.x, 2.x or SDXL.",
+    ),
+    click.option(
+        "--preset",
+        type=click.Choice(list(PRESETS)),
+        help="Sampling settings: 'paper' is 50 steps, guidance "
+        "7.5, 512x512, PNDM. Without it: 'demo' for the demo model, 'paper' for others. The options below "
+        "change them one by one.",
+    ),
+    click.option("--steps", type=click.IntRange(1), help="Sampler steps."),
+    click.option("--guidance", type=click.FloatRange(1), help="Classifier-free guidance (CFG)."),
+    click.option(
+        "--size", type=click.IntRange(64), callback=whole_latents, help="Width and height in pixels; 1024 for SDXL."
+    ),
+    click.option("--sampler", type=click.Choice(list(SAMPLERS))),
+    click.option("--spacing", type=click.Choice(SPACINGS), help="How the steps are spread over the noise levels."),
+    click.option("--negative", default="", help="The negative prompt."),
+    click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="The first seed."),
+    click.option(
+        "--rows",
+        type=click.IntRange(1),
+        default=8,
+        show_default=True,
+        help="Images made at once: as many as your memory takes is fastest.",
+    ),
+]
+CONCEPT = click.option(
+    "--concept",
+    "concepts",
+    multiple=True,
+    required=True,
+    help="A name, which the paper's templates expand, or a whole prompt. Repeat it for more.",
+)
+TARGET = click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    required=True,
+    help="What takes the concept's place: one for each concept, or one for all.",
+)
+ATTRIBUTE = click.option("--attribute", type=click.Choice(ATTRIBUTES), default="style", show_default=True)
+
+
+def settings(command: Callable) -> Callable:
+    """Adds the options that say which model makes the images, and how; the command gets them as one Settings."""
+
+    @functools.wraps(command)
+    def run(model, preset, steps, guidance, size, sampler, spacing, negative, seed, rows, **own) -> None:
+        base = PRESETS[preset or ("demo" if model == DEMO else "paper")]
+        pixels = size or base.size
+        sampling = Sampling(
+            steps or base.steps,
+            guidance or base.guidance,
+            sampler or base.sampler,
+            spacing or base.spacing,
+            pixels,
+            pixels,
+            negative,
+        )
+        command(settings=Settings(model, sampling, seed, rows), **own)
+
+    for option in reversed(SETTINGS):
+        run = option(run)
+    return run
+
+
+@click.group()
+def app() -> None:
+    """Find the cross-attention layers that hold a style, an object or a fact, and edit exactly those."""
+
+
+def load_engine(model: str) -> DiffusersEngine:
+    return DiffusersEngine(demo_pipeline() if model == DEMO else load_pipeline(Path(model)))
+
+
+def bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, transient=True)
+
+
+@app.command()
+@CONCEPT
+@TARGET
+@ATTRIBUTE
+@click.option(
+    "--window-size", type=click.IntRange(1), default=2, show_default=True, help="Adjacent layers tried at once."
+)
+@click.option("--seeds", type=click.IntRange(1), default=2, show_default=True, help="Images of each prompt.")
+@click.option(
+    "--scorer",
+    type=click.Path(path_type=Path),
+    help="A .safetensors file of open_clip weights. The demo model brings its own.",
+)
+@click.option("--architecture", help="The scorer's open_clip architecture, where no configuration lies beside it.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("loco_trace"), show_default=True, help="A folder.")
+@settings
+def trace(
+    concepts: tuple[str, ...],
+    targets: tuple[str, ...],
+    attribute: str,
+    window_size: int,
+    seeds: int,
+    scorer: Path | None,
+    architecture: str | None,
+    out: Path,
+    settings: Settings,
+) -> None:
+    """LocoGen: find the layers. Writes result.json, scores.csv (every image), scores.png and windows.png.
+
+    \b
+    python -m loco_core trace --target "a picture of a red star"
+    --concept "a picture of a red star in the style of woodcut"
+    """
+    if scorer is None and settings.model != DEMO:
+        raise ValueError("scorer: give --scorer, a .safetensors file of open_clip weights")
+    plan = SearchPlan(
+        tuple(prompt_pairs("\n".join(concepts), "\n".join(targets), attribute, ("concept", "target"))),
+        tuple(range(settings.seed, settings.seed + seeds)),
+        attribute,
+        window_size,
+        settings.sampling,
+    )
+    clip = load_scorer(scorer or DEMO_SCORER, architecture)
+    engine = load_engine(settings.model)
+    clip.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    tried = windows(len(engine.layers), window_size)
+
+    with bar() as progress:
+        task = progress.add_task("unmodified", total=(1 + len(tried)) * plan.images_per_window)
+
+        def on_batch(scores, total: int, label: str, thumbnail) -> None:
+            progress.update(task, completed=len(scores), description=label)
+            write_text(out / "scores.csv", scores_csv(plan, tried, scores))
+
+        result = search(engine, clip, plan, settings.rows, on_batch)
+    came_from = provenance(engine, clip.name, f"diffusers {diffusers.__version__}")
+    write_text(out / "result.json", result_json(result, came_from))
+    write_picture(out / "scores.png", score_plot(result))
+    write_picture(out / "windows.png", contact_sheet(result))
+    click.echo(f"{report_text(result)}\nsaved in {out}")
+
+
+@app.command()
+@CONCEPT
+@TARGET
+@ATTRIBUTE
+@click.option("--layers", required=True, help="The layers to edit: 8-9, or blocks like d2.2-9, m0, u1.")
+@click.option(
+    "--tokens",
+    type=click.Choice(TOKEN_CHOICES),
+    default=TOKEN_CHOICES[-1],
+    show_default=True,
+    help="The paper edits the last subject token.",
+)
+@click.option("--ridge", type=click.Choice(RIDGES), default=RIDGES[0], show_default=True, help="The paper's is 0.01.")
+@click.option("--relative-ridge", default=RELATIVE_LAMBDA, show_default=True, help="With --ridge relative.")
+@click.option(
+    "--keep-target/--no-keep-target",
+    default=True,
+    show_default=True,
+    help="The target and the empty prompt must read as before.",
+)
+@click.option("--strength", default=1.0, show_default=True, help="1 is the edit as solved.")
+@click.option("--prompt", "prompts", multiple=True, help="A prompt for the before/after sheet; else the concepts.")
+@click.option("--seeds", type=click.IntRange(1), default=4, show_default=True, help="Images of each prompt.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("loco_edit"), show_default=True, help="A folder.")
+@settings
+def edit(
+    concepts: tuple[str, ...],
+    targets: tuple[str, ...],
+    attribute: str,
+    layers: str,
+    tokens: str,
+    ridge: str,
+    relative_ridge: float,
+    keep_target: bool,
+    strength: float,
+    prompts: tuple[str, ...],
+    seeds: int,
+    out: Path,
+    settings: Settings,
+) -> None:
+    """LocoEdit: edit the layers. Writes edit.safetensors, a LoRA for any program, and before_after.png.
+
+    \b
+    python -m loco_core edit --concept woodcut --target "a painting" --layers 8-9
+    --prompt "a picture of a red star in the style of woodcut"
+    """
+    pairs = prompt_pairs("\n".join(concepts), "\n".join(targets), attribute, ("concept", "target"))
+    engine = load_engine(settings.model)
+    chosen = parse_layers(layers, engine.layers)
+    if not chosen:
+        raise ValueError("layers: empty; give at least one, like 8-9")
+    operator = solve_edit(engine.encode, pairs, tokens, ridge, relative_ridge, keep_target)
+    weights = {engine.layers[layer]: engine.key_value_weights(layer) for layer in chosen}
+    recipe = {
+        "loco_concepts": "\n".join(pair.concept for pair in pairs),
+        "loco_targets": "\n".join(pair.target for pair in pairs),
+        "loco_layers": str(chosen),
+        "loco_tokens": tokens,
+        "loco_ridge": ridge if ridge != "relative" else f"relative {relative_ridge}",
+        "loco_strength": str(strength),
+    }
+    save_lora(lora_tensors(operator, strength, weights, len(engine.layers)), out / "edit.safetensors", recipe)
+    click.echo(
+        f"layers {chosen} edited: {len(pairs)} prompts, rank {operator.rank}, spectral norm "
+        f"{operator.spectral_norm():.2f}\nsaved as {out / 'edit.safetensors'}"
+    )
+    shown = engine.encode(prompts or [pair.concept for pair in pairs])
+    made = [Row(embedding, settings.seed + number) for embedding in shown for number in range(seeds)]
+    with bar() as progress:
+        task = progress.add_task("before", total=2 * len(made))
+
+        def make() -> np.ndarray:
+            parts = []
+            for start in range(0, len(made), settings.rows):
+                images = engine.generate(made[start : start + settings.rows], settings.sampling)
+                parts.append(thumbnails(images, SHEET_PICTURE))
+                progress.advance(task, len(parts[-1]))
+            return np.concatenate(parts)
+
+        before = make()
+        progress.update(task, description="after")
+        with engine.edited(operator, chosen, strength):
+            after = make()
+    write_picture(out / "before_after.png", before_after_sheet(", ".join(concepts), before, after))
+    click.echo(f"look at {out / 'before_after.png'}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0; 2 with one sentence for a user's mistake; 130 for Ctrl-C, with what was finished on disk."""
+    try:
+        return app(arguments, standalone_mode=False) or 0
+    except click.ClickException as error:
+        return stopped(error.format_message(), 2)
+    except (ValueError, OSError) as error:
+        return stopped(str(error), 2)
+    except torch.cuda.OutOfMemoryError:
+        return stopped("out of memory; give fewer --rows, or a smaller --size", 2)
+    except (click.Abort, KeyboardInterrupt):
+        return stopped("stopped; finished scores are in the output folder", 130)
+
+
+def stopped(reason: str, code: int) -> int:
+    click.echo(f"loco_core: {reason}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

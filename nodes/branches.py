@@ -1,0 +1,61 @@
+"""Which rows of a denoiser call belong to the guider's positive conditioning.
+
+A guider evaluates its conditionings in chunks of rows, joined or split as memory allows; cond_or_uncond tells of each
+chunk which entry of the guider's call it belongs to, but not what that entry is: 0 is the positive prompt for the
+ordinary CFG guider, and the negative one in self-attention guidance's extra call. So a wrapper notes at the start of
+the sampling which conditionings are the guider's positive ones, another one finds them again in every call, and a
+patch goes by that, never by position or batch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+
+KEY = "loco_branches"
+"""Under which the wrappers are registered, and leave what they noted in the run's transformer_options."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a patch has to know of the sampling it works in.
+
+    positive: uuids of the guider's positive conditionings; positive_entries: their places in its present call.
+    """
+
+    positive: frozenset[UUID]
+    percent_to_sigma: Callable[[float], float]
+    positive_entries: frozenset[int] = frozenset()
+
+
+def tell_branches(model: ModelPatcher) -> None:
+    """Lets the patches of `model`, a clone of one's own, find a Run under KEY in their extra_options."""
+    for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, _note_positive), (WrappersMP.CALC_COND_BATCH, _find_positive)):
+        model.remove_wrappers_with_key(kind, KEY)  # one serves all patches
+        model.add_wrapper_with_key(kind, KEY, wrapper)
+
+
+def _note_positive(executor: WrapperExecutor, *arguments, **options):
+    """Around a guider's whole sampling."""
+    guider = executor.class_obj
+    positive = frozenset(conditioning["uuid"] for conditioning in guider.conds.get("positive") or ())
+    sampling = guider.model_patcher.get_model_object("model_sampling")
+    guider.model_options["transformer_options"][KEY] = Run(positive, sampling.percent_to_sigma)
+    return executor(*arguments, **options)
+
+
+def _find_positive(executor: WrapperExecutor, model, conditionings: list, x, timestep, model_options: dict):
+    """Around every evaluation of a list of conditionings.
+
+    For regional prompts the host lets each one end with copies of the others' entries: its first entry is its own.
+    """
+    run: Run | None = model_options["transformer_options"].get(KEY)
+    if run is not None:
+        entries = (place for place, own in enumerate(conditionings) if own and own[0]["uuid"] in run.positive)
+        noted = {**model_options["transformer_options"], KEY: replace(run, positive_entries=frozenset(entries))}
+        model_options = {**model_options, "transformer_options": noted}
+    return executor(model, conditionings, x, timestep, model_options)

@@ -1,0 +1,95 @@
+"""`python -m loco_core`: what it writes, what it exits with, what it says of mistakes."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+pytest.importorskip("diffusers")
+
+from loco_core import __main__ as command_line
+
+STAR = "a picture of a red star"
+QUICK = ["--steps", "2", "--seeds", "1", "--rows", "32"]
+WOODCUT = ["--concept", f"{STAR} in the style of woodcut", "--target", STAR]
+
+
+def test_trace_writes_a_result_the_scores_of_every_image_and_two_pictures(tmp_path, capsys):
+    assert command_line.main(["trace", *WOODCUT, *QUICK, "--out", str(tmp_path / "found")]) == 0
+    assert "style: layers" in capsys.readouterr().out
+    result = json.loads((tmp_path / "found" / "result.json").read_text())
+    assert len(result["scores"]) == 15
+    assert result["provenance"]["host"].startswith("diffusers ")
+    with (tmp_path / "found" / "scores.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 16
+    for name in ("scores.png", "windows.png"):
+        assert min(Image.open(tmp_path / "found" / name).size) > 200
+
+
+def test_ctrl_c_leaves_the_scores_of_the_finished_images(tmp_path, monkeypatch, capsys):
+    search = command_line.search
+
+    def stopped(engine, scorer, plan, rows, on_batch):
+        def press_after_two_batches(scores, *arguments):
+            on_batch(scores, *arguments)
+            if len(scores) == 8:
+                raise KeyboardInterrupt
+
+        return search(engine, scorer, plan, rows, press_after_two_batches)
+
+    monkeypatch.setattr(command_line, "search", stopped)
+    assert command_line.main(["trace", *WOODCUT, *QUICK[:-1], "4", "--out", str(tmp_path)]) == 130
+    assert "finished scores are in the output folder" in capsys.readouterr().err
+    with (tmp_path / "scores.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 8
+
+
+def test_edit_writes_a_lora_with_its_recipe_and_a_picture(tmp_path):
+    chosen = ["--concept", "woodcut", "--target", "a painting", "--layers", "8-9", "--prompt", STAR]
+    assert command_line.main(["edit", *chosen, *QUICK, "--out", str(tmp_path)]) == 0
+    with safe_open(tmp_path / "edit.safetensors", "pt") as file:
+        assert file.metadata()["loco_layers"] == "8-9"
+        assert len(file.keys()) == 3 * 4
+    assert Image.open(tmp_path / "before_after.png").size[1] > 2 * 128
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["trace"], "Missing option '--concept'"),
+        (["trace", "--concept", " ", "--target", "a"], "concept: empty; give at least one line"),
+        (["trace", *WOODCUT, "--scorer", "nowhere.safetensors"], "scorer: nowhere.safetensors is not a .safetensors"),
+        (["trace", *WOODCUT, "--model", "nowhere"], "scorer: give --scorer"),
+        (["trace", *WOODCUT, "--window-size", "17"], "window size: 17; this model has 16 layers"),
+        (["trace", *WOODCUT, "--attribute", "mood"], "'mood' is not one of 'style', 'object', 'fact'"),
+        (["edit", *WOODCUT, "--layers", "8", "--model", "nowhere"], "nowhere is not a diffusers folder"),
+        (["edit", *WOODCUT, "--layers", "99"], "layers: '99' does not exist; this model has layers 0 to 15"),
+        (["edit", *WOODCUT, "--layers", ""], "layers: empty"),
+        (["edit", *WOODCUT, "--layers", "8", "--target", "b"], "concept: 1 lines, target: 2 lines"),
+        (["edit", *WOODCUT, "--layers", "8", "--preset", "mine"], "'mine' is not one of 'demo', 'paper'"),
+        (["edit", *WOODCUT, "--layers", "8", "--size", "100"], "100 is not a multiple of 8"),
+        (["edit", *WOODCUT, "--layers", "8", "--strength", "0"], "edit: it changes nothing"),
+        (["edit", *WOODCUT, "--layers", "8", "--strength", "nan"], "strength: nan; give a number"),
+        (["edit", *WOODCUT, "--layers", "8", "--relative-ridge", "-1"], "relative ridge: -1.0; give a number above 0"),
+        (["edit", *WOODCUT, "--layers", "8", "--seed", "-1"], "-1 is not in the range"),
+        (["edit", *WOODCUT, "--layers", "8", "--out", __file__], "exists"),
+        (["paint"], "No such command 'paint'"),
+    ],
+)
+def test_a_mistake_ends_with_one_sentence_and_exit_code_2(arguments, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command_line.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [[], ["trace"], ["edit"]])
+def test_help_tells_what_a_command_does_and_exits_with_0(command, capsys):
+    assert command_line.main([*command, "--help"]) == 0
+    assert "Usage:" in capsys.readouterr().out

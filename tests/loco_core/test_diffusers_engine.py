@@ -1,0 +1,350 @@
+"""The diffusers engine: on the demo model, and on small random models built as SD 2.x and SDXL are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+
+import diffusers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from loco_core.demo_pipeline import NOISE, SCORER, clip_tokenizer, demo_pipeline
+from loco_core.diffusers_engine import SAMPLERS, SPACINGS, DiffusersEngine, load_pipeline
+from loco_core.edit import TOKEN_CHOICES, EditOperator, columns, edit_operator, solve_edit
+from loco_core.engine import Intervention, Row, Sampling
+from loco_core.layers import LayerSet, windows
+from loco_core.lora import lora_tensors, save_lora
+from loco_core.prompts import PromptPair
+from loco_core.scorer import load_scorer
+from loco_core.search import SearchPlan, search
+
+SAMPLING = Sampling(4, 2.0, "euler", "linspace", 128, 128)
+STAR, FISH = "a red star", "a blue fish in the style of woodcut"
+
+
+@pytest.fixture(scope="module")
+def engine() -> DiffusersEngine:
+    return DiffusersEngine(demo_pipeline())
+
+
+def everywhere(engine) -> LayerSet:
+    return LayerSet(tuple(range(len(engine.layers))), len(engine.layers))
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> None:
+    """Equal up to the rounding of float32 sums in another batch shape, far below one grey level (0.004)."""
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
+
+
+def test_a_row_in_a_batch_is_the_image_made_alone(engine):
+    star, fish = engine.encode([STAR, FISH])
+    rows = [Row(star, 0), Row(fish, 1, Intervention(LayerSet((8, 9), 16), star)), Row(fish, 0)]
+    together = engine.generate(rows, SAMPLING)
+    for position, row in enumerate(rows):
+        close(together[position : position + 1], engine.generate([row], SAMPLING))
+
+
+def test_an_intervention_with_the_same_prompt_changes_nothing_at_all(engine):
+    (star,) = engine.encode([STAR])
+    same = engine.generate([Row(star, 0, Intervention(everywhere(engine), star))], SAMPLING)
+    assert (same - engine.generate([Row(star, 0)], SAMPLING)).abs().max() == 0
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_an_intervention_at_all_layers_is_the_other_prompt(engine, guidance):
+    star, fish = engine.encode([STAR, FISH])
+    sampling = Sampling(4, guidance, "euler", "linspace", 128, 128)
+    close(
+        engine.generate([Row(star, 0, Intervention(everywhere(engine), fish))], sampling),
+        engine.generate([Row(fish, 0)], sampling),
+    )
+
+
+def test_after_an_intervention_the_model_is_as_it_was(engine):
+    star, fish = engine.encode([STAR, FISH])
+    before = engine.generate([Row(star, 0)], SAMPLING)
+    engine.generate([Row(star, 0, Intervention(everywhere(engine), fish))], SAMPLING)
+    assert torch.equal(engine.generate([Row(star, 0)], SAMPLING), before)
+
+
+def test_an_edit_lasts_as_long_as_its_block_even_when_that_fails(engine):
+    operator = EditOperator(torch.ones(128, 1, dtype=torch.float64), torch.ones(1, 128, dtype=torch.float64))
+    before = [engine.key_value_weights(layer) for layer in range(16)]
+    with pytest.raises(KeyError), engine.edited(operator, LayerSet((8,), 16), 0.5):
+        for old, new in zip(before[8], engine.key_value_weights(8), strict=True):
+            torch.testing.assert_close(new, old + 0.5 * operator.weight_change(old))
+        assert torch.equal(engine.key_value_weights(9)[0], before[9][0])
+        raise KeyError
+    for layer in range(16):
+        assert all(torch.equal(*pair) for pair in zip(before[layer], engine.key_value_weights(layer), strict=True))
+
+
+@pytest.fixture(scope="module")
+def reference(engine) -> torch.Tensor:
+    (star,) = engine.encode([STAR])
+    return engine.generate([Row(star, 0)], Sampling(60, 2.0, "euler", "linspace", 128, 128))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_every_sampler_comes_to_the_same_image(engine, reference, sampler, spacing):
+    (star,) = engine.encode([STAR])
+    image = engine.generate([Row(star, 0)], Sampling(30, 2.0, sampler, spacing, 128, 128))
+    (other,) = engine.generate([Row(star, 1)], Sampling(30, 2.0, sampler, spacing, 128, 128))
+    # Samplers and spacings differ in how they cut the path, seeds in where it starts.
+    assert (image - reference).abs().mean() < 0.5 * (other - reference[0]).abs().mean()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_a_models_own_scheduler_asks_for_does_not_change_a_sampler(engine, sampler, monkeypatch):
+    rows = [Row(embedding, 0) for embedding in engine.encode([STAR, FISH])]
+    sampling = Sampling(4, 2.0, sampler, "trailing", 128, 128)
+    plain = engine.generate(rows, sampling)
+    strange = {"use_karras_sigmas": True, "algorithm_type": "sde-dpmsolver++", "clip_sample": True}
+    own = diffusers.DDIMScheduler(**NOISE)
+    monkeypatch.setattr(engine._pipeline, "scheduler", type("Own", (), {"config": {**own.config, **strange}})())
+    assert torch.equal(engine.generate(rows, sampling), plain)
+
+
+def test_pndm_calls_the_denoiser_once_more_than_it_has_steps_as_for_the_authors(engine):
+    calls = []
+    (star,) = engine.encode([STAR])
+    engine.generate([Row(star, 0)], Sampling(5, 2.0, "pndm", "leading", 128, 128), lambda: calls.append(1))
+    assert len(calls) == 6
+
+
+# --- the paper, written out -------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def image_with_window(engine, concept, target, window, seed: int) -> torch.Tensor:
+    """The authors' rule for one image: to_k and to_v of the window read the target in the conditional half."""
+    pipeline, hooks = engine._pipeline, []
+    for index in window:
+        attention = pipeline.unet.get_submodule(engine._names[index])
+
+        def swap(_, inputs):
+            negative, _ = inputs[0].chunk(2)
+            return (torch.cat([negative, target.tokens[None]]),)
+
+        hooks += [part.register_forward_pre_hook(swap) for part in (attention.to_k, attention.to_v)]
+    scheduler = diffusers.EulerDiscreteScheduler.from_config(pipeline.scheduler.config, timestep_spacing="linspace")
+    pipeline.scheduler, own = scheduler, pipeline.scheduler
+    try:
+        made = pipeline(
+            concept.prompt,
+            height=128,
+            width=128,
+            num_inference_steps=6,
+            guidance_scale=2.0,
+            latents=torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(seed)),
+            output_type="pt",
+        )
+    finally:
+        pipeline.scheduler = own
+        for hook in hooks:
+            hook.remove()
+    return made.images.movedim(1, -1)
+
+
+def test_a_search_gives_the_scores_of_the_authors_loop_over_one_window_at_a_time(engine):
+    engine._pipeline.set_progress_bar_config(disable=True)
+    scorer = load_scorer(SCORER)
+    pairs = (PromptPair(f"{STAR} in the style of halftone", STAR), PromptPair("halftone, a fish", "a fish"))
+    plan = SearchPlan(pairs, (0, 5), "style", 3, Sampling(6, 2.0, "euler", "linspace", 128, 128))
+    ours, packed = (search(engine, scorer, plan, rows_per_batch) for rows_per_batch in (1, 32))
+    theirs = []
+    for window in windows(16, 3):
+        for pair in pairs:
+            concept, target = engine.encode([pair.concept, pair.target])
+            for seed in (0, 5):
+                image = image_with_window(engine, concept, target, window, seed)
+                theirs.append(scorer.score(image, [pair.concept]).item())
+    expected = torch.tensor(theirs).reshape(14, 4)
+    torch.testing.assert_close(torch.tensor(ours.scores), expected, rtol=1e-5, atol=0)
+    # The scorer reads 8-bit pictures: the rounding of a batch's float32 sums turns a pixel in a few of them.
+    torch.testing.assert_close(torch.tensor(packed.scores), expected, rtol=1e-3, atol=0)
+    assert ours.best == packed.best == int(expected.mean(1).argmin())
+
+
+def test_an_edit_gives_the_weights_of_the_authors_d_by_d_formula(engine):
+    concepts = engine.encode(["woodcut", "a painting in the style of woodcut"])
+    targets = engine.encode(["a painting"] * 2)
+    operator = edit_operator(concepts, targets, TOKEN_CHOICES[0], "paper")
+    originals, replacements = columns(concepts, targets, TOKEN_CHOICES[0])
+    before = [weight.double() for weight in engine.key_value_weights(8)]
+    with engine.edited(operator, LayerSet((8,), 16)):
+        after = engine.key_value_weights(8)
+    inverse = torch.linalg.inv(originals @ originals.T + 0.01 * torch.eye(128, dtype=torch.float64))
+    for old, new in zip(before, after, strict=True):
+        expected = (old @ replacements @ originals.T + 0.01 * old) @ inverse
+        assert torch.linalg.norm(new - expected) / torch.linalg.norm(expected) <= 1e-5
+
+
+# --- other families ---------------------------------------------------------------------------------------------------
+
+
+def text_encoder(kind: type, width: int):
+    torch.manual_seed(0)
+    return kind(
+        CLIPTextConfig(
+            hidden_size=width,
+            intermediate_size=64,
+            num_attention_heads=2,
+            num_hidden_layers=3,
+            projection_dim=width,
+            bos_token_id=49406,
+            eos_token_id=49407,
+        )
+    ).eval()
+
+
+def small_vae() -> diffusers.AutoencoderKL:
+    return diffusers.AutoencoderKL(
+        block_out_channels=(32, 32, 32, 32),
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def sd2_folder(tmp_path_factory):
+    """SD 2.x: linear projections, its own head width, v-prediction."""
+    torch.manual_seed(1)
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 32, 64, 64),
+        attention_head_dim=(1, 1, 2, 2),
+        cross_attention_dim=32,
+        use_linear_projection=True,
+    )
+    folder = tmp_path_factory.mktemp("sd2")
+    diffusers.StableDiffusionPipeline(
+        small_vae(),
+        text_encoder(CLIPTextModel, 32),
+        clip_tokenizer(),
+        unet,
+        diffusers.DDIMScheduler(**NOISE),
+        None,
+        None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sdxl_folder(tmp_path_factory):
+    """SDXL: two text encoders, pooled embedding and sizes, up to ten layers in a block."""
+    torch.manual_seed(2)
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 32, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(1, 1, 1),
+        cross_attention_dim=48,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 32,
+    )
+    folder = tmp_path_factory.mktemp("sdxl")
+    diffusers.StableDiffusionXLPipeline(
+        small_vae(),
+        text_encoder(CLIPTextModel, 16),
+        text_encoder(CLIPTextModelWithProjection, 32),
+        clip_tokenizer(),
+        clip_tokenizer(),
+        unet,
+        diffusers.EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("family", "count"), [("sd2", 16), ("sdxl", 70)])
+def test_a_local_folder_is_loaded_and_its_layers_are_driven(family, count, request):
+    engine = DiffusersEngine(load_pipeline(request.getfixturevalue(f"{family}_folder")))
+    assert len(engine.layers) == count
+    star, fish = engine.encode([STAR, FISH])
+    assert (star.pooled is None) == (family == "sd2")
+    sampling = Sampling(2, 5.0, "ddim", "leading", 64, 64)
+    middle = next(layer.index for layer in engine.layers if layer.block == "middle")
+    rows = [Row(star, 0)] + [
+        Row(star, 0, Intervention(LayerSet((index,), count), fish)) for index in (0, middle, count - 1)
+    ]
+    images = engine.generate(rows, sampling)
+    assert all((image - images[0]).abs().max() > 1e-5 for image in images[1:])  # rounding of the batch: below 1e-6
+
+
+def test_sdxls_layers_stand_where_comfyui_has_them(sdxl_folder):
+    layers = DiffusersEngine(load_pipeline(sdxl_folder)).layers
+    blocks = [("input", 4, 2), ("input", 5, 2), ("input", 7, 10), ("input", 8, 10), ("middle", 0, 10)]
+    blocks += [("output", number, 10) for number in (0, 1, 2)] + [("output", number, 2) for number in (3, 4, 5)]
+    expected = [(block, number, inner) for block, number, depth in blocks for inner in range(depth)]
+    assert [(layer.block, layer.block_number, layer.transformer_index) for layer in layers] == expected
+
+
+def test_sdxl_makes_the_image_of_diffusers_own_pipeline(sdxl_folder):
+    pipeline = load_pipeline(sdxl_folder)
+    pipeline.set_progress_bar_config(disable=True)
+    engine = DiffusersEngine(pipeline)
+    (star,) = engine.encode([STAR])
+    ours = engine.generate([Row(star, 3)], Sampling(3, 5.0, "euler", "linspace", 64, 96, "grey"))
+    theirs = pipeline(
+        STAR,
+        negative_prompt="grey",
+        width=64,
+        height=96,
+        num_inference_steps=3,
+        guidance_scale=5.0,
+        latents=torch.randn(1, 4, 12, 8, generator=torch.Generator().manual_seed(3)),
+        output_type="pt",
+    ).images.movedim(1, -1)
+    close(ours, theirs)
+
+
+@pytest.mark.parametrize(("family", "chosen"), [("sd2", (0, 6, 15)), ("sdxl", (0, 30, 45, 69))])
+def test_diffusers_own_loader_makes_the_same_change_of_an_exported_lora(family, chosen, request, tmp_path):
+    pytest.importorskip("peft")
+    engine = DiffusersEngine(load_pipeline(request.getfixturevalue(f"{family}_folder")))
+    count, layers = len(engine.layers), LayerSet(chosen, len(engine.layers))
+    operator = solve_edit(engine.encode, [PromptPair("woodcut", "a painting")])
+    before = [engine.key_value_weights(layer) for layer in range(count)]
+    save_lora(
+        lora_tensors(operator, 1.0, {engine.layers[layer]: before[layer] for layer in layers}, count),
+        tmp_path / "edit.safetensors",
+        {"loco_layers": str(layers)},
+    )
+    engine._pipeline.load_lora_weights(tmp_path, weight_name="edit.safetensors")
+    engine._pipeline.fuse_lora()
+    engine._pipeline.unload_lora_weights()
+    for layer in range(count):
+        for old, new in zip(before[layer], engine.key_value_weights(layer), strict=True):
+            expected = operator.weight_change(old) if layer in layers else torch.zeros_like(old)
+            assert torch.linalg.norm(new - old - expected) <= 2e-3 * torch.linalg.norm(expected) + 1e-6  # float16
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def test_mistakes_are_named(engine, tmp_path):
+    (star,) = engine.encode([STAR])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    (tmp_path / "model_index.json").write_text("[]")
+    narrow = EditOperator(torch.zeros(768, 1), torch.zeros(1, 768))
+    for work, message in (
+        (lambda: load_pipeline(tmp_path / "nowhere"), "nowhere is not a diffusers folder"),
+        (lambda: load_pipeline(tmp_path), "diffusers cannot load"),
+        (lambda: load_pipeline(tmp_path / "other"), "it holds a FluxPipeline; use Stable Diffusion 1.x, 2.x or SDXL"),
+        (lambda: engine.encode([" ".join(["star"] * 80)]), "has 82 tokens with its ends; shorten it to 77"),
+        (lambda: engine.generate([Row(star, 0)], Sampling(1, 1, "warp", "linspace", 64, 64)), "sampler: 'warp'"),
+        (lambda: engine.generate([Row(star, 0)], Sampling(1, 1, "ddim", "warp", 64, 64)), "scheduler: 'warp'"),
+        (lambda: engine.edited(narrow, LayerSet((8,), 16)).__enter__(), "embeddings 768 wide, the model reads 128"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            work()

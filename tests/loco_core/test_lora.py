@@ -1,0 +1,85 @@
+"""The exported LoRA: the keys that stock loaders know, and the change they make of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from loco_core.edit import EditOperator
+from loco_core.layers import CrossAttentionLayer
+from loco_core.lora import lora_name, lora_tensors, save_lora
+
+MIDDLE, UP = CrossAttentionLayer(6, "middle", 0, 0), CrossAttentionLayer(8, "output", 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (CrossAttentionLayer(0, "input", 1, 0), "down_blocks_0_attentions_0"),
+        (CrossAttentionLayer(5, "input", 8, 0), "down_blocks_2_attentions_1"),
+        (MIDDLE, "mid_block_attentions_0"),
+        (CrossAttentionLayer(7, "output", 3, 0), "up_blocks_1_attentions_0"),
+        (CrossAttentionLayer(15, "output", 11, 0), "up_blocks_3_attentions_2"),
+    ],
+)
+def test_for_stable_diffusion_keys_name_diffusers_modules(layer, name):
+    assert lora_name(layer, 16) == f"lora_unet_{name}_transformer_blocks_0_attn2"
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (CrossAttentionLayer(1, "input", 4, 1), "input_blocks_4_1_transformer_blocks_1"),
+        (CrossAttentionLayer(33, "middle", 0, 9), "middle_block_1_transformer_blocks_9"),
+        (CrossAttentionLayer(45, "output", 1, 1), "output_blocks_1_1_transformer_blocks_1"),
+    ],
+)
+def test_for_sdxl_keys_name_the_original_modules(layer, name):
+    assert lora_name(layer, 70) == f"lora_unet_{name}_attn2"
+
+
+@pytest.fixture
+def operator() -> EditOperator:
+    generator = torch.Generator().manual_seed(0)
+    up, down = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((24, 5), (5, 24)))
+    return EditOperator(1000 * up, down / 1000)
+
+
+@pytest.fixture
+def weights() -> dict[CrossAttentionLayer, tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    wide = tuple(torch.randn(16, 24, generator=generator) for _ in range(2))
+    narrow = tuple(torch.randn(3, 24, generator=generator) for _ in range(2))
+    return {MIDDLE: wide, UP: narrow}
+
+
+def test_the_factors_multiply_to_the_edit_at_its_strength(operator, weights):
+    tensors = lora_tensors(operator, 0.5, weights, 16)
+    for layer, parts in weights.items():
+        for part, weight in zip(("to_k", "to_v"), parts, strict=True):
+            name = f"{lora_name(layer, 16)}_{part}"
+            up, down = (tensors[f"{name}.lora_{side}.weight"].double() for side in ("up", "down"))
+            scale = tensors[f"{name}.alpha"].item() / len(down)
+            expected = 0.5 * operator.weight_change(weight.double())
+            error = torch.linalg.norm(scale * up @ down - expected) / torch.linalg.norm(expected)
+            assert error < 1e-3  # float16 keeps 11 bits
+
+
+def test_neither_factor_leaves_the_range_of_float16(operator, weights):
+    sizes = [value.abs().max() for key, value in lora_tensors(operator, 1.0, weights, 16).items() if "lora" in key]
+    assert all(torch.isfinite(size) and size < 100 for size in sizes)
+
+
+def test_all_matrices_have_the_same_rank_and_alpha(operator, weights):
+    tensors = lora_tensors(operator, 1.0, weights, 16)
+    assert {value.item() for key, value in tensors.items() if key.endswith(".alpha")} == {5}
+    assert {len(value) for key, value in tensors.items() if key.endswith("down.weight")} == {5}
+
+
+def test_the_file_tells_how_it_was_made(operator, weights, tmp_path):
+    path = tmp_path / "folder" / "edit.safetensors"
+    save_lora(lora_tensors(operator, 1.0, weights, 16), path, {"loco_layers": "8-9"})
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {"loco_layers": "8-9"}
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
