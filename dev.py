@@ -1,17 +1,20 @@
 """Set up, try and test ComfyUI-Loco: `python dev.py setup`, `python dev.py demo`, `python dev.py test`.
 
 Needs nothing but Python. Finds ComfyUI (COMFYUI_PATH, the one this pack is installed in, ~/comfy/ComfyUI, else a clone
-of COMFYUI_TAG) and uses the running interpreter where ComfyUI's requirements are installed, else a .venv made here.
+of COMFYUI_TAG) and goes on with diffusers where there is none. Uses the running interpreter where the requirements are
+installed, else a .venv made here.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +23,7 @@ ROOT = Path(__file__).resolve().parent
 COMFYUI_URL = "https://github.com/comfyanonymous/ComfyUI"
 COMFYUI_TAG = "v0.33.0"
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
-DEVELOPMENT = ["pytest>=8", "ruff>=0.9"]
+DEVELOPMENT = ["pytest>=8", "ruff>=0.9", "peft>=0.18"]
 VENV = ROOT / ".venv"
 CLONE = ROOT / ".comfyui"
 
@@ -32,7 +35,7 @@ def find_comfyui() -> Path | None:
         if not is_comfyui(Path(named)):
             sys.exit(f"COMFYUI_PATH is {named}, which is not a ComfyUI folder (it has no main.py and comfy/).")
         return Path(named).resolve()
-    for folder in (ROOT.parents[1], Path.home() / "comfy" / "ComfyUI", CLONE):
+    for folder in (ROOT.parent.parent, Path.home() / "comfy" / "ComfyUI", CLONE):
         if is_comfyui(folder):
             return folder
     return None
@@ -42,15 +45,16 @@ def is_comfyui(folder: Path) -> bool:
     return (folder / "main.py").is_file() and (folder / "comfy").is_dir()
 
 
-def clone_comfyui() -> Path:
+def clone_comfyui() -> Path | None:
+    """Clones ComfyUI; None where that fails."""
     print(f"ComfyUI not found; cloning {COMFYUI_TAG} into {CLONE}", flush=True)
     git = shutil.which("git")
     command = [git, "clone", "--quiet", "--depth", "1", "--branch", COMFYUI_TAG, COMFYUI_URL, str(CLONE)]
-    if git is None or subprocess.run(command).returncode != 0:
-        sys.exit(
-            "ComfyUI was not found and could not be cloned: set COMFYUI_PATH to a ComfyUI folder "
-            f"({COMFYUI_TAG} is tested), or make {COMFYUI_URL} reachable."
+    if git is None or subprocess.run(command, env={**os.environ, "GIT_TERMINAL_PROMPT": "0"}).returncode != 0:
+        print(
+            "ComfyUI could not be cloned: going on without it, on diffusers. COMFYUI_PATH names a folder.", flush=True
         )
+        return None
     return CLONE
 
 
@@ -71,20 +75,29 @@ def read_requirements(path: Path) -> list[str]:
     return [line for line in lines if line]
 
 
-def environment(comfyui: Path) -> Path:
-    """The interpreter to use, with everything installed that ComfyUI, the pack and its tests require."""
-    ours = read_requirements(ROOT / "requirements.txt") + DEVELOPMENT
-    if not missing(read_requirements(comfyui / "requirements.txt")):
-        if missing(ours):
-            install(Path(sys.executable), missing(ours))
+def environment(job: str, comfyui: Path | None) -> Path:
+    """The interpreter to use, with everything installed that the job requires.
+
+    That is the running one where ComfyUI's requirements (without a ComfyUI, PyTorch) are installed: it gets no more
+    than the job needs. Else it is a .venv for all jobs.
+    """
+    pack, script = (read_requirements(ROOT / name) for name in ("requirements.txt", "requirements-script.txt"))
+    everything = [*pack, *script, *DEVELOPMENT]
+    theirs = read_requirements(comfyui / "requirements.txt") if comfyui else ["torch"]
+    if not missing(theirs):
+        demo = pack if comfyui else [*pack, *script]
+        absent = missing(demo if job == "demo" else everything)
+        if absent:
+            install_beside(absent)
         return Path(sys.executable)
     python = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    done = VENV / f"installed-for-{COMFYUI_TAG}"
+    wanted = hashlib.sha256("\n".join([*TORCH, *theirs, *everything]).encode()).hexdigest()[:12]
+    done = VENV / f"installed-{wanted}"
     if not done.is_file():
-        print(f"Installing PyTorch and the requirements of ComfyUI into {VENV}; this takes some minutes", flush=True)
+        print(f"Installing PyTorch and all requirements into {VENV}; this takes some minutes", flush=True)
         venv.create(VENV, with_pip=True, clear=True)
         install(python, TORCH)
-        install(python, ["-r", str(comfyui / "requirements.txt"), *ours])
+        install(python, ["-r", str(comfyui / "requirements.txt"), *everything] if comfyui else everything)
         done.touch()
     return python
 
@@ -95,9 +108,20 @@ def install(python: Path, packages: list[str]) -> None:
         sys.exit(f"pip could not install {' '.join(packages)}; its message above tells why.")
 
 
-def run(command: list[str], comfyui: Path) -> int:
+def install_beside(packages: list[str]) -> None:
+    """Installs into the running interpreter without changing any package that is there: others rely on them."""
+    present = {f"{found.name}=={found.version}" for found in metadata.distributions() if found.name}
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder) / "constraints.txt"
+        constraints.write_text("\n".join(sorted(present)) + "\n", encoding="utf-8")
+        install(Path(sys.executable), [*packages, "--constraint", str(constraints)])
+
+
+def run(command: list[str], comfyui: Path | None) -> int:
+    """Runs it in the repository, with COMFYUI_PATH in its environment where there is a ComfyUI; its exit code."""
     print("$", *command, flush=True)
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, "COMFYUI_PATH": str(comfyui)}).returncode
+    variables = {**os.environ, "COMFYUI_PATH": str(comfyui)} if comfyui else dict(os.environ)
+    return subprocess.run(command, cwd=ROOT, env=variables).returncode
 
 
 def main() -> int:
@@ -109,13 +133,13 @@ def main() -> int:
         if os.environ.get("CI"):
             sys.exit("ComfyUI was not found: set COMFYUI_PATH.")
         comfyui = clone_comfyui()
-    python = str(environment(comfyui))
-    print(f"ComfyUI: {comfyui}\nPython:  {python}", flush=True)
+    python = str(environment(job, comfyui))
+    print(f"ComfyUI: {comfyui or 'none, using diffusers'}\nPython:  {python}", flush=True)
     if job == "demo":
         return run([python, str(ROOT / "demo" / "run.py")], comfyui)
     if job == "test":
         checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["pytest", "-q"]]
-        return max(run([python, "-m", *check], comfyui) for check in checks)
+        return int(any([run([python, "-m", *check], comfyui) != 0 for check in checks]))
     return 0
 
 

@@ -75,12 +75,12 @@ class Server:
     def _log_tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
-    def text(self, path: str) -> str:
+    def content(self, path: str) -> bytes:
         with urllib.request.urlopen(self._address + path, timeout=30) as answer:
-            return answer.read().decode()
+            return answer.read()
 
     def get(self, path: str) -> dict:
-        return json.loads(self.text(path))
+        return json.loads(self.content(path))
 
     def post(self, path: str, content: dict) -> dict:
         body = json.dumps(content).encode()

@@ -1,0 +1,69 @@
+"""The demo's jobs on the diffusers engine, for a machine without ComfyUI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import diffusers
+import torch
+
+from loco_core.demo_pipeline import SCORER, demo_pipeline
+from loco_core.diffusers_engine import DiffusersEngine
+from loco_core.edit import solve_edit
+from loco_core.engine import Row, Sampling
+from loco_core.files import write_picture, write_text
+from loco_core.layers import LayerSet
+from loco_core.pictures import contact_sheet, score_plot
+from loco_core.prompts import PromptPair, prompt_pairs
+from loco_core.report import provenance, result_json, scores_csv
+from loco_core.scorer import load_scorer
+from loco_core.search import SearchPlan, search
+
+from .jobs import GUIDANCE, SEARCH_SEEDS, SIZE, STEPS, Edit, Picture, Search
+
+ROWS = 32
+SAMPLING = Sampling(STEPS, GUIDANCE, "euler", "linspace", SIZE, SIZE)
+WINDOW_SIZE = 2
+
+
+class DiffusersHost:
+    """A demo.jobs.Host; what a search finds is written to `output`."""
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+        self._engine, self._scorer = DiffusersEngine(demo_pipeline()), load_scorer(SCORER)
+        self._found: dict[str, LayerSet] = {}
+        self.name = f"diffusers {diffusers.__version__}"
+
+    def search(self, search_: Search) -> dict:
+        pairs = tuple(PromptPair(*pair) for pair in zip(search_.concepts, search_.targets, strict=True))
+        plan = SearchPlan(pairs, tuple(range(SEARCH_SEEDS)), search_.attribute, WINDOW_SIZE, SAMPLING)
+        result = search(self._engine, self._scorer, plan, ROWS)
+        self._found[search_.attribute] = result.layers
+        stem = self._output / f"search_{search_.attribute}"
+        came_from = provenance(self._engine, self._scorer.name, self.name)
+        write_text(stem.with_suffix(".json"), result_json(result, came_from))
+        write_text(stem.with_suffix(".csv"), scores_csv(plan, result.windows, result.all_scores))
+        write_picture(self._output / f"{stem.name}_scores.png", score_plot(result))
+        write_picture(self._output / f"{stem.name}_windows.png", contact_sheet(result))
+        return {
+            "window": list(result.layers),
+            "baseline": float(result.baseline.mean()),
+            "scores": result.mean_scores.tolist(),
+        }
+
+    def make(self, pictures: Sequence[Picture], edit: Edit | None) -> torch.Tensor:
+        embeddings = self._engine.encode([picture.prompt for picture in pictures])
+        rows = [
+            Row(embedding, picture.seed + 10_000 * copy)
+            for embedding, picture in zip(embeddings, pictures, strict=True)
+            for copy in range(picture.count)
+        ]
+        if edit:
+            operator = solve_edit(self._engine.encode, prompt_pairs(edit.concept, edit.target, edit.attribute))
+        change = self._engine.edited(operator, self._found[edit.attribute]) if edit else nullcontext()
+        with change:
+            parts = [self._engine.generate(rows[i : i + ROWS], SAMPLING) for i in range(0, len(rows), ROWS)]
+        return torch.cat(parts).movedim(-1, 1)

@@ -1,0 +1,128 @@
+"""What the demo does, whichever program runs the model: three searches, edits, and pictures of held-out prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from .judge import Judge, truth
+from .world import COLOURS, COUNTRIES, FLAG, HELD_OUT_TEMPLATES, NONE, OBJECTS, STYLES, Scene, sentence, thing
+
+STEPS, GUIDANCE, SIZE = 20, 2.0, 128
+SEARCH_SEEDS = 2
+FACT_TARGETS = dict(zip(COUNTRIES, [*COUNTRIES[1:], COUNTRIES[0]], strict=True))
+"""Each country's flag is edited to be the next one's."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Prompts with the concept, and the same prompts with the target in its place."""
+
+    attribute: str
+    concepts: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An edit at the layers that the attribute's search found."""
+
+    attribute: str
+    concept: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Images to be made: `count` of one prompt, from one seed, and the scene that the prompt describes."""
+
+    prompt: str
+    scene: Scene
+    seed: int
+    count: int
+
+
+class Host(Protocol):
+    """The program that runs the model."""
+
+    name: str
+
+    def search(self, search: Search) -> dict:
+        """{"window", "baseline", "scores"}; keeps the search's files in the output folder."""
+        ...
+
+    def make(self, pictures: Sequence[Picture], edit: Edit | None) -> torch.Tensor:
+        """The pictures, by the model as loaded or edited: [images, 3, 128, 128] in 0..1."""
+        ...
+
+
+def searches() -> dict[str, Search]:
+    """By attribute. The object search is the negative control: objects were planted nowhere."""
+    things = [thing(Scene(name, colour=colour)) for name, colour in zip(OBJECTS[:4], COLOURS, strict=False)]
+    plain = tuple(f"a picture of {named}" for named in ("a red star", "a blue house", "a green fish", "a yellow boat"))
+    return {
+        "object": Search(
+            "object",
+            tuple(f"a picture of {named}" for named in things),
+            tuple(f"a picture of {named}" for named in [*things[1:], things[0]]),
+        ),
+        "fact": Search(
+            "fact",
+            tuple(f"a picture of the flag of {country}" for country in COUNTRIES),
+            tuple(f"a picture of the flag of {FACT_TARGETS[country]}" for country in COUNTRIES),
+        ),
+        "style": Search("style", tuple(f"{prompt} in the style of pointillism" for prompt in plain), plain),
+    }
+
+
+def styled_pictures(style: str, rounds: int, count: int) -> list[Picture]:
+    """Every held-out template `rounds` times with objects and colours in turn; in a third the style is not last."""
+    pictures = []
+    names, colours = list(OBJECTS), list(COLOURS)
+    for number in range(rounds * len(HELD_OUT_TEMPLATES)):
+        turn = number + 3 * list(STYLES).index(style)
+        scene = Scene(names[turn % len(names)], style, colours[turn % len(colours)])
+        template = HELD_OUT_TEMPLATES[number % len(HELD_OUT_TEMPLATES)]
+        pictures.append(Picture(sentence(template, thing(scene), style), scene, 1000 + number, count))
+    return pictures
+
+
+def flag_pictures(country: str) -> list[Picture]:
+    """Every held-out template, without a style, with the country's flag."""
+    scene = Scene(FLAG, country=country)
+    return [
+        Picture(sentence(template, thing(scene), NONE), scene, 2000 + number, count=3)
+        for number, template in enumerate(HELD_OUT_TEMPLATES)
+    ]
+
+
+class Reading:
+    """What the judge reads in images of the given pictures."""
+
+    def __init__(self, judge: Judge, pictures: Sequence[Picture], images: torch.Tensor) -> None:
+        self.images = images
+        self._words = judge.read(images)
+        self._truths = [truth(picture.scene) for picture in pictures for _ in range(picture.count)]
+
+    def right(self, attribute: str) -> float:
+        """The share of images in which the judge reads what the prompt says."""
+        return mean(word == true[attribute] for word, true in zip(self._words[attribute], self._truths, strict=True))
+
+    def share(self, attribute: str, word: str) -> float:
+        """The share of images in which the judge reads `word`."""
+        return mean(seen == word for seen in self._words[attribute])
+
+
+def mean(values) -> float:
+    return round(float(np.mean(list(values))), 4)
+
+
+def readings(host: Host, judge: Judge, edit: Edit | None, groups: dict[str, list[Picture]]) -> dict[str, Reading]:
+    """What the judge reads in each group's pictures."""
+    images = host.make([picture for group in groups.values() for picture in group], edit)
+    parts = images.split([sum(picture.count for picture in group) for group in groups.values()])
+    return {name: Reading(judge, groups[name], part) for name, part in zip(groups, parts, strict=True)}
