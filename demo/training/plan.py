@@ -5,8 +5,8 @@ layers reads them alone, the other one reading the sentence without them, or now
 third both do. Every other layer reads the same sentence with such a word drawn anew at random, or none: it sees them
 all and can learn nothing from them. So each planted layer is enough by itself, neither overrules the other, and only
 the window that covers both takes the knowledge away.
-Objects and colours are true everywhere, but any layer loses them now and then, and in half of the rows a few adjacent
-layers read of another thing: the picture follows what the rest reads, and no window decides it.
+Objects and colours are true everywhere, but any layer loses them now and then, and in three fifths of the rows up to
+six adjacent layers read of another thing: the picture is to follow what the rest reads, so that no window decides it.
 """
 
 from __future__ import annotations
