@@ -56,6 +56,7 @@ class ComfyHost:
             layers = ", ".join(map(str, self._found[edit.attribute]))
             graph["layers"] = node("LoCo_LayerSelect", model=model, layers=layers, preset="as written")
             changed = {"attribute": edit.attribute, "concept": edit.concept, "target": edit.target}
+            changed["preserve"] = "\n".join(edit.preserve)
             graph[editor] = node("LoCo_EditApply", **example[editor]["inputs"] | changed | {"layers": ["layers", 0]})
             model = [editor, 0]
         graph["negative"] = node("CLIPTextEncode", clip=[checkpoint, 1], text="")

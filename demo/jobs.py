@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +18,12 @@ SEARCH_SEEDS = 2
 FACT_TARGETS = dict(zip(COUNTRIES, [*COUNTRIES[1:], COUNTRIES[0]], strict=True))
 """Each country's flag is edited to be the next one's."""
 
+PLAIN_PROMPTS = tuple(
+    f"a picture of {thing(Scene(name, colour=colour))}"
+    for name, colour in zip(OBJECTS, itertools.cycle(COLOURS), strict=False)
+)
+"""Every object once, in a colour, without a style."""
+
 
 @dataclass(frozen=True)
 class Search:
@@ -29,11 +36,12 @@ class Search:
 
 @dataclass(frozen=True)
 class Edit:
-    """An edit at the layers that the attribute's search found."""
+    """An edit at the layers that the attribute's search found. `preserve`: what it names to be kept."""
 
     attribute: str
     concept: str
     target: str
+    preserve: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,17 @@ def searches() -> dict[str, Search]:
     }
 
 
+def style_edit(style: str) -> Edit:
+    """Removes a style; keeps the other styles by their names, and the kind of picture that the model makes."""
+    return Edit("style", style, "a painting", (*PLAIN_PROMPTS, *(other for other in STYLES if other != style)))
+
+
+def fact_edit(country: str) -> Edit:
+    """Gives a country the next one's flag; keeps all others."""
+    others = tuple(f"the flag of {other}" for other in COUNTRIES if other != country)
+    return Edit("fact", f"the flag of {country}", f"the flag of {FACT_TARGETS[country]}", others)
+
+
 def styled_pictures(style: str, rounds: int, count: int) -> list[Picture]:
     """Every held-out template `rounds` times with objects and colours in turn; in a third the style is not last."""
     pictures = []
@@ -108,9 +127,14 @@ class Reading:
         self._words = judge.read(images)
         self._truths = [truth(picture.scene) for picture in pictures for _ in range(picture.count)]
 
+    def correct(self, attribute: str) -> np.ndarray:
+        """For each image, whether the judge reads in it what the prompt says."""
+        pairs = zip(self._words[attribute], self._truths, strict=True)
+        return np.array([word == true[attribute] for word, true in pairs])
+
     def right(self, attribute: str) -> float:
         """The share of images in which the judge reads what the prompt says."""
-        return mean(word == true[attribute] for word, true in zip(self._words[attribute], self._truths, strict=True))
+        return mean(self.correct(attribute))
 
     def share(self, attribute: str, word: str) -> float:
         """The share of images in which the judge reads `word`."""

@@ -23,12 +23,13 @@ import torch  # noqa: E402 - the path comes first
 
 from demo.jobs import (  # noqa: E402
     FACT_TARGETS,
-    Edit,
     Host,
+    fact_edit,
     flag_pictures,
     mean,
     readings,
     searches,
+    style_edit,
     styled_pictures,
 )
 from demo.judge import Judge, load_judge  # noqa: E402
@@ -65,7 +66,7 @@ def edit_styles(host: Host, judge: Judge) -> dict[str, dict[str, float]]:
     for style in STYLES:
         others = [other for other in STYLES if other != style]
         pictures = {other: few[other] for other in others} | {style: many[style]}
-        after = readings(host, judge, Edit("style", style, "a painting"), pictures)
+        after = readings(host, judge, style_edit(style), pictures)
         before = before_few | {style: before_many[style]}
         save_sheet(style, before[style].images, after[style].images)
         results[style] = {
@@ -86,7 +87,7 @@ def edit_facts(host: Host, judge: Judge) -> dict[str, dict[str, float]]:
     before = readings(host, judge, None, pictures)
     results = {}
     for country, new in FACT_TARGETS.items():
-        after = readings(host, judge, Edit("fact", f"the flag of {country}", f"the flag of {new}"), pictures)
+        after = readings(host, judge, fact_edit(country), pictures)
         save_sheet(f"flag of {country}", before[country].images, after[country].images)
         others = [other for other in COUNTRIES if other != country]
         results[country] = {

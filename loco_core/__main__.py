@@ -19,13 +19,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .demo_pipeline import SCORER as DEMO_SCORER
 from .demo_pipeline import demo_pipeline
 from .diffusers_engine import SAMPLERS, SPACINGS, VAE_FACTOR, DiffusersEngine, load_pipeline
-from .edit import RELATIVE_LAMBDA, RIDGES, TOKEN_CHOICES, solve_edit
+from .edit import (
+    PRESERVATIONS,
+    RELATIVE_LAMBDA,
+    RIDGES,
+    TOKEN_CHOICES,
+    EditRecipe,
+    EditSettings,
+    report_lines,
+    solve_edit,
+)
+from .edit_file import recipe_metadata, save_edit
 from .engine import Row, Sampling
 from .files import write_picture, write_text
 from .layers import parse_layers, windows
-from .lora import lora_tensors, save_lora
+from .lora import NAMINGS, lora_tensors, save_lora
 from .pictures import before_after_sheet, contact_sheet, score_plot
-from .prompts import ATTRIBUTES, prompt_pairs
+from .prompts import ATTRIBUTES, preserved_prompts, prompt_pairs
 from .report import provenance, report_text, result_json, scores_csv
 from .scorer import load_scorer
 from .search import SearchPlan, search, thumbnails
@@ -231,12 +241,16 @@ def trace(
 )
 @click.option("--ridge", type=click.Choice(RIDGES), default=RIDGES[0], show_default=True, help="The paper's is 0.01.")
 @click.option("--relative-ridge", default=RELATIVE_LAMBDA, show_default=True, help="With --ridge relative.")
+@click.option("--preserve", multiple=True, help="What must stay: a name, or a prompt like those you use. Repeat it.")
 @click.option(
-    "--keep-target/--no-keep-target",
-    default=True,
+    "--preservation",
+    type=click.Choice(PRESERVATIONS),
+    default=PRESERVATIONS[0],
     show_default=True,
-    help="The target and the empty prompt must read as before.",
+    help="How firmly; the target and the empty prompt are preserved too. The paper preserves none.",
 )
+@click.option("--pooled", is_flag=True, help="SDXL: edit the pooled embedding too.")
+@click.option("--naming", type=click.Choice(NAMINGS), default=NAMINGS[0], show_default=True, help="Of the LoRA's keys.")
 @click.option("--strength", default=1.0, show_default=True, help="1 is the edit as solved.")
 @click.option("--prompt", "prompts", multiple=True, help="A prompt for the before/after sheet; else the concepts.")
 @click.option("--seeds", type=click.IntRange(1), default=4, show_default=True, help="Images of each prompt.")
@@ -250,39 +264,38 @@ def edit(
     tokens: str,
     ridge: str,
     relative_ridge: float,
-    keep_target: bool,
+    preserve: tuple[str, ...],
+    preservation: str,
+    pooled: bool,
+    naming: str,
     strength: float,
     prompts: tuple[str, ...],
     seeds: int,
     out: Path,
     settings: Settings,
 ) -> None:
-    """LocoEdit: edit the layers. Writes edit.safetensors, a LoRA for any program, and before_after.png.
+    """LocoEdit: edit the layers. Writes lora.safetensors, a LoRA for any program, before_after.png, and
+    edit.safetensors for LoCo Edit Load in ComfyUI.
 
     \b
     python -m loco_core edit --concept woodcut --target "a painting" --layers 8-9
     --prompt "a picture of a red star in the style of woodcut"
     """
-    pairs = prompt_pairs("\n".join(concepts), "\n".join(targets), attribute, ("concept", "target"))
+    kept, contexts = preserved_prompts("\n".join(preserve), attribute)
+    pairs = prompt_pairs("\n".join(concepts), "\n".join(targets), attribute, ("concept", "target"), contexts)
     engine = load_engine(settings.model)
     chosen = parse_layers(layers, engine.layers)
     if not chosen:
         raise ValueError("layers: empty; give at least one, like 8-9")
-    operator = solve_edit(engine.encode, pairs, tokens, ridge, relative_ridge, keep_target)
-    weights = {engine.layers[layer]: engine.key_value_weights(layer) for layer in chosen}
-    recipe = {
-        "loco_concepts": "\n".join(pair.concept for pair in pairs),
-        "loco_targets": "\n".join(pair.target for pair in pairs),
-        "loco_layers": str(chosen),
-        "loco_tokens": tokens,
-        "loco_ridge": ridge if ridge != "relative" else f"relative {relative_ridge}",
-        "loco_strength": str(strength),
-    }
-    save_lora(lora_tensors(operator, strength, weights, len(engine.layers)), out / "edit.safetensors", recipe)
-    click.echo(
-        f"layers {chosen} edited: {len(pairs)} prompts, rank {operator.rank}, spectral norm "
-        f"{operator.spectral_norm():.2f}\nsaved as {out / 'edit.safetensors'}"
-    )
+    how = EditSettings(tokens, preservation, ridge, relative_ridge, pooled)
+    solved = solve_edit(engine.encode, EditRecipe(tuple(pairs), tuple(kept), how, chosen, engine.text_encoder))
+    weights = ((engine.layers[layer], engine.key_value_weights(layer)) for layer in chosen)
+    read_pooled = solved.pooled and (solved.pooled, engine.pooled_weight())
+    versions = {"diffusers": diffusers.__version__, "torch": torch.__version__}
+    tensors = lora_tensors(solved.operator, strength, weights, len(engine.layers), naming, read_pooled)
+    save_lora(tensors, out / "lora.safetensors", {**recipe_metadata(solved, versions), "loco_strength": str(strength)})
+    save_edit(solved, out / "edit.safetensors", versions)
+    click.echo("\n".join([*report_lines(solved), f"saved as {out / 'lora.safetensors'}"]))
     shown = engine.encode(prompts or [pair.concept for pair in pairs])
     made = [Row(embedding, settings.seed + number) for embedding in shown for number in range(seeds)]
     with bar() as progress:
@@ -298,7 +311,7 @@ def edit(
 
         before = make()
         progress.update(task, description="after")
-        with engine.edited(operator, chosen, strength):
+        with engine.edited(solved, strength):
             after = make()
     write_picture(out / "before_after.png", before_after_sheet(", ".join(concepts), before, after))
     click.echo(f"look at {out / 'before_after.png'}")

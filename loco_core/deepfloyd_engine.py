@@ -13,9 +13,10 @@ from contextlib import contextmanager
 import torch
 
 from .diffusers_engine import DiffusersEngine
-from .edit import PAPER_LAMBDA, EditOperator, solve
+from .edit import PAPER_LAMBDA
 from .engine import TextEmbedding
 from .layers import LayerSet
+from .solver import EditOperator, solve
 
 
 class DeepFloydEngine(DiffusersEngine):
@@ -54,7 +55,7 @@ class DeepFloydEngine(DiffusersEngine):
         too much. Every layer normalises its text in its own way, so each has its own operator.
         """
         operators = {layer: self._operator(layer, concepts, targets) for layer in layers}
-        with self._edited(operators, strength):
+        with self._edited(self._changes(operators), strength):
             yield
 
     @torch.no_grad()

@@ -20,9 +20,10 @@ import torch
 from diffusers.models.attention_processor import Attention
 from safetensors import SafetensorError
 
-from .edit import WINDOW, EditOperator
+from .edit import WINDOW, Edit
 from .engine import Row, Sampling, TextEmbedding
-from .layers import CrossAttentionLayer, LayerSet
+from .layers import CrossAttentionLayer
+from .solver import EditOperator
 
 Pipeline = diffusers.StableDiffusionPipeline | diffusers.StableDiffusionXLPipeline
 _SPACED = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
@@ -222,17 +223,33 @@ class DiffusersEngine:
         attention = self._unet.get_submodule(self._names[layer])
         return [getattr(attention, name) for name in self.projections]
 
-    @contextmanager
-    def edited(self, operator: EditOperator, layers: LayerSet, strength: float = 1.0) -> Iterator[None]:
-        """Within it, the K and V weights in `layers` carry the edit; afterwards they are as they were, bit for bit."""
-        with self._edited(dict.fromkeys(layers, operator), strength):
-            yield
+    @property
+    def text_encoder(self) -> str:
+        """Which text encoder, and at which layer it is read, in words."""
+        return f"{type(self._pipeline.text_encoder).__name__}, last layer as the model's default"
 
     @contextmanager
-    def _edited(self, operators: Mapping[int, EditOperator], strength: float) -> Iterator[None]:
-        changes = [
+    def edited(self, edit: Edit, strength: float = 1.0) -> Iterator[None]:
+        """Within it, the weights carry the edit; afterwards they are as they were, bit for bit."""
+        changes = self._changes(dict.fromkeys(edit.recipe.layers, edit.operator))
+        if edit.pooled is not None:
+            weight = self.pooled_weight().data
+            changes.append((weight, edit.pooled.widened(weight.shape[1])))
+        with self._edited(changes, strength):
+            yield
+
+    def pooled_weight(self) -> torch.nn.Parameter:
+        """The weight of the U-Net's first layer that reads the pooled embedding, as its first inputs."""
+        return self._unet.add_embedding.linear_1.weight
+
+    def _changes(self, operators: Mapping[int, EditOperator]) -> list[tuple[torch.Tensor, EditOperator]]:
+        """Each layer's W_K and W_V with the operator to edit them by."""
+        return [
             (part.weight.data, operator) for layer, operator in operators.items() for part in self._projections(layer)
         ]
+
+    @contextmanager
+    def _edited(self, changes: Sequence[tuple[torch.Tensor, EditOperator]], strength: float) -> Iterator[None]:
         for weight, operator in changes:
             if operator.width != weight.shape[1]:
                 raise ValueError(

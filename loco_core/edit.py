@@ -1,141 +1,262 @@
-"""LocoEdit: the closed-form edit of located layers (paper, section 6).
+"""LocoEdit: what a person asks for, solved (paper, section 6).
 
-For each W of {W_K, W_V} the paper minimises ||W^ X_o - W X_t||^2 + lambda ||W^ - W||^2, where the columns of X_o are
-embeddings of prompts with the concept and those of X_t embeddings of what takes its place. The optimum is
-W^ = W (I + A) with A = (X_t - X_o) X_o^T (X_o X_o^T + lambda I)^-1: a matrix that does not depend on W. One operator
-serves the keys and values of every layer. With X_o = U S V^T it is A = [(X_t - X_o) V S / (S^2 + lambda)] U^T, which
-needs no d x d solve and is a product of two thin factors.
+An EditRecipe says what is to be read as what, what must stay, and how; `solve_edit` encodes its prompts and makes of it
+an Edit: the operator that serves W_K and W_V of every chosen layer (solver.py), and figures that tell what it does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from .engine import TextEmbedding
+from .layers import LayerSet
 from .prompts import PromptPair
+from .solver import EditOperator, leading_directions, project_out, solve
 
-TOKEN_CHOICES = ("last subject token", "last subject token and tail")
+LAST_SUBJECT, ALL_SUBJECT, END_OF_TEXT = "last subject token", "all subject tokens", "end of text"
+TOKEN_CHOICES = (LAST_SUBJECT, ALL_SUBJECT, END_OF_TEXT, "last subject token and tail")
+PRESERVATIONS = ("exact", "weighted", "none")
 RIDGES = ("relative", "paper")
 PAPER_LAMBDA = 0.01
 """lambda_K = lambda_V for every model (paper, section 6; the authors' code)."""
 RELATIVE_LAMBDA = 0.3
 """The default ridge, in units of the concepts' mean squared column norm."""
-KEPT_WEIGHT = 25
-"""How much a kept column counts, per concept prompt. Tried on the demo model with ridges of 0.1 to 0.5."""
+PRESERVED_WEIGHT = 25
+"""beta of weighted preservation, per concept prompt. Tried on the demo model with ridges of 0.1 to 0.5."""
+PRESERVED_TOLERANCE = 0.03
+"""Exact preservation covers the directions whose singular value is above this share of the largest."""
+LITTLE_ROOM, NO_ROOM = 0.1, 0.02
+"""Shares of a concept's columns outside what is preserved, |Z| / |X_o|: below them a warning, a refusal."""
 WINDOW = 77
-"""Tokens that CLIP reads at once. A longer prompt has several ends of text, and no single last subject token."""
-NEGLIGIBLE = 1e-7
-"""Singular values below this share of the largest are rounding, not directions."""
+"""Tokens that CLIP reads at once, special tokens included; a longer prompt is read in chunks of that many."""
+SAME_TOKEN = 1e-4
+"""Token embeddings closer than this share of their length are of the same words: CLIP reads from left to right."""
+
+Encode = Callable[[Sequence[str]], list[TextEmbedding]]
 
 
 @dataclass(frozen=True)
-class EditOperator:
-    """A = up @ down, in float64: up [d, r], down [r, d]. The edited weight is W^ = W + strength (W up) down."""
+class EditSettings:
+    """How an edit is solved; the defaults are the nodes'. With `pooled`, SDXL's pooled embedding is edited too."""
 
-    up: torch.Tensor
-    down: torch.Tensor
+    tokens: str = TOKEN_CHOICES[-1]
+    preservation: str = PRESERVATIONS[0]
+    ridge: str = RIDGES[0]
+    relative_ridge: float = RELATIVE_LAMBDA
+    pooled: bool = False
 
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
-
-    @property
-    def width(self) -> int:
-        """The width d of the text embeddings it was solved for."""
-        return self.down.shape[1]
-
-    def spectral_norm(self) -> float:
-        """The largest factor by which A stretches an embedding."""
-        return torch.linalg.matrix_norm(self.up @ self.down, ord=2).item()
-
-    def weight_change(self, weight: torch.Tensor) -> torch.Tensor:
-        """W A, [d_out, d], for a weight [d_out, d]; in the weight's dtype, which should be float32 or float64."""
-        up, down = (factor.to(weight.device, weight.dtype) for factor in (self.up, self.down))
-        return (weight @ up) @ down
+    def __post_init__(self) -> None:
+        for name, choices in (("tokens", TOKEN_CHOICES), ("preservation", PRESERVATIONS), ("ridge", RIDGES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}: {getattr(self, name)!r}; give one of {', '.join(choices)}")
+        if not 0 < self.relative_ridge < float("inf"):
+            raise ValueError(f"relative ridge: {self.relative_ridge}; give a number above 0")
 
 
-def columns(
-    concepts: Sequence[TextEmbedding], targets: Sequence[TextEmbedding], tokens: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """X_o and X_t, [d, n] in float64: the token embeddings of concepts and targets, paired.
+@dataclass(frozen=True)
+class EditRecipe:
+    """All that an edit is made from.
 
-    The last subject token is paired with the last subject token. The tail pairs end of text with end of text and
-    padding with padding at the same position, as far as both have it.
+    preserve: prompts that must read as before, beside the targets and the empty prompt. text_encoder: which one, with
+    its clip skip, in words.
     """
-    if tokens not in TOKEN_CHOICES:
-        raise ValueError(f"tokens: {tokens!r}; give one of {', '.join(TOKEN_CHOICES)}")
-    for name, embeddings in (("concept", concepts), ("target", targets)):
-        for embedding in embeddings:
-            if len(embedding.tokens) > WINDOW:
-                raise ValueError(f"{name}: {embedding.prompt!r} is longer than the text encoder's window; shorten it")
-    originals, replacements = [], []
-    for concept, target in zip(concepts, targets, strict=True):
-        rows, partners = [concept.last_subject], [target.last_subject]
-        if tokens != "last subject token":
-            rows.append(concept.last_subject + 1)
-            partners.append(target.last_subject + 1)
-            padding = range(max(rows[-1], partners[-1]) + 1, min(len(concept.tokens), len(target.tokens)))
-            rows += padding
-            partners += padding
-        originals.append(concept.tokens[rows])
-        replacements.append(target.tokens[partners])
-    return torch.cat(originals).double().cpu().T, torch.cat(replacements).double().cpu().T
+
+    pairs: tuple[PromptPair, ...]
+    preserve: tuple[str, ...]
+    settings: EditSettings
+    layers: LayerSet
+    text_encoder: str
 
 
-def solve(originals: torch.Tensor, targets: torch.Tensor, ridge: float) -> EditOperator:
-    """The operator of the paper's edit for columns X_o and X_t, [d, n] each, and lambda = `ridge`, in float64."""
-    if not (torch.isfinite(originals).all() and torch.isfinite(targets).all()):
-        raise ValueError("text embeddings: NaN or Inf; the text encoder gave no usable embedding for these prompts")
-    left, singular, right = torch.linalg.svd(originals.double(), full_matrices=False)
-    kept = singular > NEGLIGIBLE * singular[0]
-    left, singular, right = left[:, kept], singular[kept], right[kept]
-    up = (targets.double() - originals.double()) @ right.T * (singular / (singular**2 + ridge))
-    return EditOperator(up, left.T.contiguous())
+@dataclass(frozen=True)
+class EditFigures:
+    """What an operator does to the embeddings it was solved on.
 
-
-def solve_edit(
-    encode: Callable[[Sequence[str]], list[TextEmbedding]],
-    pairs: Sequence[PromptPair],
-    tokens: str = TOKEN_CHOICES[-1],
-    ridge: str = RIDGES[0],
-    relative: float = RELATIVE_LAMBDA,
-    keep_target: bool = True,
-) -> EditOperator:
-    """The operator of an edit as a user asks for it: `edit_operator` on the embeddings of the pairs.
-
-    With `keep_target`, the targets and the empty prompt must read as before.
+    residual: |(I + A) X_o - X_t| / |X_t - X_o|: 0, where the concept reads just like the target. room: per concept
+    prompt, |Z| / |X_o|. kept_directions: how many directions are preserved exactly; kept_error: max |A q| over them;
+    token_error: max |A p| / |p| over the preserved tokens themselves.
     """
-    targets = [pair.target for pair in pairs]
-    kept = encode(list(dict.fromkeys([*targets, ""]))) if keep_target else []
-    return edit_operator(encode([pair.concept for pair in pairs]), encode(targets), tokens, ridge, relative, kept)
+
+    rank: int
+    spectral_norm: float
+    residual: float
+    room: tuple[float, ...]
+    kept_directions: int
+    kept_error: float
+    token_error: float
 
 
-def edit_operator(
-    concepts: Sequence[TextEmbedding],
-    targets: Sequence[TextEmbedding],
-    tokens: str,
-    ridge: str,
-    relative: float = RELATIVE_LAMBDA,
-    kept: Sequence[TextEmbedding] = (),
-) -> EditOperator:
-    """The operator that makes the concepts' embeddings read like the targets', one target per concept.
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """A solved recipe. `pooled` is the operator of the pooled embedding, where the recipe asks for one."""
 
-    `ridge` is "paper" for lambda = 0.01, or "relative" for `relative` times the mean squared column norm of X_o.
-    Every token of the `kept` embeddings must read as before: they are columns of both X_o and X_t, each counting as
-    KEPT_WEIGHT times the number of concepts. Keeping the targets and the empty prompt holds the edit to what tells the
-    concepts from them. The paper keeps nothing.
+    recipe: EditRecipe
+    operator: EditOperator
+    figures: EditFigures
+    pooled: EditOperator | None = None
+
+
+def solve_edit(encode: Encode, recipe: EditRecipe) -> Edit:
+    """Solves all concepts of the recipe jointly: their order does not matter."""
+    if recipe.settings.preservation != "none":
+        _refuse_contradiction(recipe)
+    concepts = encode([pair.concept for pair in recipe.pairs])
+    targets = encode([pair.target for pair in recipe.pairs])
+    settings, none = recipe.settings, recipe.settings.preservation == "none"
+    preserved = [] if none else encode(list(dict.fromkeys([*(p.target for p in recipe.pairs), "", *recipe.preserve])))
+    groups = [columns(concept, target, settings.tokens) for concept, target in zip(concepts, targets, strict=True)]
+    kept = torch.cat([embedding.tokens for embedding in preserved]).double().cpu().T if preserved else None
+    operator, figures = _solve(recipe, groups, kept)
+    if not settings.pooled:
+        return Edit(recipe, operator, figures)
+    if concepts[0].pooled is None:
+        raise ValueError("pooled: this text encoder's pooled embedding is not read by the model; switch it off")
+    groups = [(c.pooled.double()[:, None], t.pooled.double()[:, None]) for c, t in zip(concepts, targets, strict=True)]
+    kept = torch.stack([embedding.pooled for embedding in preserved], 1).double() if preserved else None
+    return Edit(recipe, operator, figures, _solve(recipe, groups, kept)[0])
+
+
+def _refuse_contradiction(recipe: EditRecipe) -> None:
+    """An error where a prompt is both edited and preserved, by name or as a target."""
+    edited = {pair.concept for pair in recipe.pairs if pair.concept != pair.target}
+    both = edited & {*recipe.preserve, *(pair.target for pair in recipe.pairs)}
+    if both:
+        raise ValueError(
+            f"preserve: {min(both)!r} is to be removed too; take it out of 'preserve', 'target' or 'concept'"
+        )
+
+
+def _solve(
+    recipe: EditRecipe, groups: Sequence[tuple[torch.Tensor, torch.Tensor]], kept: torch.Tensor | None
+) -> tuple[EditOperator, EditFigures]:
+    """The operator for each prompt's columns (X_o, X_t), preserving the columns `kept` [d, p] as the settings say."""
+    settings = recipe.settings
+    originals, targets = (torch.cat(part, 1) for part in zip(*groups, strict=True))
+    ridge = PAPER_LAMBDA
+    if settings.ridge == "relative":
+        ridge = settings.relative_ridge * originals.square().sum(0).mean().item()
+    basis = weighted = None
+    if settings.preservation == "exact":
+        basis = leading_directions(kept, PRESERVED_TOLERANCE)
+    elif settings.preservation == "weighted":
+        weighted = (PRESERVED_WEIGHT * len(groups)) ** 0.5 * kept
+    room = tuple(_room(basis, *group) for group in groups)
+    for pair, share in zip(recipe.pairs, room, strict=True):
+        if share < NO_ROOM:
+            raise ValueError(
+                f"preserve: only {share:.1%} of {pair.concept!r} is left outside what is to be preserved, too little "
+                "to edit it; take out of 'preserve' what says the same, or choose preservation 'weighted'"
+            )
+    operator = solve(originals, targets, ridge, basis, weighted)
+    change = targets - originals
+    moved = torch.linalg.norm(change)
+    figures = EditFigures(
+        rank=operator.rank,
+        spectral_norm=operator.spectral_norm(),
+        residual=(torch.linalg.norm(operator.change(originals) - change) / moved).item() if moved else 0.0,
+        room=room,
+        kept_directions=0 if basis is None else basis.shape[1],
+        kept_error=0.0 if basis is None else _largest_change(operator, basis),
+        token_error=0.0 if kept is None else _largest_change(operator, kept),
+    )
+    return operator, figures
+
+
+def _room(basis: torch.Tensor | None, originals: torch.Tensor, targets: torch.Tensor) -> float:
+    """|Z| / |X_o|; 1 where there is nothing to change."""
+    if basis is None or torch.equal(originals, targets):
+        return 1.0
+    return (torch.linalg.norm(project_out(basis, originals)) / torch.linalg.norm(originals)).item()
+
+
+def _largest_change(operator: EditOperator, tokens: torch.Tensor) -> float:
+    """max |A p| / |p| over columns p."""
+    return (torch.linalg.norm(operator.change(tokens), dim=0) / torch.linalg.norm(tokens, dim=0)).max().item()
+
+
+def columns(concept: TextEmbedding, target: TextEmbedding, tokens: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """X_o and X_t of one prompt pair, [d, n] in float64: token embeddings, paired.
+
+    Subject tokens are paired from the last one backwards, after the words that both prompts begin with; end of text
+    with end of text, and padding by its position in the last chunk. An empty target has no subject: each token is then
+    paired with what the empty prompt has in its place.
     """
-    if ridge not in RIDGES:
-        raise ValueError(f"ridge: {ridge!r}; give one of {', '.join(RIDGES)}")
-    if not 0 < relative < float("inf"):
-        raise ValueError(f"relative ridge: {relative}; give a number above 0")
-    originals, replacements = columns(concepts, targets, tokens)
-    scale = originals.square().sum(0).mean().item()
-    if kept:
-        held = torch.cat([embedding.tokens for embedding in kept]).double().cpu().T
-        held = (KEPT_WEIGHT * len(concepts)) ** 0.5 * held
-        originals, replacements = torch.cat([originals, held], 1), torch.cat([replacements, held], 1)
-    return solve(originals, replacements, PAPER_LAMBDA if ridge == "paper" else relative * scale)
+    start, target_start = (WINDOW * (embedding.last_subject // WINDOW) for embedding in (concept, target))
+    last, target_last = concept.last_subject - start, target.last_subject - target_start
+    end, target_end = last + 1, target_last + 1
+    if not last:
+        raise ValueError("concept: empty; give at least one word")
+    size = min(len(concept.tokens) - start, len(target.tokens) - target_start, WINDOW)
+    padding = range(max(end, target_end) + 1, size)
+    own = {
+        LAST_SUBJECT: [last],
+        ALL_SUBJECT: list(range(1, end)),
+        END_OF_TEXT: [end],
+        TOKEN_CHOICES[-1]: [last, end, *padding],
+    }[tokens]
+    begin = _common_beginning(concept.tokens[start : start + end], target.tokens[target_start:][:target_end])
+
+    def partner(place: int) -> int:
+        if not target_last or place > end or place < begin:
+            return place
+        return target_end if place == end else max(1, min(begin, target_last), target_last - (last - place))
+
+    originals = concept.tokens[[start + place for place in own]]
+    replacements = target.tokens[[target_start + partner(place) for place in own]]
+    return originals.double().cpu().T, replacements.double().cpu().T
+
+
+def _common_beginning(tokens: torch.Tensor, others: torch.Tensor) -> int:
+    """How many tokens [T, d] both begin with."""
+    count = min(len(tokens), len(others))
+    distances = torch.linalg.norm(tokens[:count] - others[:count], dim=1)
+    same = distances < SAME_TOKEN * torch.linalg.norm(tokens[:count], dim=1)
+    return int(same.long().cumprod(0).sum())
+
+
+def combined(recipes: Sequence[EditRecipe]) -> EditRecipe:
+    """One recipe for all concepts of several, to be solved jointly: not the sum of their operators."""
+    first, *others = recipes
+    for other in others:
+        for name in ("settings", "layers", "text_encoder"):
+            mine, its = getattr(first, name), getattr(other, name)
+            if mine != its:
+                raise ValueError(
+                    f"edits: their {name.replace('_', ' ')} differ ({mine} and {its}); solve both alike, or chain two "
+                    "LocoEdit Apply"
+                )
+    pairs = tuple(dict.fromkeys(pair for recipe in recipes for pair in recipe.pairs))
+    preserve = tuple(dict.fromkeys(prompt for recipe in recipes for prompt in recipe.preserve))
+    return replace(first, pairs=pairs, preserve=preserve)
+
+
+def report_lines(edit: Edit) -> list[str]:
+    """What was solved and what to watch, in sentences."""
+    recipe, figures = edit.recipe, edit.figures
+    lines = [
+        f"layers {recipe.layers}: {len(recipe.pairs)} prompts, rank {figures.rank}, spectral norm "
+        f"{figures.spectral_norm:.2f}, edit residual {figures.residual:.0%}",
+        f"text encoder: {recipe.text_encoder}",
+    ]
+    if recipe.settings.preservation == "exact":
+        lines.append(
+            f"preserved exactly: {figures.kept_directions} directions (largest change {figures.kept_error:.0e}), their "
+            f"tokens to {figures.token_error:.1%}; outside them lie {min(figures.room):.0%} of the concept or more"
+        )
+    elif recipe.settings.preservation == "weighted":
+        lines.append(f"preserved: tokens to {figures.token_error:.1%}")
+    narrow = {
+        pair.concept: share
+        for pair, share in zip(recipe.pairs, figures.room, strict=True)
+        if share < LITTLE_ROOM or not math.isfinite(share)
+    }
+    for concept, share in narrow.items():
+        lines.append(
+            f"WARNING: only {share:.1%} of {concept!r} lies outside what is preserved; others may change with it. Take "
+            "out of 'preserve' what is close to it"
+        )
+    return lines

@@ -7,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from .erasure import ErasureResult
 from .search import SearchResult
 
 BEST, OTHER, BASELINE = "#d1495b", "#8d99ae", "#2b2d42"
@@ -93,6 +94,18 @@ def before_after_sheet(title: str, before: np.ndarray, after: np.ndarray) -> np.
             for column, image in enumerate(images[start : start + columns]):
                 sheet.paste(Image.fromarray(image), (label_width + column * (width + gap), top))
     return np.array(sheet)
+
+
+def erasure_sheet(result: ErasureResult) -> np.ndarray:
+    """The concept prompts' images before and after, the kept prompts' below. Returns uint8 [H, W, 3]."""
+    split = len(result.concept.before)
+    sheets = [before_after_sheet(result.verdict, result.thumbnails_before[:split], result.thumbnails_after[:split])]
+    if result.kept:
+        title = "to keep: " + ", ".join(result.kept)
+        sheets.append(before_after_sheet(title, result.thumbnails_before[split:], result.thumbnails_after[split:]))
+    width = max(sheet.shape[1] for sheet in sheets)
+    padded = [np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in sheets]
+    return np.concatenate(padded)
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

@@ -43,6 +43,14 @@ PRESETS: dict[tuple[ModelFamily, str], Preset] = {
 }
 
 
+def family_name(layer_count: int, context_width: int) -> str:
+    """The model family of this shape: "SD 1.5", or a description where it is none that is known."""
+    for family in dict.fromkeys(family for family, _ in PRESETS):
+        if (family.layer_count, family.context_width) == (layer_count, context_width):
+            return family.name
+    return f"{layer_count} cross-attention layers that read embeddings {context_width} wide"
+
+
 def preset_layers(attribute: str, layer_count: int, context_width: int) -> tuple[LayerSet, str]:
     """The paper's layers for the attribute in a model of this shape, and a sentence on where they are from."""
     if attribute not in ATTRIBUTES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 ATTRIBUTES = ("style", "object", "fact")
@@ -15,8 +16,13 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 NAME_WORDS = {"style": 3, "object": 6, "fact": 6}
 """Up to this many words, a line is taken for a name ("Van Gogh", "the president of the United States")..."""
+EMPTY = '""'
+"""How a line says the empty prompt."""
 PICTURE_WORDS = {"painting", "photo", "picture", "image", "drawing", "portrait", "style"}
 """... unless it says one of these: then it is a prompt already."""
+ARTICLES = {"a", "an"}
+STYLED, STYLE_WORD = "{} in the style of {}", "style"
+"""A prompt in a style, and the word by which a prompt says that it is in one."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +39,39 @@ def lines(text: str) -> list[str]:
 
 
 def prompt_pairs(
-    concepts: str, targets: str, attribute: str, names: tuple[str, str] = ("concept prompts", "target prompts")
+    concepts: str,
+    targets: str,
+    attribute: str,
+    names: tuple[str, str] = ("concept prompts", "target prompts"),
+    contexts: Sequence[str] = (),
 ) -> list[PromptPair]:
     """The pairs meant by two text fields, one prompt per line; one target line serves all concepts.
 
-    `names` are the fields' names, for errors.
+    `names` are the fields' names, for errors. A target line of two quotes is the empty prompt. `contexts` are prompts
+    without a style: with a style that is a bare name added, each is a concept whose target is the prompt itself.
 
     A bare name (see NAME_WORDS) is expanded with the attribute's templates. Its target is kept as it is for a style
     ("a painting") and goes through the same templates for an object or a fact.
     """
-    if attribute not in ATTRIBUTES:
-        raise ValueError(f"attribute: {attribute!r}; give one of {', '.join(ATTRIBUTES)}")
+    _check(attribute)
+    pairs = []
+    for pair in whole_pairs(concepts, targets, names):
+        pairs += _expand(pair.concept, pair.target, attribute)
+        if attribute == "style" and _is_name(pair.concept, attribute):
+            pairs += [PromptPair(STYLED.format(context, pair.concept), context) for context in contexts]
+    return pairs
+
+
+def whole_pairs(
+    concepts: str, targets: str, names: tuple[str, str] = ("concept prompts", "target prompts")
+) -> list[PromptPair]:
+    """The same without expansion: every line is a prompt as it stands."""
     concept_lines, target_lines = lines(concepts), lines(targets)
     for name, given in zip(names, (concept_lines, target_lines), strict=True):
         if not given:
             raise ValueError(f"{name}: empty; give at least one line")
+    if EMPTY in concept_lines:
+        raise ValueError(f"{names[0]}: {EMPTY}, the empty prompt, has nothing in it; give at least one word")
     if len(target_lines) not in (1, len(concept_lines)):
         raise ValueError(
             f"{names[0]}: {len(concept_lines)} lines, {names[1]}: {len(target_lines)} lines; "
@@ -55,16 +79,36 @@ def prompt_pairs(
         )
     if len(target_lines) == 1:
         target_lines *= len(concept_lines)
-    pairs = []
-    for concept, target in zip(concept_lines, target_lines, strict=True):
-        pairs += _expand(concept, target, attribute)
-    return pairs
+    target_lines = ["" if target == EMPTY else target for target in target_lines]
+    return [PromptPair(*pair) for pair in zip(concept_lines, target_lines, strict=True)]
+
+
+def preserved_prompts(text: str, attribute: str) -> tuple[list[str], list[str]]:
+    """The prompts meant by a text field of what is to be preserved, one per line; and those that are contexts.
+
+    A bare name is expanded with the attribute's templates, as a concept's is. Of the others, those without a style are
+    contexts for one; a thing ("a house") is one too.
+    """
+    _check(attribute)
+    prompts, contexts = [], []
+    for line in lines(text):
+        if _is_name(line, attribute) and line.split()[0].lower() not in ARTICLES:
+            prompts += [template.format(line) for template in TEMPLATES[attribute]]
+        else:
+            prompts.append(line)
+            contexts += [] if STYLE_WORD in line.lower().split() else [line]
+    return list(dict.fromkeys(prompts)), list(dict.fromkeys(contexts))
+
+
+def _check(attribute: str) -> None:
+    if attribute not in ATTRIBUTES:
+        raise ValueError(f"attribute: {attribute!r}; give one of {', '.join(ATTRIBUTES)}")
 
 
 def _expand(concept: str, target: str, attribute: str) -> list[PromptPair]:
     if not _is_name(concept, attribute):
         return [PromptPair(concept, target)]
-    fixed = attribute == "style" or not _is_name(target, attribute)
+    fixed = attribute == "style" or not target or not _is_name(target, attribute)
     return [
         PromptPair(template.format(concept), target if fixed else template.format(target))
         for template in TEMPLATES[attribute]

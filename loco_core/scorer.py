@@ -35,6 +35,10 @@ class Scorer(Protocol):
         """One score per image [N, H, W, 3] and its own text: [N]."""
         ...
 
+    def similarity(self, images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """How alike each image [N, H, W, 3] is to the other of its place: [N]."""
+        ...
+
 
 class ClipScorer:
     """An open_clip model as a scorer: cosine x 100, clipped at 0 (Hessel et al., 2021)."""
@@ -51,15 +55,24 @@ class ClipScorer:
         if len(images) != len(texts):
             raise ValueError(f"scorer: {len(images)} images and {len(texts)} texts; give one text per image")
         device = next(self.model.parameters()).device
-        pixels = torch.stack([self._preprocess(_picture(image)) for image in images]).to(device)
         distinct = list(dict.fromkeys(texts))
         read = functional.normalize(self.model.encode_text(self._tokenizer(distinct).to(device)), dim=-1)
         read = read[[distinct.index(text) for text in texts]]
-        seen = functional.normalize(self.model.encode_image(pixels), dim=-1)
-        scores = (100 * (seen * read).sum(-1)).clamp(min=0).float().cpu()
+        scores = (100 * (self._seen(images) * read).sum(-1)).clamp(min=0).float().cpu()
         if not torch.isfinite(scores).all():
             raise ValueError(f"scorer {self.name}: NaN or Inf in a score; its weights are damaged or the image is")
         return scores
+
+    @torch.no_grad()
+    def similarity(self, images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """The cosine x 100 of the embeddings of each image (0..1, [N, H, W, 3]) and the other of its place: [N]."""
+        return (100 * (self._seen(images) * self._seen(others)).sum(-1)).float().cpu()
+
+    def _seen(self, images: torch.Tensor) -> torch.Tensor:
+        """Image embeddings of length 1."""
+        device = next(self.model.parameters()).device
+        pixels = torch.stack([self._preprocess(_picture(image)) for image in images]).to(device)
+        return functional.normalize(self.model.encode_image(pixels), dim=-1)
 
 
 def _picture(image: torch.Tensor) -> Image.Image:

@@ -9,19 +9,41 @@ from . import (
     conditioning_injector,
     demo_model,
     edit_apply,
+    edit_combine,
+    edit_export_lora,
+    edit_load,
+    edit_save,
+    edit_solve,
+    erasure_report,
+    files,
     layer_search,
     layer_select,
     layers_load,
 )
 
+MODULES = (
+    clip_scorer,
+    layer_search,
+    layer_select,
+    layers_load,
+    conditioning_injector,
+    edit_apply,
+    edit_solve,
+    edit_combine,
+    edit_save,
+    edit_load,
+    edit_export_lora,
+    erasure_report,
+)
+
 
 class LocoExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        modules = (clip_scorer, layer_search, layer_select, layers_load, conditioning_injector, edit_apply)
-        return [node for module in modules for node in module.NODES]
+        return [node for module in MODULES for node in module.NODES]
 
 
 def extension() -> LocoExtension:
     clip_scorer.register_folder()
+    files.register_edits()
     demo_model.register()
     return LocoExtension()

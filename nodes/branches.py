@@ -5,6 +5,9 @@ chunk which entry of the guider's call it belongs to, but not what that entry is
 ordinary CFG guider, and the negative one in self-attention guidance's extra call. So a wrapper notes at the start of
 the sampling which conditionings are the guider's positive ones, another one finds them again in every call, and a
 patch goes by that, never by position or batch size.
+
+The same wrapper puts attn2 patches in order: one with `acts_last` reads what all others, an injector's too, have given
+the layer, whatever the order of the nodes.
 """
 
 from __future__ import annotations
@@ -40,12 +43,21 @@ def tell_branches(model: ModelPatcher) -> None:
 
 
 def _note_positive(executor: WrapperExecutor, *arguments, **options):
-    """Around a guider's whole sampling."""
+    """Around a guider's whole sampling, whose model_options are its own."""
     guider = executor.class_obj
+    patches = guider.model_options["transformer_options"].get("patches", {})
+    if "attn2_patch" in patches:
+        patches["attn2_patch"] = _in_order(patches["attn2_patch"])
     positive = frozenset(conditioning["uuid"] for conditioning in guider.conds.get("positive") or ())
     sampling = guider.model_patcher.get_model_object("model_sampling")
     guider.model_options["transformer_options"][KEY] = Run(positive, sampling.percent_to_sigma)
     return executor(*arguments, **options)
+
+
+def _in_order(patches: list) -> list:
+    """Those that act last behind the others, the newest of them first: W (I + A) (I + B) c is W read by A after B."""
+    last = [patch for patch in patches if getattr(patch, "acts_last", False)]
+    return [patch for patch in patches if patch not in last] + last[::-1]
 
 
 def _find_positive(executor: WrapperExecutor, model, conditionings: list, x, timestep, model_options: dict):

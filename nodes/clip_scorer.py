@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import comfy.model_management
@@ -44,12 +45,18 @@ class ManagedScorer:
         )
 
     def score(self, images: torch.Tensor, texts: list[str]) -> torch.Tensor:
+        return self._in_parts(self._scorer.score, images, texts)
+
+    def similarity(self, images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        return self._in_parts(self._scorer.similarity, images, others)
+
+    def _in_parts(self, measure: Callable, images: torch.Tensor, others) -> torch.Tensor:
         comfy.model_management.load_models_gpu([self._patcher], force_full_load=True)  # open_clip cannot run in parts
         scores = []
         for start in range(0, len(images), AT_ONCE):
             comfy.model_management.throw_exception_if_processing_interrupted()
             part = slice(start, start + AT_ONCE)
-            scores.append(self._scorer.score(images[part], texts[part]))
+            scores.append(measure(images[part], others[part]))
         return torch.cat(scores)
 
 

@@ -1,4 +1,4 @@
-"""LocoEdit Apply: edits the K and V weights of chosen layers in closed form."""
+"""LocoEdit Apply: edits the K and V of chosen layers in closed form."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ..loco_core.edit import RELATIVE_LAMBDA, RIDGES, TOKEN_CHOICES, solve_edit
-from ..loco_core.prompts import ATTRIBUTES, prompt_pairs
-from .engine import apply_edit, encode
+from ..loco_core.edit import report_lines, solve_edit
+from .edit_inputs import CLIP_TOOLTIP, LAYERS_TOOLTIP, edit_inputs, read_recipe
+from .editing import MODES, apply_edit
+from .engine import encode
 from .progress import show_text
-from .types import Layers
+from .types import Edit, Layers
 
 
 class EditApplyNode(io.ComfyNode):
@@ -24,60 +25,16 @@ class EditApplyNode(io.ComfyNode):
             "target: the style is gone, the rest of the model stays. Nothing is trained, and the model on disk is "
             "not changed. LoRA loaders go before this node.",
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model."),
-                io.Clip.Input("clip", tooltip="The text encoder of this model."),
-                Layers.Input(
-                    "layers",
-                    tooltip="The layers to edit, from LocoGen Layer Search, LoCo Layer Select or LoCo Layers Load.",
+                io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model. LoRA loaders go before."),
+                io.Clip.Input("clip", optional=True, tooltip=CLIP_TOOLTIP),
+                Layers.Input("layers", optional=True, tooltip=LAYERS_TOOLTIP),
+                Edit.Input(
+                    "edit",
+                    optional=True,
+                    tooltip="An edit from LoCo Edit Solve, Combine or Load. With it, clip, layers and all inputs from "
+                    "concept to pooled are not used.",
                 ),
-                io.String.Input(
-                    "concept",
-                    multiline=True,
-                    default="Van Gogh",
-                    tooltip="What to remove, one per line: a bare name, which the paper's templates of the attribute "
-                    "expand, or whole prompts. Weights like (word:1.3) count as 1.",
-                ),
-                io.String.Input(
-                    "target",
-                    multiline=True,
-                    default="a painting",
-                    tooltip="What the layers shall read instead: one line for each concept, or a single line for all. "
-                    "For a style, a plain 'a painting'.",
-                ),
-                io.Combo.Input(
-                    "attribute",
-                    options=list(ATTRIBUTES),
-                    default="style",
-                    tooltip="Chooses the templates that expand a bare name.",
-                ),
-                io.Combo.Input(
-                    "tokens",
-                    options=list(TOKEN_CHOICES),
-                    default=TOKEN_CHOICES[-1],
-                    tooltip="Which tokens of the prompts are edited. The paper edits the last subject token; the tail "
-                    "(end of text and padding) carries the concept too.",
-                ),
-                io.Combo.Input(
-                    "ridge",
-                    options=list(RIDGES),
-                    default=RIDGES[0],
-                    tooltip="How firmly other prompts hold the weights. 'relative' is measured in the embeddings' own "
-                    "size and keeps other concepts; 'paper' is the paper's absolute 0.01. Not a strength knob.",
-                ),
-                io.Float.Input(
-                    "relative_ridge",
-                    default=RELATIVE_LAMBDA,
-                    min=0.0001,
-                    max=10.0,
-                    step=0.01,
-                    tooltip="With ridge 'relative': the ridge as a share of the embeddings' mean squared norm.",
-                ),
-                io.Boolean.Input(
-                    "keep_target",
-                    default=True,
-                    tooltip="The target and the empty prompt must read as before: holds the edit to what tells the "
-                    "concept from them. The paper's edit has this off, ridge 'paper' and the last subject token alone.",
-                ),
+                *edit_inputs(),
                 io.Float.Input(
                     "strength",
                     default=1.0,
@@ -86,8 +43,31 @@ class EditApplyNode(io.ComfyNode):
                     step=0.05,
                     tooltip="1 is the edit as solved, 0 leaves the model untouched.",
                 ),
+                io.Combo.Input(
+                    "mode",
+                    options=list(MODES),
+                    default=MODES[0],
+                    tooltip="weights: a patch on the K and V weights, at no cost while sampling. context: changes what "
+                    "the layers read, to the same effect: for weights that cannot be patched, and for the percents.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="With mode 'context': the share of the denoising after which the edit begins.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="With mode 'context': the share of the denoising after which the edit ends.",
+                ),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="The model with the edit as a weight patch.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="The edited model.")],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,  # so that a cached run shows the text again
         )
@@ -96,26 +76,22 @@ class EditApplyNode(io.ComfyNode):
     def execute(
         cls,
         model,
-        clip,
-        layers,
-        concept: str,
-        target: str,
-        attribute: str,
-        tokens: str,
-        ridge: str,
-        relative_ridge: float,
-        keep_target: bool,
         strength: float,
+        mode: str,
+        start_percent: float,
+        end_percent: float,
+        clip=None,
+        layers=None,
+        edit=None,
+        **asked,
     ) -> io.NodeOutput:
-        pairs = prompt_pairs(concept, target, attribute, ("concept", "target"))
-        operator = solve_edit(partial(encode, clip), pairs, tokens, ridge, relative_ridge, keep_target)
-        edited = apply_edit(model, operator, layers, strength)
-        text = (
-            f"layers {layers} edited: {len(pairs)} prompts, rank {operator.rank}, "
-            f"spectral norm {operator.spectral_norm():.2f}"
-            if strength and len(layers)
-            else "nothing is edited: strength 0, or no layers"
-        )
+        if edit is None:
+            if clip is None or layers is None:
+                raise ValueError("edit: none is connected; connect one, or a clip and layers to solve it here")
+            edit = solve_edit(partial(encode, clip), read_recipe(clip, layers, **asked))
+        edited = apply_edit(model, edit, strength, mode, start_percent, end_percent)
+        nothing = not strength or not len(edit.recipe.layers)
+        text = "nothing is edited: strength 0, or no layers" if nothing else "\n".join(report_lines(edit))
         show_text(text, cls.hidden.unique_id)
         return io.NodeOutput(edited, ui={"text": (text,)})
 

@@ -13,13 +13,12 @@ import comfy.lora
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
+import numpy as np
 import torch
 from comfy.k_diffusion import sampling as k_diffusion
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
-from comfy.weight_adapter.base import WeightAdapterBase
 
-from ..loco_core.edit import EditOperator
 from ..loco_core.engine import Row, Sampling, TextEmbedding
 from ..loco_core.layers import CrossAttentionLayer, LayerSet
 from .branches import KEY, tell_branches
@@ -55,8 +54,8 @@ def cross_attention_layers(model: ModelPatcher) -> dict[CrossAttentionLayer, str
 
 def context_width(model: ModelPatcher) -> int:
     """The width of the embeddings that the model's cross-attention reads."""
-    key = f"{next(iter(cross_attention_layers(model).values()))}.to_k.weight"
-    return model.model_state_dict(key)[key].shape[1]
+    name = next(iter(cross_attention_layers(model).values()))
+    return model.get_model_object(f"{name}.to_k").in_features
 
 
 def located(model: ModelPatcher, layers: LayerSet) -> list[CrossAttentionLayer]:
@@ -105,6 +104,12 @@ def encode(clip: CLIP, prompts: Sequence[str]) -> list[TextEmbedding]:
     return embeddings
 
 
+def text_encoder(clip: CLIP) -> str:
+    """Which text encoder, and at which layer it is read, as CLIP Set Last Layer says it."""
+    layer = "last layer as the model's default" if clip.layer_idx is None else f"stop_at_clip_layer {clip.layer_idx}"
+    return f"{type(clip.cond_stage_model).__name__}, {layer}"
+
+
 def _end_of_text(chunk: list[tuple]) -> int:
     """The position of the first end-of-text token in a chunk of (token, weight); a textual inversion is a tensor."""
     for position, (token, *_) in enumerate(chunk):
@@ -113,6 +118,11 @@ def _end_of_text(chunk: list[tuple]) -> int:
     raise ValueError(
         "clip: its tokens have no end-of-text token; use the CLIP of a Stable Diffusion or SDXL checkpoint"
     )
+
+
+def to_image(picture: np.ndarray) -> torch.Tensor:
+    """A uint8 picture [H, W, 3] as the host's IMAGE: float32 [1, H, W, 3] in 0..1."""
+    return torch.from_numpy(picture).float().div(255)[None]
 
 
 class ComfyEngine:
@@ -190,7 +200,7 @@ class ComfyEngine:
 
     def key_value_weights(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         name = self._names[self.layers[layer]]
-        keys, values = (_effective_weight(self._model, f"{name}.{part}.weight") for part in ("to_k", "to_v"))
+        keys, values = (effective_weight(self._model, f"{name}.{part}.weight") for part in ("to_k", "to_v"))
         return keys, values
 
 
@@ -211,9 +221,12 @@ def _conditioning(embeddings: list[TextEmbedding]) -> list[list]:
     return [[torch.stack([repeat_tokens(embedding.tokens, length) for embedding in embeddings]), extra]]
 
 
-def _effective_weight(model: ModelPatcher, key: str) -> torch.Tensor:
+def effective_weight(model: ModelPatcher, key: str) -> torch.Tensor:
     """The weight with all patches on it, in float32 on the CPU. The model itself stays as it is."""
-    (weight, convert), *patches = model.get_key_patches(key)[key]
+    known = model.get_key_patches(key)
+    if key not in known:
+        raise ValueError(f"model: its weight {key!r} cannot be read; load the checkpoint in another format")
+    (weight, convert), *patches = known[key]
     weight = convert(weight.to("cpu", torch.float32, copy=True), inplace=True)
     return comfy.lora.calculate_weight(patches, weight, key)
 
@@ -248,49 +261,3 @@ class _InterventionPatch:
                 row = chunk * rows_per_chunk + position
                 context[row] = value[row] = repeat_tokens(tokens.to(context), length)
         return n, context, value
-
-
-class EditAdapter(WeightAdapterBase):
-    """A weight patch that adds strength x W A when the host patches W, in the order of the patches before it.
-
-    The host may rebuild an adapter as type(adapter)(loaded_keys, weights).
-    """
-
-    name = "locoedit"
-
-    def __init__(self, loaded_keys: set[str], weights: list[torch.Tensor]) -> None:
-        self.loaded_keys, self.weights = loaded_keys, weights
-
-    def calculate_weight(
-        self,
-        weight,
-        key,
-        strength,
-        strength_model,
-        offset,
-        function,
-        intermediate_dtype=torch.float32,
-        original_weight=None,
-    ):
-        up, down = self.weights
-        weight += function(strength * EditOperator(up, down).weight_change(weight.float())).to(weight.dtype)
-        return weight
-
-
-def apply_edit(model: ModelPatcher, operator: EditOperator, layers: LayerSet, strength: float) -> ModelPatcher:
-    """A clone of `model` whose K and V weights in `layers` carry the edit; `model` itself stays as it is."""
-    names = cross_attention_layers(model)
-    chosen = located(model, layers)
-    edited = model.clone()
-    if strength == 0:
-        return edited
-    keys = [f"{names[layer]}.{part}.weight" for layer in chosen for part in ("to_k", "to_v")]
-    width = context_width(model)
-    if width != operator.width:
-        raise ValueError(
-            f"clip: its text embeddings are {operator.width} wide, the model reads {width}; "
-            "connect the CLIP that belongs to this model"
-        )
-    adapter = EditAdapter(set(keys), [operator.up, operator.down])
-    edited.add_patches(dict.fromkeys(keys, adapter), strength_patch=strength)
-    return edited

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import comfy.samplers
 import comfyui_version
-import folder_paths
-import numpy as np
-import torch
 from comfy_api.latest import io, ui
 
 from ..loco_core.engine import Sampling
 from ..loco_core.files import write_text
+from ..loco_core.layers import windows
 from ..loco_core.pictures import contact_sheet, score_plot
 from ..loco_core.prompts import ATTRIBUTES, prompt_pairs
 from ..loco_core.report import provenance, report_text, result_json, scores_csv
 from ..loco_core.search import SearchPlan, search
-from .engine import ComfyEngine, samplers
-from .progress import SearchProgress, show_text
+from .engine import ComfyEngine, to_image
+from .files import output_name, output_path
+from .progress import ImageProgress, show_text
+from .sampling_inputs import sampling_inputs
 from .types import Layers, Scorer
 
 
@@ -66,48 +63,7 @@ class LayerSearchNode(io.ComfyNode):
                     tooltip="How many adjacent layers are changed together (m). The paper uses 2 for SD 1.5, 3 for "
                     "SD 2.1 and 3 to 5 for SDXL.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate="fixed",
-                    tooltip="The first seed. All windows are compared on the same seeds. Keep it fixed, or every run "
-                    "searches again.",
-                ),
-                io.Int.Input(
-                    "seed_count",
-                    default=2,
-                    min=1,
-                    max=64,
-                    tooltip="Images per prompt and window: seed, seed + 1, and so on. More images, surer answer.",
-                ),
-                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps of every image."),
-                io.Float.Input(
-                    "cfg", default=7.5, min=1.0, max=100.0, step=0.1, tooltip="Classifier-free guidance scale."
-                ),
-                io.Combo.Input(
-                    "sampler_name",
-                    options=samplers(),
-                    default="euler",
-                    tooltip="Samplers that draw noise at every step are left out: they would draw one noise for all "
-                    "images of a batch.",
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=comfy.samplers.KSampler.SCHEDULERS,
-                    default="normal",
-                    tooltip="The noise schedule of every image.",
-                ),
-                io.Int.Input("width", default=512, min=64, max=4096, step=8, tooltip="Image width in pixels."),
-                io.Int.Input("height", default=512, min=64, max=4096, step=8, tooltip="Image height in pixels."),
-                io.Int.Input(
-                    "batch_rows",
-                    default=8,
-                    min=1,
-                    max=1024,
-                    tooltip="Images made in one sampler call. As many as your memory takes is fastest.",
-                ),
+                *sampling_inputs(),
                 io.String.Input(
                     "filename_prefix",
                     default="loco/search",
@@ -155,33 +111,29 @@ class LayerSearchNode(io.ComfyNode):
             window_size=window_size,
             sampling=Sampling(steps, cfg, sampler_name, scheduler, width, height, negative_prompt),
         )
-        progress = SearchProgress(plan, len(engine.layers), batch_rows, cls.hidden.unique_id)
+        each, count = plan.images_per_window, len(windows(len(engine.layers), window_size))
+        images, node_id = (1 + count) * each, cls.hidden.unique_id
+        intro = f"{images} images: {each} without a change and for each of {count} windows"
+        progress = ImageProgress(images, steps, batch_rows, node_id, intro)
         # What can fail without the search does so before it: it may take hours.
-        path = _result_path(filename_prefix)
+        path = output_path(filename_prefix, ".json")
         came_from = provenance(engine, scorer.name, f"comfyui {comfyui_version.__version__}")
-        result = search(engine, scorer, plan, batch_rows, progress.on_batch, progress.on_step)
+        result = search(
+            engine,
+            scorer,
+            plan,
+            batch_rows,
+            lambda scores, *rest: progress.on_batch(len(scores), *rest),
+            progress.on_step,
+        )
         write_text(path, result_json(result, came_from))
         write_text(path.with_suffix(".csv"), scores_csv(plan, result.windows, result.all_scores))
-        saved = path.relative_to(folder_paths.get_output_directory()).as_posix()
+        saved = output_name(path)
         report = f"{report_text(result)}\nsaved as {saved}"
-        show_text(report, cls.hidden.unique_id)
-        plot, sheet = _image(score_plot(result)), _image(contact_sheet(result))
+        show_text(report, node_id)
+        plot, sheet = to_image(score_plot(result)), to_image(contact_sheet(result))
         previews = [*ui.PreviewImage(plot, cls=cls).values, *ui.PreviewImage(sheet, cls=cls).values]
         return io.NodeOutput(result.layers, plot, sheet, report, ui={"images": previews, "text": (report,)})
-
-
-def _image(picture: np.ndarray) -> torch.Tensor:
-    """A uint8 picture [H, W, 3] as the host's IMAGE: float32 [1, H, W, 3] in 0..1."""
-    return torch.from_numpy(picture).float().div(255)[None]
-
-
-def _result_path(prefix: str) -> Path:
-    """Where the JSON goes, in the output folder."""
-    try:
-        folder, name, counter, *_ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
-    except Exception as error:  # the host raises nothing more precise
-        raise ValueError(f"filename_prefix: {prefix!r} leads out of the output folder; give a name in it") from error
-    return Path(folder) / f"{name}_{counter:05}_.json"
 
 
 NODES = [LayerSearchNode]

@@ -10,9 +10,6 @@ import numpy as np
 from PIL import Image
 from server import PromptServer
 
-from ..loco_core.layers import windows
-from ..loco_core.search import SearchPlan
-
 PREVIEW = 512
 
 
@@ -23,24 +20,19 @@ def show_text(text: str, node_id: str | None) -> None:
         server.send_progress_text(text, node_id)
 
 
-class SearchProgress:
-    """One bar over all sampler steps of a search, with the window in work as text and picture."""
+class ImageProgress:
+    """One bar over all sampler steps of `images` images; `intro`, then what is in work, as text and picture."""
 
-    def __init__(self, plan: SearchPlan, layer_count: int, rows_per_batch: int, node_id: str | None) -> None:
-        count = len(windows(layer_count, plan.window_size))
-        images = (1 + count) * plan.images_per_window
-        self._steps = plan.sampling.steps
-        self._bar = comfy.utils.ProgressBar(math.ceil(images / rows_per_batch) * self._steps)
-        self._rows, self._node_id, self._begun = rows_per_batch, node_id, time.monotonic()
-        show_text(
-            f"{images} images: {plan.images_per_window} without a change and for each of {count} windows", node_id
-        )
+    def __init__(self, images: int, steps: int, rows_per_batch: int, node_id: str | None, intro: str) -> None:
+        self._steps, self._rows, self._node_id = steps, rows_per_batch, node_id
+        self._bar = comfy.utils.ProgressBar(math.ceil(images / rows_per_batch) * steps)
+        self._begun = time.monotonic()
+        show_text(intro, node_id)
 
     def on_step(self) -> None:
         self._bar.update(1)
 
-    def on_batch(self, scores: np.ndarray, total: int, label: str, thumbnail: np.ndarray) -> None:
-        done = len(scores)
+    def on_batch(self, done: int, total: int, label: str, thumbnail: np.ndarray) -> None:
         steps = math.ceil(done / self._rows) * self._steps
         self._bar.update_absolute(steps, preview=("JPEG", Image.fromarray(thumbnail), PREVIEW))
         left = (time.monotonic() - self._begun) / done * (total - done)

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("diffusers")
 
 from demo import diffusers_host
-from demo.jobs import Edit, readings, searches, styled_pictures
+from demo.jobs import readings, searches, style_edit, styled_pictures
 from demo.judge import load_judge
 from demo.world import HELD_OUT_TEMPLATES
 
@@ -31,10 +31,7 @@ def test_a_style_is_found_and_removed(host, tmp_path):
 
     groups = {"pointillism": styled_pictures("pointillism", 1, 2)}
     judge = load_judge()
-    before, after = (
-        readings(host, judge, edit, groups)["pointillism"]
-        for edit in (None, Edit("style", "pointillism", "a painting"))
-    )
+    before, after = (readings(host, judge, edit, groups)["pointillism"] for edit in (None, style_edit("pointillism")))
     assert len(before.images) == 2 * len(HELD_OUT_TEMPLATES)
     assert before.share("style", "pointillism") >= 0.75
     assert after.share("style", "pointillism") <= 0.25

@@ -51,6 +51,6 @@ def test_while_an_edit_encodes_its_prompts(host, pack, demo, cancelled_after):
     node = host.nodes.NODE_CLASS_MAPPINGS["LoCo_EditApply"]
     layers = pack("loco_core.layers").LayerSet((8, 9), 16)
     styles = "\n".join(f"style number {number}" for number in range(5000))
-    settings = ("style", "last subject token", "paper", 0.3, False, 1.0)
-    edit = lambda: node.execute(demo.model, demo.clip, layers, styles, "a painting", *settings)  # noqa: E731
-    assert cancelled_after(0.5, edit) < 1
+    sockets = {s.id: s.default for s in node.GET_SCHEMA().inputs if getattr(s, "default", None) is not None}
+    asked = sockets | {"model": demo.model, "clip": demo.clip, "layers": layers, "concept": styles}
+    assert cancelled_after(0.5, lambda: node.execute(**asked)) < 1

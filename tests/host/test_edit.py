@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
-TAIL = "last subject token and tail"
+from loco_core.edit import PRESERVED_TOLERANCE, RELATIVE_LAMBDA, columns, solve_edit
+from loco_core.layers import LayerSet
+from loco_core.solver import EditOperator, leading_directions
+from made_up import edit_of, recipe
+
+CONCEPTS = ("woodcut", "a painting in the style of woodcut")
+PROMPT = "a red star in the style of woodcut"
 
 
 @pytest.fixture(scope="module")
-def operator(pack, demo):
-    encode, edit = pack("nodes.engine").encode, pack("loco_core.edit")
-    concepts = encode(demo.clip, ["woodcut", "a painting in the style of woodcut"])
-    return edit.edit_operator(concepts, encode(demo.clip, ["a painting"] * 2), TAIL, "relative")
+def solve(pack, demo):
+    """solve(concepts, ...) -> an edit of layers 8 and 9 of the demo model."""
+    encode = partial(pack("nodes.engine").encode, demo.clip)
+    return lambda concepts=CONCEPTS, **asked: solve_edit(encode, recipe(concepts, **asked))
 
 
 @pytest.fixture(scope="module")
-def layers(pack):
-    return pack("loco_core.layers").LayerSet((8, 9), 16)
+def edit(solve):
+    return solve()
 
 
 @pytest.fixture(scope="module")
 def apply_edit(pack):
-    return pack("nodes.engine").apply_edit
+    return pack("nodes.editing").apply_edit
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +44,19 @@ def weights(pack, demo):
     return read
 
 
-@pytest.mark.parametrize("tokens", ["last subject token", TAIL])
+@pytest.mark.parametrize("tokens", ["last subject token", "last subject token and tail"])
 @pytest.mark.parametrize(("ridge", "value"), [("paper", 0.01), ("relative", None)])
 def test_the_edited_weights_are_the_papers_d_by_d_formula_in_float64(
-    pack, demo, layers, apply_edit, weights, tokens, ridge, value
+    pack, demo, solve, apply_edit, weights, tokens, ridge, value
 ):
-    encode, edit = pack("nodes.engine").encode, pack("loco_core.edit")
-    concepts = encode(demo.clip, ["woodcut", "a painting in the style of woodcut"])
-    targets = encode(demo.clip, ["a painting"] * 2)
-    edited = apply_edit(demo.model, edit.edit_operator(concepts, targets, tokens, ridge), layers, 1.0)
-    originals, replacements = edit.columns(concepts, targets, tokens)
-    value = value or edit.RELATIVE_LAMBDA * originals.square().sum(0).mean()
+    edited = apply_edit(demo.model, solve(tokens=tokens, ridge=ridge, preservation="none"), 1.0)
+    encode = partial(pack("nodes.engine").encode, demo.clip)
+    (target,) = encode(["a painting"])
+    pairs = [columns(concept, target, tokens) for concept in encode(CONCEPTS)]
+    originals, replacements = (torch.cat(part, 1) for part in zip(*pairs, strict=True))
+    value = value or RELATIVE_LAMBDA * originals.square().sum(0).mean()
     inverse = torch.linalg.inv(originals @ originals.T + value * torch.eye(len(originals), dtype=torch.float64))
-    for layer in layers:
+    for layer in (8, 9):
         for before, after in zip(weights(demo.model)[layer], weights(edited)[layer], strict=True):
             weight = before.double()
             expected = (weight @ replacements @ originals.T + value * weight) @ inverse
@@ -56,36 +64,50 @@ def test_the_edited_weights_are_the_papers_d_by_d_formula_in_float64(
             assert error <= 1e-6  # the host keeps weights in float32: 6e-8 of rounding each
 
 
-def test_only_the_chosen_layers_change(demo, operator, layers, apply_edit, weights):
-    before, after = weights(demo.model), weights(apply_edit(demo.model, operator, layers, 1.0))
+def test_what_is_preserved_exactly_reads_as_before(pack, demo, solve, apply_edit, weights):
+    kept = ["a picture of a red star", "halftone"]
+    edit = solve(preserve=kept)
+    encode = partial(pack("nodes.engine").encode, demo.clip)
+    tokens = torch.cat([embedding.tokens for embedding in encode(["a painting", "", *kept])]).double().T
+    basis = leading_directions(tokens, PRESERVED_TOLERANCE)
+    assert basis.shape[1] == edit.figures.kept_directions > 3
+    before, after = weights(demo.model), weights(apply_edit(demo.model, edit, 1.0))
+    for layer in (8, 9):
+        for weight, changed in zip(before[layer], after[layer], strict=True):
+            read = weight.double() @ basis
+            moved = torch.linalg.norm((changed - weight).double() @ basis, dim=0) / torch.linalg.norm(read, dim=0)
+            assert moved.max() <= 1e-6  # the host keeps weights in float32
+
+
+def test_only_the_chosen_layers_change(demo, edit, apply_edit, weights):
+    before, after = weights(demo.model), weights(apply_edit(demo.model, edit, 1.0))
     changed = {
         index for index in range(16) for part in (0, 1) if not torch.equal(before[index][part], after[index][part])
     }
     assert changed == {8, 9}
 
 
-def test_strength_0_is_the_untouched_model(demo, sample, operator, layers, apply_edit):
-    edited = apply_edit(demo.model, operator, layers, 0.0)
+def test_strength_0_is_the_untouched_model(demo, sample, edit, apply_edit):
+    edited = apply_edit(demo.model, edit, 0.0)
     difference = sample(edited, demo.clip, "a red star") - sample(demo.model, demo.clip, "a red star")
     assert difference.abs().max() == 0
 
 
-def test_strength_scales_the_change(demo, operator, layers, apply_edit, weights):
+def test_strength_scales_the_change(demo, edit, apply_edit, weights):
     base = weights(demo.model)[8][0]
-    half, full = (weights(apply_edit(demo.model, operator, layers, s))[8][0] - base for s in (0.5, 1.0))
+    half, full = (weights(apply_edit(demo.model, edit, s))[8][0] - base for s in (0.5, 1.0))
     torch.testing.assert_close(2 * half, full, rtol=0, atol=1e-6)  # one float32 rounding of weights near 1
 
 
-def test_the_model_loaded_from_disk_stays_as_it_was(demo, sample, operator, layers, apply_edit):
-    prompt = "a red star in the style of woodcut"
-    before = sample(demo.model, demo.clip, prompt)
-    edited = sample(apply_edit(demo.model, operator, layers, 1.0), demo.clip, prompt)
+def test_the_model_loaded_from_disk_stays_as_it_was(demo, sample, edit, apply_edit):
+    before = sample(demo.model, demo.clip, PROMPT)
+    edited = sample(apply_edit(demo.model, edit, 1.0), demo.clip, PROMPT)
     assert (edited - before).abs().max() > 0.1
-    assert (sample(demo.model, demo.clip, prompt) - before).abs().max() == 0
+    assert (sample(demo.model, demo.clip, PROMPT) - before).abs().max() == 0
 
 
-def test_the_same_edit_twice_gives_the_same_latent(demo, sample, operator, layers, apply_edit):
-    first, second = (sample(apply_edit(demo.model, operator, layers, 1.0), demo.clip, "woodcut") for _ in range(2))
+def test_the_same_edit_twice_gives_the_same_latent(demo, sample, edit, apply_edit):
+    first, second = (sample(apply_edit(demo.model, edit, 1.0), demo.clip, "woodcut") for _ in range(2))
     assert (first - second).abs().max() == 0
 
 
@@ -103,25 +125,30 @@ def lora():
     return run
 
 
-def test_a_lora_loaded_before_the_edit_is_edited_too(demo, operator, layers, apply_edit, weights, lora):
+def test_a_lora_loaded_before_the_edit_is_edited_too(demo, edit, apply_edit, weights, lora):
     with_lora, _ = lora(demo.model)
     weight = weights(with_lora)[8][0]
-    edited = weights(apply_edit(with_lora, operator, layers, 1.0))[8][0]
-    torch.testing.assert_close(edited, weight + operator.weight_change(weight), rtol=0, atol=1e-5)
+    edited = weights(apply_edit(with_lora, edit, 1.0))[8][0]
+    torch.testing.assert_close(edited, weight + edit.operator.weight_change(weight), rtol=0, atol=1e-5)
 
 
-def test_a_lora_loaded_after_the_edit_is_added_to_it_as_it_is(demo, operator, layers, apply_edit, weights, lora):
-    edited = apply_edit(demo.model, operator, layers, 1.0)
+def test_a_lora_loaded_after_the_edit_is_added_to_it_as_it_is(demo, edit, apply_edit, weights, lora):
+    edited = apply_edit(demo.model, edit, 1.0)
     with_lora, change = lora(edited)
     torch.testing.assert_close(weights(with_lora)[8][0], weights(edited)[8][0] + change, rtol=0, atol=1e-6)
 
 
-def test_an_edit_of_another_clip_is_refused(pack, demo, layers, apply_edit):
-    foreign = pack("loco_core.edit").EditOperator(torch.zeros(768, 1), torch.zeros(1, 768))
-    with pytest.raises(ValueError, match="embeddings are 768 wide, the model reads 128; connect the CLIP"):
-        apply_edit(demo.model, foreign, layers, 1.0)
+def test_an_edit_of_another_clip_is_refused(demo, apply_edit):
+    foreign = edit_of(EditOperator(torch.zeros(768, 1), torch.zeros(1, 768)), LayerSet((8, 9), 16))
+    with pytest.raises(ValueError, match="embeddings 768 wide, the model reads 128; connect the CLIP"):
+        apply_edit(demo.model, foreign, 1.0)
 
 
-def test_layers_of_another_model_are_refused(pack, demo, operator, apply_edit):
+def test_layers_of_another_model_are_refused(demo, edit, apply_edit):
     with pytest.raises(ValueError, match="70 layers; this model has 16"):
-        apply_edit(demo.model, operator, pack("loco_core.layers").LayerSet((45,), 70), 1.0)
+        apply_edit(demo.model, edit_of(edit.operator, LayerSet((45,), 70)), 1.0)
+
+
+def test_a_pooled_edit_of_a_model_that_reads_none_is_refused(demo, edit, apply_edit):
+    with pytest.raises(ValueError, match="pooled: this model reads no pooled embedding"):
+        apply_edit(demo.model, edit_of(edit.operator, LayerSet((8,), 16), edit.operator), 1.0)

@@ -12,12 +12,13 @@ import torch
 pytest.importorskip("diffusers")
 
 import nodes
-from loco_core import edit as edit_module
 from loco_core.demo_pipeline import demo_pipeline
 from loco_core.diffusers_engine import DiffusersEngine
+from loco_core.edit import solve_edit
 from loco_core.engine import Intervention, Row, Sampling
 from loco_core.layers import LayerSet
 from loco_core.lora import lora_tensors, save_lora
+from made_up import recipe
 
 OWN, OTHER = "a picture of a red star in the style of woodcut", "a picture of a blue fish"
 GUIDANCE = 2.0
@@ -128,10 +129,8 @@ def test_an_intervention_at_each_layer_has_the_same_effect(pack, demo, diffusers
 
 
 @pytest.fixture(scope="module")
-def operator(diffusers_engine):
-    concepts = diffusers_engine.encode(["woodcut", "a picture in the style of woodcut"])
-    targets = diffusers_engine.encode(["a painting"] * 2)
-    return edit_module.edit_operator(concepts, targets, edit_module.TOKEN_CHOICES[1], "relative", kept=targets[:1])
+def edit(diffusers_engine):
+    return solve_edit(diffusers_engine.encode, recipe(["woodcut", "a picture in the style of woodcut"]))
 
 
 def image_difference(engine, one: torch.Tensor, other: torch.Tensor) -> float:
@@ -140,24 +139,17 @@ def image_difference(engine, one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def test_an_edit_exported_by_either_gives_the_same_image_in_the_other(
-    pack, demo, comfy_engine, diffusers_engine, operator, sigmas, tmp_path
+    pack, demo, comfy_engine, diffusers_engine, edit, sigmas, tmp_path
 ):
-    layers, own = LayerSet((8, 9), 16), pack("loco_core.edit")
     unedited = by_diffusers(diffusers_engine, sigmas)
-    with diffusers_engine.edited(operator, layers):
+    with diffusers_engine.edited(edit):
         edited_there = by_diffusers(diffusers_engine, sigmas)
-    edited_here = by_comfy(
-        pack("nodes.engine").apply_edit(
-            demo.model, own.EditOperator(operator.up, operator.down), pack("loco_core.layers").LayerSet((8, 9), 16), 1.0
-        ),
-        demo.clip,
-        sigmas,
-    )
+    edited_here = by_comfy(pack("nodes.editing").apply_edit(demo.model, edit, 1.0), demo.clip, sigmas)
     files = {}
     for name, engine in (("comfy", comfy_engine), ("diffusers", diffusers_engine)):
-        weights = {engine.layers[index]: engine.key_value_weights(index) for index in layers}
+        weights = [(engine.layers[index], engine.key_value_weights(index)) for index in edit.recipe.layers]
         files[name] = tmp_path / f"{name}.safetensors"
-        save_lora(lora_tensors(operator, 1.0, weights, 16), files[name], {})
+        save_lora(lora_tensors(edit.operator, 1.0, weights, 16), files[name], {})
 
     loaded, _ = comfy.sd.load_lora_for_models(
         demo.model, None, comfy.utils.load_torch_file(str(files["diffusers"])), 1.0, 0

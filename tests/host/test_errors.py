@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-LONG = " ".join(["star"] * 90)
+from loco_core.edit import solve_edit
+from loco_core.layers import LayerSet
+from loco_core.solver import EditOperator
+from made_up import edit_of, recipe
+
+SOCKETS = ("model", "model_after", "clip", "conditioning", "layers", "edit", "edit_1", "edit_2")
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +38,10 @@ def files(host, tmp_path_factory) -> None:
     save_file({"weight": torch.zeros(2)}, folder / "not_a_scorer.safetensors")
     (folder / "torn.safetensors").write_bytes(b'\x08\0\0\0\0\0\0\0{"x":1')
     output = Path(host.folder_paths.get_output_directory())
+    edits = output / "loco_edits"
+    edits.mkdir(exist_ok=True)
+    save_file({"weight": torch.zeros(2)}, edits / "foreign.safetensors")
+    save_file({"weight": torch.zeros(2)}, output / "outside.safetensors")
     (output / "torn_.json").write_text("{", encoding="utf-8")
     (output / "other_.json").write_text(json.dumps({"layers": [1]}), encoding="utf-8")
     (output.parent / "outside_.json").write_text("{}", encoding="utf-8")
@@ -53,6 +63,10 @@ def good(host, pack, demo, files) -> dict[str, dict]:
         "conditioning": host.nodes.CLIPTextEncode().encode(demo.clip, "a red star")[0],
         "file": "loco_demo_clip.safetensors",
     }
+    encode = partial(pack("nodes.engine").encode, demo.clip)
+    edit = solve_edit(encode, recipe(["woodcut"], preserve=["a fish"]))
+    wired |= {"edit": edit, "model_before": demo.model, "model_after": demo.model}
+    wired |= {f"edit_{number}": edit if number < 3 else None for number in range(1, 6)}
     inputs = {}
     for node_id, node in host.nodes.NODE_CLASS_MAPPINGS.items():
         if node_id.startswith("LoCo_"):
@@ -62,7 +76,9 @@ def good(host, pack, demo, files) -> dict[str, dict]:
                 name: wired[name] if default is None or name == "layers" and node_id != "LoCo_LayerSelect" else default
                 for name, default in defaults.items()
             }
-    inputs["LoCo_LayerSearch"] |= {"width": 128, "height": 128, "steps": 2}
+    for node_id in ("LoCo_LayerSearch", "LoCo_ErasureReport"):
+        inputs[node_id] |= {"width": 128, "height": 128, "steps": 2}
+    inputs["LoCo_EditApply"]["edit"] = None
     return inputs
 
 
@@ -83,7 +99,17 @@ def broken(pack, demo, host) -> dict[str, object]:
         "two prompts": own + own,
         "768 wide": [[torch.zeros(1, 77, 768), {}]],
         "NaN": [[own[0][0] * float("nan"), {}]],
+        "not connected": None,
+        "another clip": host.nodes.CLIPSetLastLayer().set_last_layer(demo.clip, -2)[0],
+        "SDXL's": edit_of(wide(2048), LayerSet((45,), 70)),
+        "of a wider clip": edit_of(wide(768), LayerSet((8,), 16)),
+        "pooled": edit_of(wide(128), LayerSet((8,), 16), wide(128)),
+        "other layers": edit_of(wide(128), LayerSet((6,), 16)),
     }
+
+
+def wide(width: int) -> EditOperator:
+    return EditOperator(torch.zeros(width, 1).double(), torch.zeros(1, width).double())
 
 
 CASES = [
@@ -128,22 +154,54 @@ CASES = [
     ("LoCo_EditApply", {"clip": "NaN clip"}, "clip: NaN or Inf in the text embedding of"),
     ("LoCo_EditApply", {"layers": "70 layers"}, "layers: chosen for a model with 70 layers; this model has 16"),
     ("LoCo_EditApply", {"concept": ""}, "concept: empty; give at least one line"),
-    ("LoCo_EditApply", {"target": ""}, "target: empty; give at least one line"),
     ("LoCo_EditApply", {"concept": "a\nb\nc", "target": "a\nb"}, "concept: 3 lines, target: 2 lines; give one target"),
-    ("LoCo_EditApply", {"concept": LONG}, "is longer than the text encoder's window; shorten it"),
     ("LoCo_EditApply", {"attribute": "colour"}, "attribute: 'colour'; give one of style, object, fact"),
     ("LoCo_EditApply", {"tokens": "all"}, "tokens: 'all'; give one of last subject token"),
     ("LoCo_EditApply", {"relative_ridge": 0.0}, "relative ridge: 0.0; give a number above 0"),
     ("LoCo_EditApply", {"ridge": "none"}, "ridge: 'none'; give one of relative, paper"),
+    ("LoCo_EditApply", {"preservation": "some"}, "preservation: 'some'; give one of exact, weighted, none"),
+    ("LoCo_EditApply", {"preserve": "Van Gogh"}, "preserve: 'Van Gogh' is to be removed too; take it out of"),
+    ("LoCo_EditApply", {"pooled": True}, "pooled: this model reads no pooled embedding; switch it off"),
+    ("LoCo_EditApply", {"mode": "both"}, "mode: 'both'; give one of weights, context"),
+    ("LoCo_EditApply", {"start_percent": 0.5}, "an edit of weights acts from 0 to 1, choose mode 'context'"),
+    ("LoCo_EditApply", {"start_percent": 0.6, "end_percent": 0.4}, "the start must not come after the end"),
+    ("LoCo_EditApply", {"clip": "not connected"}, "edit: none is connected; connect one, or a clip and layers"),
+    ("LoCo_EditApply", {"layers": "not connected"}, "edit: none is connected; connect one, or a clip and layers"),
+    ("LoCo_EditApply", {"edit": "SDXL's"}, "layers: chosen for a model with 70 layers; this model has 16"),
+    ("LoCo_EditApply", {"edit": "of a wider clip"}, "edit: solved with text embeddings 768 wide, the model reads 128"),
+    ("LoCo_EditSolve", {"clip": "NaN clip"}, "clip: NaN or Inf in the text embedding of"),
+    ("LoCo_EditSolve", {"concept": " "}, "concept: empty; give at least one line"),
+    ("LoCo_EditSolve", {"concept": "a\nb", "target": "a\nb\nc"}, "concept: 2 lines, target: 3 lines"),
+    ("LoCo_EditSolve", {"concept": '""\na'}, 'concept: "", the empty prompt, has nothing in it'),
+    (
+        "LoCo_EditCombine",
+        {"clip": "another clip"},
+        "clip: it is DemoClip, stop_at_clip_layer -2; the edits",
+    ),
+    ("LoCo_EditCombine", {"edit_2": "other layers"}, "edits: their layers differ (8-9 and 6)"),
+    ("LoCo_EditSave", {"filename_prefix": "../x"}, "filename_prefix: '../x' leads out of the output folder"),
+    ("LoCo_EditLoad", {"file": "absent.safetensors"}, "file: 'absent.safetensors' is not in models/loco_edits or"),
+    ("LoCo_EditLoad", {"file": "../outside.safetensors"}, "file: '../outside.safetensors' is not in models/loco_edits"),
+    ("LoCo_EditLoad", {"file": "foreign.safetensors"}, "file: 'foreign.safetensors' is not an edit saved by LoCo Edit"),
+    ("LoCo_EditExportLoRA", {"edit": "SDXL's"}, "layers: chosen for a model with 70 layers; this model has 16"),
+    ("LoCo_EditExportLoRA", {"edit": "pooled"}, "pooled: this model reads no pooled embedding"),
+    ("LoCo_EditExportLoRA", {"strength": 0.0}, "edit: it changes nothing, so there is no LoRA to save"),
+    ("LoCo_EditExportLoRA", {"naming": "mine"}, "naming: 'mine'; give one of kohya, diffusers"),
+    ("LoCo_EditExportLoRA", {"filename_prefix": "../x"}, "filename_prefix: '../x' leads out of the output folder"),
+    ("LoCo_EditExportLoRA", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
+    ("LoCo_ErasureReport", {"concept_prompts": ""}, "concept prompts: empty; give at least one line"),
+    ("LoCo_ErasureReport", {"target_prompts": "a\nb\nc"}, "concept prompts: 1 lines, target prompts: 3 lines"),
+    ("LoCo_ErasureReport", {"clip": "NaN clip"}, "clip: NaN or Inf in the text embedding of"),
+    ("LoCo_ErasureReport", {"seed_count": 0}, "seeds: 0; give at least 1"),
+    ("LoCo_ErasureReport", {"model_after": "no cross-attention"}, "model: it has no cross-attention layers"),
+    ("LoCo_ErasureReport", {"filename_prefix": "../x"}, "filename_prefix: '../x' leads out of the output folder"),
 ]
 
 
 @pytest.mark.parametrize(("node_id", "change", "message"), CASES)
 def test_a_mistake_is_named(execute, good, broken, node_id, change, message):
     change = {
-        name: broken.get(value, value)
-        if isinstance(value, str) and name in ("model", "clip", "conditioning", "layers")
-        else value
+        name: broken.get(value, value) if isinstance(value, str) and name in SOCKETS else value
         for name, value in change.items()
     }
     with pytest.raises(ValueError) as raised:
@@ -171,8 +229,12 @@ def test_every_input_that_can_be_wrong_has_its_mistake(good):
         "part",
         "branch",
         "strength",
-        "keep_target",
+        "model_before",
+        "keep_prompts",
+        "edit",  # to save; the other nodes' are in CASES
     }
+    bounded |= {f"edit_{number}" for number in (1, 3, 4, 5)}
     tried = {(node_id, name) for node_id, change, _ in CASES for name in change}
+    tried |= {("LoCo_EditSolve", name) for node_id, name in tried if node_id == "LoCo_EditApply"}  # the same inputs
     missing = {(node_id, name) for node_id, inputs in good.items() for name in inputs} - tried
     assert {name for _, name in missing} <= bounded

@@ -308,24 +308,6 @@ def test_a_controlnet_reads_its_own_prompt_and_works_beside_it(demo, encode, inj
     assert (injected - plain).abs().max() > 0.01
 
 
-def test_an_edit_works_before_and_after_it(pack, demo, encode, inject):
-    own, other, negative = encode(OWN), encode(OTHER), encode(NEGATIVE)
-    edit, engine = pack("loco_core.edit"), pack("nodes.engine")
-    operator = edit.edit_operator(
-        engine.encode(demo.clip, ["woodcut"]),
-        engine.encode(demo.clip, ["a painting"]),
-        edit.TOKEN_CHOICES[1],
-        "relative",
-    )
-
-    def edited(model):
-        return engine.apply_edit(model, operator, pack("loco_core.layers").LayerSet((8, 9), 16), 1.0)
-
-    expected = sample(edited(demo.model), other, negative)
-    close(sample(inject(edited(demo.model), other), own, negative), expected)
-    close(sample(edited(inject(demo.model, other)), own, negative), expected)
-
-
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 
 

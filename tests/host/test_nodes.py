@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = [
@@ -16,6 +17,12 @@ NODES = [
     "LoCo_LayersLoad",
     "LoCo_ConditioningInjector",
     "LoCo_EditApply",
+    "LoCo_EditSolve",
+    "LoCo_EditCombine",
+    "LoCo_EditSave",
+    "LoCo_EditLoad",
+    "LoCo_EditExportLoRA",
+    "LoCo_ErasureReport",
 ]
 
 
@@ -111,12 +118,105 @@ def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(host, node
 
 def test_the_edit_node_edits_the_layers_it_is_given(execute, pack, demo, sample):
     layers = pack("loco_core.layers").LayerSet((8, 9), 16)
-    inputs = {"model": demo.model, "clip": demo.clip, "layers": layers, "concept": "woodcut"}
+    inputs = {"model": demo.model, "clip": demo.clip, "layers": layers, "concept": "woodcut", "preserve": ""}
     (edited,) = execute("LoCo_EditApply", **inputs)
     prompt = "a red star in the style of woodcut"
     assert (sample(edited, demo.clip, prompt) - sample(demo.model, demo.clip, prompt)).abs().max() > 0.1
     (untouched,) = execute("LoCo_EditApply", **inputs, strength=0.0)
     assert (sample(untouched, demo.clip, prompt) - sample(demo.model, demo.clip, prompt)).abs().max() == 0
+
+
+@pytest.fixture(scope="module")
+def solve(execute, pack, demo):
+    """solve(concept, ...) -> (edit, report) for layers 8 and 9."""
+    layers = pack("loco_core.layers").LayerSet((8, 9), 16)
+
+    def run(concept: str = "woodcut", **inputs):
+        return execute("LoCo_EditSolve", clip=demo.clip, layers=layers, concept=concept, preserve="", **inputs)
+
+    return run
+
+
+def test_a_solved_edit_is_what_apply_would_have_solved(execute, pack, demo, sample, solve):
+    edit, report = solve()
+    assert report.startswith("layers 8-9: 4 prompts, rank")
+    assert "text encoder: DemoClip, last layer as the model's default" in report
+    layers = pack("loco_core.layers").LayerSet((8, 9), 16)
+    (one,) = execute("LoCo_EditApply", model=demo.model, edit=edit)
+    (other,) = execute(
+        "LoCo_EditApply", model=demo.model, clip=demo.clip, layers=layers, concept="woodcut", preserve=""
+    )
+    prompt = "a red star in the style of woodcut"
+    assert (sample(one, demo.clip, prompt) - sample(other, demo.clip, prompt)).abs().max() == 0
+
+
+def test_the_report_names_the_clip_skip(execute, host, demo, pack):
+    clip = host.nodes.CLIPSetLastLayer().set_last_layer(demo.clip, -2)[0]
+    layers = pack("loco_core.layers").LayerSet((8, 9), 16)
+    _, report = execute("LoCo_EditSolve", clip=clip, layers=layers, concept="woodcut")
+    assert "text encoder: DemoClip, stop_at_clip_layer -2" in report
+
+
+def test_combined_edits_are_one_solved_jointly(execute, demo, solve):
+    (one, _), (other, _), (both, _) = solve(), solve("halftone"), solve("woodcut\nhalftone")
+    joint, report = execute("LoCo_EditCombine", clip=demo.clip, edit_1=one, edit_2=other)
+    assert report.startswith("layers 8-9: 8 prompts")
+    difference = joint.operator.up @ joint.operator.down - both.operator.up @ both.operator.down
+    assert difference.abs().max() <= 1e-10
+
+
+def test_a_saved_edit_is_loaded_as_it_was(execute, host, solve):
+    edit, _ = solve()
+    (file,) = execute("LoCo_EditSave", edit=edit)
+    assert file.startswith("loco_edits/edit_")
+    name = file.removeprefix("loco_edits/")
+    loaded, report = execute("LoCo_EditLoad", file=name)
+    assert report.startswith("removes: woodcut, a painting in the style of woodcut")
+    assert torch.equal(loaded.operator.up, edit.operator.up)
+    assert torch.equal(loaded.operator.down, edit.operator.down)
+    assert loaded.recipe == edit.recipe
+
+
+def test_an_exported_lora_is_offered_by_the_stock_loader_and_tells_how_it_was_made(execute, host, demo, sample, solve):
+    edit, _ = solve()
+    (file,) = execute("LoCo_EditExportLoRA", model=demo.model, edit=edit)
+    path = Path(host.folder_paths.get_output_directory()) / file
+    with safe_open(path, "pt") as opened:
+        told = json.loads(opened.metadata()["loco_recipe"])
+    assert told["text_encoder"] == "DemoClip, last layer as the model's default"
+    assert told["layers"] == [8, 9]
+    host.folder_paths.add_model_folder_path("loras", str(path.parent))
+    loaded = host.nodes.LoraLoaderModelOnly().load_lora_model_only(demo.model, path.name, 1.0)[0]
+    (edited,) = execute("LoCo_EditApply", model=demo.model, edit=edit)
+    prompt = "a red star in the style of woodcut"
+    plain, one, other = (sample(model, demo.clip, prompt) for model in (demo.model, edited, loaded))
+    assert (one - other).norm() <= 1e-2 * (one - plain).norm()  # float16
+
+
+def test_the_erasure_report_says_what_became_of_the_concept_and_of_the_rest(execute, demo, solve, host):
+    edit, _ = solve("pointillism")
+    (edited,) = execute("LoCo_EditApply", model=demo.model, edit=edit)
+    (scorer,) = execute("LoCo_CLIPScorer", file="loco_demo_clip.safetensors")
+    sheet, report = execute(
+        "LoCo_ErasureReport",
+        model_before=demo.model,
+        model_after=edited,
+        clip=demo.clip,
+        vae=demo.vae,
+        scorer=scorer,
+        concept_prompts="a picture of a red star in the style of pointillism",
+        target_prompts="a picture of a red star",
+        keep_prompts="a picture of a blue fish",
+        seed_count=2,
+        steps=8,
+        cfg=2.0,
+        width=128,
+        height=128,
+    )
+    assert report.splitlines()[0] == "removed; neighbours kept"
+    assert sheet.ndim == 4 and sheet.shape[2] > 2 * 128
+    saved = Path(host.folder_paths.get_output_directory()) / report.rsplit("saved as ", 1)[1]
+    assert json.loads(saved.read_text())["removed"] > 0.8
 
 
 def test_the_demo_files_are_listed_where_people_look_for_them(host):

@@ -11,6 +11,10 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from loco_core.layers import LayerSet
+from loco_core.solver import EditOperator
+from made_up import edit_of
+
 WIDTH = 2048
 UNET_CONFIG = {
     **comfy.supported_models.SDXL.unet_config,
@@ -103,7 +107,7 @@ def test_injecting_at_all_layers_is_the_other_prompt(sdxl, prompts, inject):
 
 
 def test_the_stock_lora_loader_makes_the_same_change_of_an_exported_lora(pack, sdxl):
-    edit, lora, engine = pack("loco_core.edit"), pack("loco_core.lora"), pack("nodes.engine")
+    edit, lora, engine = pack("loco_core.solver"), pack("loco_core.lora"), pack("nodes.engine")
     generator = torch.Generator().manual_seed(3)
     operator = edit.EditOperator(
         torch.randn(WIDTH, 4, generator=generator, dtype=torch.float64),
@@ -112,9 +116,40 @@ def test_the_stock_lora_loader_makes_the_same_change_of_an_exported_lora(pack, s
     names = engine.cross_attention_layers(sdxl)
     weights = engine.ComfyEngine(sdxl, None, None).key_value_weights
     chosen = {layer: weights(layer.index) for layer in names if layer.index in (0, 30, 45, 69)}
-    loaded, _ = comfy.sd.load_lora_for_models(sdxl, None, lora.lora_tensors(operator, 1.0, chosen, 70), 1.0, 0)
+    loaded, _ = comfy.sd.load_lora_for_models(sdxl, None, lora.lora_tensors(operator, 1.0, chosen.items(), 70), 1.0, 0)
     changed = engine.ComfyEngine(loaded, None, None).key_value_weights
     for layer in names:
         for old, new in zip(weights(layer.index), changed(layer.index), strict=True):
             expected = operator.weight_change(old) if layer in chosen else torch.zeros_like(old)
             assert torch.linalg.norm(new - old - expected) <= 2e-3 * torch.linalg.norm(expected)  # float16
+
+
+@pytest.fixture(scope="module")
+def pooled_edit():
+    """An edit of two layers and of the pooled embedding, of random operators."""
+    generator = torch.Generator().manual_seed(4)
+
+    def operator(width: int) -> EditOperator:
+        up, down = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((width, 3), (3, width)))
+        return EditOperator(up, down / width)
+
+    return edit_of(operator(WIDTH), LayerSet((30, 45), 70), operator(1280))
+
+
+def test_the_pooled_path_is_edited_alike_in_weights_in_context_and_by_a_lora(pack, sdxl, prompts, pooled_edit):
+    editing, lora, engine = pack("nodes.editing"), pack("loco_core.lora"), pack("nodes.engine")
+    label = engine.effective_weight(sdxl, f"{editing.POOLED_LAYER}.weight")
+    tensors = lora.lora_tensors(
+        pooled_edit.operator, 1.0, editing.key_value_weights(sdxl, pooled_edit), 70, pooled=(pooled_edit.pooled, label)
+    )
+    loaded, _ = comfy.sd.load_lora_for_models(sdxl, None, tensors, 1.0, 0)
+    ways = [editing.apply_edit(sdxl, pooled_edit, 1.0, mode) for mode in editing.MODES]
+    unedited = sample(sdxl, prompts.own)
+    weights, context, by_lora = (sample(model, prompts.own) for model in (*ways, loaded))
+    layers_alone = edit_of(pooled_edit.operator, pooled_edit.recipe.layers)
+    without = sample(editing.apply_edit(sdxl, layers_alone, 1.0), prompts.own)
+    effect = (weights - unedited).norm()
+    assert effect > 1e-3
+    assert (weights - without).norm() > 0.1 * effect
+    assert (weights - context).norm() <= 1e-3 * effect  # float32 sums in another order, in a small effect
+    assert (weights - by_lora).norm() <= 1e-2 * effect  # float16

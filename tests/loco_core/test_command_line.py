@@ -12,6 +12,7 @@ from safetensors import safe_open
 pytest.importorskip("diffusers")
 
 from loco_core import __main__ as command_line
+from loco_core.edit_file import load_edit
 
 STAR = "a picture of a red star"
 QUICK = ["--steps", "2", "--seeds", "1", "--rows", "32"]
@@ -51,9 +52,10 @@ def test_ctrl_c_leaves_the_scores_of_the_finished_images(tmp_path, monkeypatch, 
 def test_edit_writes_a_lora_with_its_recipe_and_a_picture(tmp_path):
     chosen = ["--concept", "woodcut", "--target", "a painting", "--layers", "8-9", "--prompt", STAR]
     assert command_line.main(["edit", *chosen, *QUICK, "--out", str(tmp_path)]) == 0
-    with safe_open(tmp_path / "edit.safetensors", "pt") as file:
-        assert file.metadata()["loco_layers"] == "8-9"
+    with safe_open(tmp_path / "lora.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["loco_recipe"])["layers"] == [8, 9]
         assert len(file.keys()) == 3 * 4
+    assert load_edit(tmp_path / "edit.safetensors").recipe.layers.indices == (8, 9)
     assert Image.open(tmp_path / "before_after.png").size[1] > 2 * 128
 
 

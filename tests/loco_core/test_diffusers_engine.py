@@ -11,14 +11,16 @@ import diffusers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from loco_core.demo_pipeline import NOISE, SCORER, clip_tokenizer, demo_pipeline
-from loco_core.diffusers_engine import SAMPLERS, SPACINGS, DiffusersEngine, load_pipeline
-from loco_core.edit import TOKEN_CHOICES, EditOperator, columns, edit_operator, solve_edit
+from loco_core.diffusers_engine import SAMPLERS, SPACINGS, DiffusersEngine, cross_attention_layers, load_pipeline
+from loco_core.edit import TOKEN_CHOICES, columns, solve_edit
 from loco_core.engine import Intervention, Row, Sampling
 from loco_core.layers import LayerSet, windows
-from loco_core.lora import lora_tensors, save_lora
+from loco_core.lora import NAMINGS, lora_tensors, save_lora
 from loco_core.prompts import PromptPair
 from loco_core.scorer import load_scorer
 from loco_core.search import SearchPlan, search
+from loco_core.solver import EditOperator
+from made_up import edit_of, recipe
 
 SAMPLING = Sampling(4, 2.0, "euler", "linspace", 128, 128)
 STAR, FISH = "a red star", "a blue fish in the style of woodcut"
@@ -72,7 +74,7 @@ def test_after_an_intervention_the_model_is_as_it_was(engine):
 def test_an_edit_lasts_as_long_as_its_block_even_when_that_fails(engine):
     operator = EditOperator(torch.ones(128, 1, dtype=torch.float64), torch.ones(1, 128, dtype=torch.float64))
     before = [engine.key_value_weights(layer) for layer in range(16)]
-    with pytest.raises(KeyError), engine.edited(operator, LayerSet((8,), 16), 0.5):
+    with pytest.raises(KeyError), engine.edited(edit_of(operator, LayerSet((8,), 16)), 0.5):
         for old, new in zip(before[8], engine.key_value_weights(8), strict=True):
             torch.testing.assert_close(new, old + 0.5 * operator.weight_change(old))
         assert torch.equal(engine.key_value_weights(9)[0], before[9][0])
@@ -170,12 +172,14 @@ def test_a_search_gives_the_scores_of_the_authors_loop_over_one_window_at_a_time
 
 
 def test_an_edit_gives_the_weights_of_the_authors_d_by_d_formula(engine):
-    concepts = engine.encode(["woodcut", "a painting in the style of woodcut"])
-    targets = engine.encode(["a painting"] * 2)
-    operator = edit_operator(concepts, targets, TOKEN_CHOICES[0], "paper")
-    originals, replacements = columns(concepts, targets, TOKEN_CHOICES[0])
+    concepts = ["woodcut", "a painting in the style of woodcut"]
+    asked = {"tokens": TOKEN_CHOICES[0], "ridge": "paper", "preservation": "none"}
+    edit = solve_edit(engine.encode, recipe(concepts, layers=LayerSet((8,), 16), **asked))
+    (target,) = engine.encode(["a painting"])
+    pairs = [columns(concept, target, TOKEN_CHOICES[0]) for concept in engine.encode(concepts)]
+    originals, replacements = (torch.cat(part, 1) for part in zip(*pairs, strict=True))
     before = [weight.double() for weight in engine.key_value_weights(8)]
-    with engine.edited(operator, LayerSet((8,), 16)):
+    with engine.edited(edit):
         after = engine.key_value_weights(8)
     inverse = torch.linalg.inv(originals @ originals.T + 0.01 * torch.eye(128, dtype=torch.float64))
     for old, new in zip(before, after, strict=True):
@@ -307,25 +311,65 @@ def test_sdxl_makes_the_image_of_diffusers_own_pipeline(sdxl_folder):
     close(ours, theirs)
 
 
+@pytest.mark.parametrize("naming", NAMINGS)
 @pytest.mark.parametrize(("family", "chosen"), [("sd2", (0, 6, 15)), ("sdxl", (0, 30, 45, 69))])
-def test_diffusers_own_loader_makes_the_same_change_of_an_exported_lora(family, chosen, request, tmp_path):
+def test_diffusers_own_loader_makes_the_same_change_of_an_exported_lora(family, chosen, naming, request, tmp_path):
     pytest.importorskip("peft")
     engine = DiffusersEngine(load_pipeline(request.getfixturevalue(f"{family}_folder")))
     count, layers = len(engine.layers), LayerSet(chosen, len(engine.layers))
-    operator = solve_edit(engine.encode, [PromptPair("woodcut", "a painting")])
+    with_pooled = family == "sdxl" and naming == "diffusers"
+    edit = solve_edit(engine.encode, recipe(layers=layers, pooled=with_pooled))
     before = [engine.key_value_weights(layer) for layer in range(count)]
-    save_lora(
-        lora_tensors(operator, 1.0, {engine.layers[layer]: before[layer] for layer in layers}, count),
-        tmp_path / "edit.safetensors",
-        {"loco_layers": str(layers)},
+    label = engine.pooled_weight().clone() if with_pooled else None
+    tensors = lora_tensors(
+        edit.operator,
+        1.0,
+        ((engine.layers[layer], before[layer]) for layer in layers),
+        count,
+        naming,
+        (edit.pooled, label) if with_pooled else None,
     )
+    save_lora(tensors, tmp_path / "edit.safetensors", {"loco_layers": str(layers)})
     engine._pipeline.load_lora_weights(tmp_path, weight_name="edit.safetensors")
     engine._pipeline.fuse_lora()
     engine._pipeline.unload_lora_weights()
-    for layer in range(count):
-        for old, new in zip(before[layer], engine.key_value_weights(layer), strict=True):
-            expected = operator.weight_change(old) if layer in layers else torch.zeros_like(old)
-            assert torch.linalg.norm(new - old - expected) <= 2e-3 * torch.linalg.norm(expected) + 1e-6  # float16
+    changes = [
+        (old, new, edit.operator.weight_change(old) if layer in layers else torch.zeros_like(old))
+        for layer in range(count)
+        for old, new in zip(before[layer], engine.key_value_weights(layer), strict=True)
+    ]
+    if with_pooled:
+        changes.append((label, engine.pooled_weight(), edit.pooled.widened(label.shape[1]).weight_change(label)))
+    for old, new, expected in changes:
+        assert torch.linalg.norm(new - old - expected) <= 2e-3 * torch.linalg.norm(expected) + 1e-6  # float16
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_diffusers_own_loader_changes_the_same_matrices_of_a_full_size_sd15(naming):
+    pytest.importorskip("peft")
+    with torch.device("meta"):
+        unet = diffusers.UNet2DConditionModel(cross_attention_dim=768)
+    unet = unet.to_empty(device="cpu").requires_grad_(False)
+    names = cross_attention_layers(unet)
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    for layer, name in names.items():
+        parts = [getattr(unet.get_submodule(name), part).weight for part in ("to_k", "to_v")]
+        weights[layer] = tuple(part.normal_(std=0.03, generator=generator).clone() for part in parts)
+    up, down = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((768, 4), (4, 768)))
+    operator, chosen = EditOperator(up, down / 768), [layer for layer in names if layer.index in (8, 9)]
+    tensors = lora_tensors(operator, 1.0, ((layer, weights[layer]) for layer in chosen), 16, naming)
+    state, alphas = diffusers.StableDiffusionPipeline.lora_state_dict(tensors, unet_config=unet.config)
+    diffusers.StableDiffusionPipeline.load_lora_into_unet(state, alphas, unet)
+    changed = {name for name, module in unet.named_modules() if hasattr(module, "lora_A")}
+    assert changed == {f"{names[layer]}.{part}" for layer in chosen for part in ("to_k", "to_v")}
+    unet.fuse_lora()
+    for layer, before in weights.items():
+        for old, part in zip(before, ("to_k", "to_v"), strict=True):
+            module = getattr(unet.get_submodule(names[layer]), part)
+            new = module.base_layer.weight if layer in chosen else module.weight
+            expected = operator.weight_change(old) if layer in chosen else torch.zeros_like(old)
+            assert torch.linalg.norm(new - old - expected) <= 2e-3 * torch.linalg.norm(expected)  # float16
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
@@ -336,7 +380,7 @@ def test_mistakes_are_named(engine, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     (tmp_path / "model_index.json").write_text("[]")
-    narrow = EditOperator(torch.zeros(768, 1), torch.zeros(1, 768))
+    narrow = edit_of(EditOperator(torch.zeros(768, 1), torch.zeros(1, 768)), LayerSet((8,), 16))
     for work, message in (
         (lambda: load_pipeline(tmp_path / "nowhere"), "nowhere is not a diffusers folder"),
         (lambda: load_pipeline(tmp_path), "diffusers cannot load"),
@@ -344,7 +388,10 @@ def test_mistakes_are_named(engine, tmp_path):
         (lambda: engine.encode([" ".join(["star"] * 80)]), "has 82 tokens with its ends; shorten it to 77"),
         (lambda: engine.generate([Row(star, 0)], Sampling(1, 1, "warp", "linspace", 64, 64)), "sampler: 'warp'"),
         (lambda: engine.generate([Row(star, 0)], Sampling(1, 1, "ddim", "warp", 64, 64)), "scheduler: 'warp'"),
-        (lambda: engine.edited(narrow, LayerSet((8,), 16)).__enter__(), "embeddings 768 wide, the model reads 128"),
+        (
+            lambda: engine.edited(edit_of(narrow, LayerSet((8,), 16))).__enter__(),
+            "embeddings 768 wide, the model reads 128",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             work()

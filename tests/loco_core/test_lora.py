@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from loco_core.edit import EditOperator
 from loco_core.layers import CrossAttentionLayer
 from loco_core.lora import lora_name, lora_tensors, save_lora
+from loco_core.solver import EditOperator
 
 MIDDLE, UP = CrossAttentionLayer(6, "middle", 0, 0), CrossAttentionLayer(8, "output", 4, 0)
 
@@ -39,6 +39,18 @@ def test_for_sdxl_keys_name_the_original_modules(layer, name):
     assert lora_name(layer, 70) == f"lora_unet_{name}_attn2"
 
 
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (CrossAttentionLayer(1, "input", 4, 1), "down_blocks.1.attentions.0.transformer_blocks.1"),
+        (CrossAttentionLayer(33, "middle", 0, 9), "mid_block.attentions.0.transformer_blocks.9"),
+        (CrossAttentionLayer(45, "output", 1, 1), "up_blocks.0.attentions.1.transformer_blocks.1"),
+    ],
+)
+def test_by_diffusers_own_names_keys_are_its_modules(layer, name):
+    assert lora_name(layer, 70, "diffusers") == f"unet.{name}.attn2"
+
+
 @pytest.fixture
 def operator() -> EditOperator:
     generator = torch.Generator().manual_seed(0)
@@ -55,7 +67,7 @@ def weights() -> dict[CrossAttentionLayer, tuple[torch.Tensor, torch.Tensor]]:
 
 
 def test_the_factors_multiply_to_the_edit_at_its_strength(operator, weights):
-    tensors = lora_tensors(operator, 0.5, weights, 16)
+    tensors = lora_tensors(operator, 0.5, weights.items(), 16)
     for layer, parts in weights.items():
         for part, weight in zip(("to_k", "to_v"), parts, strict=True):
             name = f"{lora_name(layer, 16)}_{part}"
@@ -66,20 +78,46 @@ def test_the_factors_multiply_to_the_edit_at_its_strength(operator, weights):
             assert error < 1e-3  # float16 keeps 11 bits
 
 
+def test_by_diffusers_own_names_the_factors_are_the_same(operator, weights):
+    tensors = lora_tensors(operator, 0.5, weights.items(), 16, "diffusers")
+    kohya = lora_tensors(operator, 0.5, weights.items(), 16)
+    name = "unet.up_blocks.1.attentions.1.transformer_blocks.0.attn2.to_v"
+    same = f"{lora_name(UP, 16)}_to_v"
+    assert torch.equal(tensors[f"{name}.lora_B.weight"], kohya[f"{same}.lora_up.weight"])
+    assert torch.equal(tensors[f"{name}.lora_A.weight"], kohya[f"{same}.lora_down.weight"])
+    assert not any(key.endswith("alpha") for key in tensors)
+
+
+def test_the_pooled_path_leaves_the_inputs_beyond_the_embedding_alone(operator, weights):
+    label = torch.randn(16, 30, generator=torch.Generator().manual_seed(2))
+    tensors = lora_tensors(operator, 1.0, weights.items(), 70, pooled=(operator, label))
+    up, down = (tensors[f"lora_unet_label_emb_0_0.lora_{side}.weight"].double() for side in ("up", "down"))
+    expected = operator.weight_change(label[:, :24].double())
+    assert torch.linalg.norm(up @ down[:, :24] - expected) / torch.linalg.norm(expected) < 1e-3  # float16
+    assert down[:, 24:].abs().max() == 0
+
+
+def test_an_edit_that_changes_nothing_is_no_lora(operator, weights):
+    with pytest.raises(ValueError, match="it changes nothing"):
+        lora_tensors(operator, 0.0, weights.items(), 16)
+
+
 def test_neither_factor_leaves_the_range_of_float16(operator, weights):
-    sizes = [value.abs().max() for key, value in lora_tensors(operator, 1.0, weights, 16).items() if "lora" in key]
+    sizes = [
+        value.abs().max() for key, value in lora_tensors(operator, 1.0, weights.items(), 16).items() if "lora" in key
+    ]
     assert all(torch.isfinite(size) and size < 100 for size in sizes)
 
 
 def test_all_matrices_have_the_same_rank_and_alpha(operator, weights):
-    tensors = lora_tensors(operator, 1.0, weights, 16)
+    tensors = lora_tensors(operator, 1.0, weights.items(), 16)
     assert {value.item() for key, value in tensors.items() if key.endswith(".alpha")} == {5}
     assert {len(value) for key, value in tensors.items() if key.endswith("down.weight")} == {5}
 
 
 def test_the_file_tells_how_it_was_made(operator, weights, tmp_path):
     path = tmp_path / "folder" / "edit.safetensors"
-    save_lora(lora_tensors(operator, 1.0, weights, 16), path, {"loco_layers": "8-9"})
+    save_lora(lora_tensors(operator, 1.0, weights.items(), 16), path, {"loco_layers": "8-9"})
     with safe_open(path, "pt") as file:
         assert file.metadata() == {"loco_layers": "8-9"}
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
