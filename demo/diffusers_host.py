@@ -62,7 +62,7 @@ class DiffusersHost:
             for copy in range(picture.count)
         ]
         if edit:
-            preserve, contexts = preserved_prompts("\n".join(edit.preserve), edit.attribute)
+            preserve, contexts = preserved_prompts("\n".join(edit.preserve), edit.attribute, edit.concept)
             pairs = prompt_pairs(edit.concept, edit.target, edit.attribute, contexts=contexts)
             layers = self._found[edit.attribute]
             recipe = EditRecipe(tuple(pairs), tuple(preserve), EditSettings(), layers, self._engine.text_encoder)

@@ -281,7 +281,7 @@ def edit(
     python -m loco_core edit --concept woodcut --target "a painting" --layers 8-9
     --prompt "a picture of a red star in the style of woodcut"
     """
-    kept, contexts = preserved_prompts("\n".join(preserve), attribute)
+    kept, contexts = preserved_prompts("\n".join(preserve), attribute, "\n".join(concepts))
     pairs = prompt_pairs("\n".join(concepts), "\n".join(targets), attribute, ("concept", "target"), contexts)
     engine = load_engine(settings.model)
     chosen = parse_layers(layers, engine.layers)

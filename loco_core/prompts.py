@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,15 +84,19 @@ def whole_pairs(
     return [PromptPair(*pair) for pair in zip(concept_lines, target_lines, strict=True)]
 
 
-def preserved_prompts(text: str, attribute: str) -> tuple[list[str], list[str]]:
+def preserved_prompts(text: str, attribute: str, concepts: str) -> tuple[list[str], list[str]]:
     """The prompts meant by a text field of what is to be preserved, one per line; and those that are contexts.
 
     A bare name is expanded with the attribute's templates, as a concept's is. Of the others, those without a style are
-    contexts for one; a thing ("a house") is one too.
+    contexts for one; a thing ("a house") is one too. An error where a line names one of the `concepts`.
     """
     _check(attribute)
+    names = [concept for concept in lines(concepts) if _is_name(concept, attribute)]
     prompts, contexts = [], []
     for line in lines(text):
+        for name in names:
+            if re.search(rf"\b{re.escape(name)}\b", line, re.IGNORECASE):
+                raise ValueError(f"preserve: {line!r} names what is to be removed, {name!r}; take it out")
         if _is_name(line, attribute) and line.split()[0].lower() not in ARTICLES:
             prompts += [template.format(line) for template in TEMPLATES[attribute]]
         else:

@@ -108,7 +108,7 @@ def read_recipe(
     pooled: bool,
 ) -> EditRecipe:
     """What these inputs ask for."""
-    kept, contexts = preserved_prompts(preserve, attribute)
+    kept, contexts = preserved_prompts(preserve, attribute, concept)
     return EditRecipe(
         tuple(prompt_pairs(concept, target if target.strip() else EMPTY, attribute, ("concept", "target"), contexts)),
         tuple(kept),

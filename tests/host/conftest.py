@@ -60,3 +60,36 @@ def sample(host: SimpleNamespace):
         return out["samples"]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def fp8(host):
+    """The demo model with its U-Net's weights kept as float8."""
+    path = host.folder_paths.get_full_path("checkpoints", "loco_demo.safetensors")
+    import comfy.sd
+
+    options = {"dtype": torch.float8_e4m3fn}
+    return comfy.sd.load_checkpoint_guess_config(path, output_clip=False, output_vae=False, model_options=options)[0]
+
+
+class PackedLinear(torch.nn.Module):
+    """A linear layer whose weight is kept in a form of its own, as quantised checkpoints are."""
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.detach().float()
+        self.scale = weight.abs().max() / 127
+        self.register_buffer("packed", (weight / self.scale).round().to(torch.int8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ (self.packed.to(x) * self.scale).T
+
+
+@pytest.fixture
+def packed(host):
+    model = host.nodes.CheckpointLoaderSimple().load_checkpoint("loco_demo.safetensors")[0]
+    for module in model.model.diffusion_model.modules():
+        if hasattr(module, "to_k") and hasattr(module, "to_v"):
+            module.to_k, module.to_v = PackedLinear(module.to_k), PackedLinear(module.to_v)
+    return model

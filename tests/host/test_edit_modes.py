@@ -216,14 +216,6 @@ def test_weights_have_no_schedule(demo, edit, apply_edit):
 # --- weights that are hard to patch -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def fp8(host):
-    """The demo model with its U-Net's weights kept as float8."""
-    path = host.folder_paths.get_full_path("checkpoints", "loco_demo.safetensors")
-    options = {"dtype": torch.float8_e4m3fn}
-    return comfy.sd.load_checkpoint_guess_config(path, output_clip=False, output_vae=False, model_options=options)[0]
-
-
 def test_fp8_weights_are_edited_in_both_modes(fp8, encode, edit, apply_edit):
     own, negative = encode(OWN), encode(NEGATIVE)
     weight = fp8.get_model_object("diffusion_model.output_blocks.4.1.transformer_blocks.0.attn2.to_k.weight")
@@ -232,29 +224,6 @@ def test_fp8_weights_are_edited_in_both_modes(fp8, encode, edit, apply_edit):
     weights, context = in_both(fp8, edit, apply_edit, own, negative)
     # The edited weights are rounded to float8 again, with 3 bits of mantissa: they differ by that.
     assert difference(context, weights, plain) <= 0.35
-
-
-class PackedLinear(torch.nn.Module):
-    """A linear layer whose weight is kept in a form of its own, as quantised checkpoints are."""
-
-    def __init__(self, linear: torch.nn.Linear) -> None:
-        super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        weight = linear.weight.detach().float()
-        self.scale = weight.abs().max() / 127
-        self.register_buffer("packed", (weight / self.scale).round().to(torch.int8))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x @ (self.packed.to(x) * self.scale).T
-
-
-@pytest.fixture
-def packed(host):
-    model = host.nodes.CheckpointLoaderSimple().load_checkpoint("loco_demo.safetensors")[0]
-    for module in model.model.diffusion_model.modules():
-        if hasattr(module, "to_k") and hasattr(module, "to_v"):
-            module.to_k, module.to_v = PackedLinear(module.to_k), PackedLinear(module.to_v)
-    return model
 
 
 def test_weights_that_refuse_patches_are_edited_by_context(packed, demo, encode, edit, apply_edit):

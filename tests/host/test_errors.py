@@ -160,7 +160,7 @@ CASES = [
     ("LoCo_EditApply", {"relative_ridge": 0.0}, "relative ridge: 0.0; give a number above 0"),
     ("LoCo_EditApply", {"ridge": "none"}, "ridge: 'none'; give one of relative, paper"),
     ("LoCo_EditApply", {"preservation": "some"}, "preservation: 'some'; give one of exact, weighted, none"),
-    ("LoCo_EditApply", {"preserve": "Van Gogh"}, "preserve: 'Van Gogh' is to be removed too; take it out of"),
+    ("LoCo_EditApply", {"preserve": "Van Gogh"}, "preserve: 'Van Gogh' names what is to be removed, 'Van Gogh'; take"),
     ("LoCo_EditApply", {"pooled": True}, "pooled: this model reads no pooled embedding; switch it off"),
     ("LoCo_EditApply", {"mode": "both"}, "mode: 'both'; give one of weights, context"),
     ("LoCo_EditApply", {"start_percent": 0.5}, "an edit of weights acts from 0 to 1, choose mode 'context'"),

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from benchmarks.modes import modes_difference
 from demo.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 FIND_STYLE = ROOT / "workflows" / "api" / "demo_find_style.json"
 INJECT = ROOT / "workflows" / "api" / "demo_inject.json"
+SHARE_EDIT = ROOT / "workflows" / "api" / "demo_share_edit.json"
 REMOVE_STYLE = ROOT / "workflows" / "api" / "demo_remove_style.json"
 
 
@@ -29,9 +31,9 @@ def quick(workflow: Path) -> dict:
     """The workflow with few and cheap images."""
     graph = json.loads(workflow.read_text(encoding="utf-8"))
     for node in graph.values():
-        if node["class_type"] in ("KSampler", "LoCo_LayerSearch"):
+        if node["class_type"] in ("KSampler", "LoCo_LayerSearch", "LoCo_ErasureReport"):
             node["inputs"]["steps"] = 2
-        if node["class_type"] == "LoCo_LayerSearch":
+        if node["class_type"] in ("LoCo_LayerSearch", "LoCo_ErasureReport"):
             node["inputs"]["seed_count"] = 1
     return graph
 
@@ -60,6 +62,28 @@ def test_finding_a_style_gives_a_plot_a_sheet_a_report_and_a_json(server):
     assert len(outputs["3"]["images"]) == 2
     saved = json.loads(next((server.output / "loco").glob("search_*.json")).read_text())
     assert len(saved["scores"]) == 15
+
+
+def test_an_edit_is_checked_saved_and_exported_as_a_lora_that_the_stock_loader_offers(server):
+    outputs = server.run(quick(SHARE_EDIT))
+    texts = [text for node in outputs.values() for text in node.get("text", [])]
+    assert any(text.startswith("layers 8-9: 12 prompts") for text in texts)
+    assert any("CLIP-Score against the prompts" in text for text in texts)
+    (edit,), (lora,) = (list(server.output.glob(name)) for name in ("loco_edits/edit_*", "loras/loco_edit_*"))
+    offered = {
+        "LoCo_EditLoad": server.get("/object_info/LoCo_EditLoad")["LoCo_EditLoad"]["input"]["required"]["file"],
+        "LoraLoaderModelOnly": server.get("/object_info/LoraLoaderModelOnly")["LoraLoaderModelOnly"]["input"][
+            "required"
+        ]["lora_name"],
+    }
+    assert edit.name in str(offered["LoCo_EditLoad"])
+    assert lora.name in str(offered["LoraLoaderModelOnly"])
+
+
+def test_weights_context_and_lora_are_the_same_edit(server):
+    ratio, effect = modes_difference(server)
+    assert effect >= 1e-2
+    assert ratio <= 1e-2  # the LoRA is float16
 
 
 @pytest.mark.parametrize("workflow", [INJECT, REMOVE_STYLE])
@@ -91,7 +115,7 @@ def test_the_same_graph_run_again_shows_its_text_again(server):
     assert first == second
     select, edit = (first[key] for key in sorted(first))
     assert select == "layers 8-9: u1.0, u2.0"
-    assert edit.startswith("layers 8-9 edited: 4 prompts")
+    assert edit.startswith("layers 8-9: 12 prompts")
 
 
 def test_a_saved_search_is_offered_and_its_layers_are_loaded(server):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from loco_core.prompts import PromptPair, prompt_pairs
+from loco_core.prompts import PromptPair, preserved_prompts, prompt_pairs, whole_pairs
 
 
 def test_a_bare_style_is_expanded_with_the_papers_four_templates_and_one_target():
@@ -50,3 +50,49 @@ def test_empty_lines_and_spaces_do_not_count():
 def test_a_mistake_is_named_with_what_was_expected(concepts, targets, attribute, message):
     with pytest.raises(ValueError, match=message):
         prompt_pairs(concepts, targets, attribute)
+
+
+def test_two_quotes_are_the_empty_prompt_as_a_target():
+    assert {pair.target for pair in prompt_pairs("woodcut", '""', "style")} == {""}
+    assert {pair.target for pair in prompt_pairs("cat", '""', "object")} == {""}
+
+
+def test_whole_pairs_are_not_expanded():
+    assert whole_pairs("woodcut\nhalftone", "a painting") == [
+        PromptPair("woodcut", "a painting"),
+        PromptPair("halftone", "a painting"),
+    ]
+
+
+def test_names_to_preserve_are_expanded_and_prompts_are_kept_as_they_are():
+    prompts, _ = preserved_prompts("Monet\na photo of a cat", "style", "Van Gogh")
+    assert prompts == [
+        "Monet",
+        "a painting in the style of Monet",
+        "a photo in the style of Monet",
+        "a picture in the style of Monet",
+        "a photo of a cat",
+    ]
+
+
+def test_prompts_without_a_style_are_contexts_for_one():
+    _, contexts = preserved_prompts(
+        "Monet\na photo of a cat\na house\na cup in the style of Monet", "style", "Van Gogh"
+    )
+    assert contexts == ["a photo of a cat", "a house"]
+    pairs = prompt_pairs("Van Gogh", "a painting", "style", contexts=contexts)
+    assert pairs[4:] == [
+        PromptPair("a photo of a cat in the style of Van Gogh", "a photo of a cat"),
+        PromptPair("a house in the style of Van Gogh", "a house"),
+    ]
+
+
+def test_contexts_are_for_styles_given_by_name():
+    assert len(prompt_pairs("cat", "dog", "object", contexts=["a house"])) == 4
+    assert len(prompt_pairs("a star in the style of woodcut", "a star", "style", contexts=["a house"])) == 1
+
+
+def test_what_is_to_be_removed_cannot_be_preserved_too():
+    with pytest.raises(ValueError, match="preserve: 'a photo of a Cat' names what is to be removed, 'cat'"):
+        preserved_prompts("a photo of a Cat", "object", "cat")
+    assert preserved_prompts("a catalogue", "object", "cat")[0]

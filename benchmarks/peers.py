@@ -1,0 +1,83 @@
+"""Closed-form edits that others published, written from their formulas, with their published defaults.
+
+All take a weight W [d_out, d] and columns [d, n]: X_o of the concept's last subject tokens, X_t of the targets', P of
+the prompts to be retained. All return the new weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.cluster.vq import kmeans2
+
+AUTHORS_LAMBDA = 0.01
+UCE_LAMBDA, UCE_ERASE, UCE_PRESERVE = 0.5, 1.0, 1.0
+SPEED_THRESHOLD, SPEED_AUGMENTED, SPEED_RETAIN, SPEED_CLUSTERS = 0.1, 10, 1.0, 3
+
+
+def authors(weight: torch.Tensor, originals: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """LocoEdit as printed (arXiv 2405.01008, section 6): a d x d inverse for every matrix."""
+    identity = torch.eye(weight.shape[1], dtype=weight.dtype)
+    left = AUTHORS_LAMBDA * weight + weight @ targets @ originals.T
+    return left @ torch.linalg.inv(AUTHORS_LAMBDA * identity + originals @ originals.T)
+
+
+def uce(weight: torch.Tensor, originals: torch.Tensor, targets: torch.Tensor, preserved: torch.Tensor) -> torch.Tensor:
+    """Unified Concept Editing (arXiv 2308.14761, equation 7), with its retain term."""
+    identity = torch.eye(weight.shape[1], dtype=weight.dtype)
+    left = UCE_LAMBDA * weight + UCE_ERASE * weight @ targets @ originals.T
+    right = UCE_LAMBDA * identity + UCE_ERASE * originals @ originals.T
+    left = left + UCE_PRESERVE * weight @ preserved @ preserved.T
+    return left @ torch.linalg.inv(right + UCE_PRESERVE * preserved @ preserved.T)
+
+
+@dataclass(frozen=True)
+class SpeedInputs:
+    """What SPEED holds beside the retained prompts: `null_tokens` [d, 77] of the empty prompt, start token first."""
+
+    null_tokens: torch.Tensor
+    seed: int = 0
+
+    def constraints(self) -> torch.Tensor:
+        """K_2: the start token and the centres of three clusters of the rest, [d, 4]."""
+        rest = self.null_tokens[:, 1:].T.double().numpy()
+        centres, _ = kmeans2(rest, SPEED_CLUSTERS, minit="++", seed=np.random.default_rng(self.seed))
+        return torch.cat([self.null_tokens[:, :1], torch.from_numpy(centres).T.to(self.null_tokens)], 1)
+
+
+def speed(
+    weight: torch.Tensor,
+    originals: torch.Tensor,
+    targets: torch.Tensor,
+    preserved: torch.Tensor,
+    held: SpeedInputs,
+) -> torch.Tensor:
+    """SPEED (arXiv 2503.07392): an edit in the null space of the retained prompts, exact on start and empty prompt.
+
+    With its filter (only retained prompts that the plain edit would move more than the mean) and its augmentation
+    (noise along W's least sensitive direction, filtered alike).
+    """
+    d = weight.shape[1]
+    identity = torch.eye(d, dtype=weight.dtype)
+    own = originals @ originals.T / originals.shape[1]
+    change = targets @ originals.T / originals.shape[1] - own
+    plain = weight @ change @ torch.linalg.inv(identity + own)
+    moved = torch.linalg.norm(plain @ preserved, dim=0)
+    kept = preserved[:, moved > moved.mean()] if preserved.shape[1] > 1 else preserved
+    least = torch.linalg.svd(weight, full_matrices=True).Vh[-1]
+    generator = torch.Generator().manual_seed(held.seed)
+    noise = torch.randn(SPEED_AUGMENTED, d, kept.shape[1], generator=generator, dtype=weight.dtype)
+    augmented = kept + least[:, None] * torch.einsum("d,adn->an", least, noise)[:, None, :]
+    augmented = augmented.movedim(0, 1).reshape(d, -1)
+    moved = torch.linalg.norm(plain @ augmented, dim=0)
+    kept = torch.cat([kept, augmented[:, moved > moved.mean()]], 1)
+    left, singular, _ = torch.linalg.svd(kept @ kept.T / kept.shape[1])
+    free = left[:, singular < SPEED_THRESHOLD]
+    projector = free @ free.T
+    inverse = torch.linalg.inv(own @ projector + SPEED_RETAIN * identity)
+    null = held.constraints().to(weight.dtype)
+    inner = torch.linalg.pinv(null.T @ projector @ inverse @ null)
+    corrected = identity - inverse @ null @ inner @ null.T @ projector
+    return weight + weight @ change @ projector @ corrected @ inverse

@@ -1,0 +1,76 @@
+"""What an edit removes from the demo model's images and what it leaves, read by the judge."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from demo.jobs import Picture, Reading, style_edit, styled_pictures
+from demo.judge import load_judge
+from demo.world import STYLES
+from loco_core.edit import Edit, EditRecipe, EditSettings, solve_edit
+from loco_core.engine import Row, Sampling
+from loco_core.layers import LayerSet
+from loco_core.prompts import preserved_prompts, prompt_pairs
+
+SAMPLING = Sampling(20, 2.0, "euler", "normal", 128, 128)
+
+
+@pytest.fixture(scope="module")
+def removing(pack, demo):
+    """removing(styles) -> the edit that removes them at layers 8 and 9 and preserves what the demo preserves."""
+    encode = partial(pack("nodes.engine").encode, demo.clip)
+
+    def solve(*styles: str) -> Edit:
+        keep = [line for line in style_edit(styles[0]).preserve if line not in styles]
+        kept, contexts = preserved_prompts("\n".join(keep), "style", "\n".join(styles))
+        pairs = prompt_pairs("\n".join(styles), "a painting", "style", contexts=contexts)
+        recipe = EditRecipe(tuple(pairs), tuple(kept), EditSettings(), LayerSet((8, 9), 16), "the demo's")
+        return solve_edit(encode, recipe)
+
+    return solve
+
+
+@pytest.fixture(scope="module")
+def read(pack, demo):
+    """read(model, pictures) -> what the judge reads in them."""
+    judge = load_judge()
+
+    @torch.no_grad()
+    def run(model, pictures: list[Picture]) -> Reading:
+        engine = pack("nodes.engine").ComfyEngine(model, demo.clip, demo.vae)
+        rows = [
+            Row(embedding, picture.seed + copy)
+            for picture, embedding in zip(pictures, engine.encode([p.prompt for p in pictures]), strict=True)
+            for copy in range(picture.count)
+        ]
+        return Reading(judge, pictures, engine.generate(rows, SAMPLING).movedim(-1, 1))
+
+    return run
+
+
+def test_five_styles_are_removed_at_once_and_the_sixth_stays(pack, demo, removing, read):
+    five, sixth = list(STYLES)[:-1], list(STYLES)[-1]
+    edited = pack("nodes.editing").apply_edit(demo.model, removing(*five), 1.0)
+    after = {style: read(edited, styled_pictures(style, 2, 1)) for style in STYLES}
+    assert np.mean([after[style].share("style", style) for style in five]) <= 0.1
+    assert after[sixth].right("style") >= 0.9  # 12 images: one may fail
+    assert np.mean([reading.right("object") for reading in after.values()]) >= 0.97
+
+
+@pytest.mark.parametrize("mode", ["weights", "context"])
+def test_from_float8_weights_a_style_is_removed_in_both_modes(pack, fp8, removing, read, mode):
+    pictures = styled_pictures("pointillism", 2, 1)
+    assert read(fp8, pictures).share("style", "pointillism") >= 0.9
+    edited = pack("nodes.editing").apply_edit(fp8, removing("pointillism"), 1.0, mode)
+    assert read(edited, pictures).share("style", "pointillism") <= 0.1
+
+
+def test_from_weights_that_refuse_patches_a_style_is_removed_by_context(pack, packed, removing, read):
+    pictures = styled_pictures("pointillism", 2, 1)
+    assert read(packed, pictures).share("style", "pointillism") >= 0.9
+    edited = pack("nodes.editing").apply_edit(packed, removing("pointillism"), 1.0, "context")
+    assert read(edited, pictures).share("style", "pointillism") <= 0.1
