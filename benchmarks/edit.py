@@ -231,12 +231,12 @@ def compare(bench: Bench) -> list[dict]:
 
 
 def compare_tokens(bench: Bench) -> list[dict]:
-    """Ours with every choice of tokens: styles as above; facts by the share of flags that are the new ones."""
+    """Ours with every choice of tokens, for three styles and for facts; "erased" flags are those of the new country."""
     rows = []
     flags = {country: [replace(picture, count=1) for picture in flag_pictures(country)] for country in COUNTRIES}
     flags_before = bench.read_unedited(flags)
     for tokens in TOKEN_CHOICES:
-        for style in STYLES:
+        for style in list(STYLES)[:3]:
             pictures = few_images_of(style)
             before = bench.read_unedited(pictures)
             with bench.engine.edited(solve_edit(bench.encode, bench.recipe((style,), tokens))):
