@@ -286,7 +286,7 @@ def plot(rows: Sequence[dict]) -> np.ndarray:
         axes.set_xticks(range(len(METHODS)), METHODS)
         axes.set_ylim(0, 1.04)
         axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
