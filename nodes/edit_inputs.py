@@ -60,9 +60,9 @@ def edit_inputs() -> list[io.Input]:
             options=list(TOKEN_CHOICES),
             default=TOKEN_CHOICES[-1],
             tooltip="Which tokens of the prompts are edited. The paper edits the last subject token. The tail (end of "
-            "text and padding) carries the concept too: on the demo model the last subject token alone left most "
-            "styles and facts where they were, with the tail they are gone; so the tail is the default for all "
-            "attributes (benchmarks/edit.py --tokens compares them).",
+            "text and padding) carries the concept too: on the demo model the last subject token alone left one of "
+            "three styles and most facts where they were, with the tail they are gone; so the tail is the default for "
+            "all attributes (benchmarks/edit.py --tokens compares them).",
         ),
         io.Combo.Input(
             "preservation",
