@@ -389,7 +389,7 @@ def test_mistakes_are_named(engine, tmp_path):
         (lambda: engine.generate([Row(star, 0)], Sampling(1, 1, "warp", "linspace", 64, 64)), "sampler: 'warp'"),
         (lambda: engine.generate([Row(star, 0)], Sampling(1, 1, "ddim", "warp", 64, 64)), "scheduler: 'warp'"),
         (
-            lambda: engine.edited(edit_of(narrow, LayerSet((8,), 16))).__enter__(),
+            lambda: engine.edited(narrow).__enter__(),
             "embeddings 768 wide, the model reads 128",
         ),
     ):
