@@ -193,16 +193,15 @@ def evaluate(bench: Bench, method: str, styles: Sequence[str], before: dict[str,
         "none": round(float(np.mean([after[style].share("style", NONE) for style in styles])), 4),
         "kept_styles": round(float(styles_kept), 4),
         "kept_objects": round(float(objects_kept), 4),
-        "score": round(float(np.mean([score(bench, style, after[style]) for style in others])), 2),
+        "score": round(float(np.mean([score(bench, images_of(styles)[style], after[style]) for style in others])), 2),
         "harmonic": round(float(2 * erased * both / (erased + both)), 4) if erased + both else 0.0,
     }
 
 
-def score(bench: Bench, style: str, reading: Reading) -> float:
-    pictures = images_of((style,))[style]
+def score(bench: Bench, pictures: Sequence[Picture], reading: Reading) -> float:
+    """Mean CLIP-Score of the pictures' images against their own prompts."""
     texts = [picture.prompt for picture in pictures for _ in range(picture.count)]
-    count = min(len(texts), len(reading.images))
-    return bench.scorer.score(reading.images[:count].movedim(1, -1), texts[:count]).mean().item()
+    return bench.scorer.score(reading.images.movedim(1, -1), texts).mean().item()
 
 
 def images_of(styles: Sequence[str]) -> dict[str, list[Picture]]:

@@ -6,7 +6,6 @@ an Edit: the operator that serves W_K and W_V of every chosen layer (solver.py),
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -250,9 +249,7 @@ def report_lines(edit: Edit) -> list[str]:
     elif recipe.settings.preservation == "weighted":
         lines.append(f"preserved: tokens to {figures.token_error:.1%}")
     narrow = {
-        pair.concept: share
-        for pair, share in zip(recipe.pairs, figures.room, strict=True)
-        if share < LITTLE_ROOM or not math.isfinite(share)
+        pair.concept: share for pair, share in zip(recipe.pairs, figures.room, strict=True) if share < LITTLE_ROOM
     }
     for concept, share in narrow.items():
         lines.append(

@@ -157,7 +157,7 @@ def erasure_text(result: ErasureResult) -> str:
 
     def line(name: str, change: Change) -> str:
         low, high = change.interval
-        sure = f"95 % of the time within {low:+.2f} to {high:+.2f}" if len(change.before) > 1 else "one image"
+        sure = f"95 % confidence {low:+.2f} to {high:+.2f}" if len(change.before) > 1 else "one image"
         means = f"{change.before.mean():.2f} -> {change.after.mean():.2f}"
         return f"  {name}: {means} ({change.difference:+.2f}, {sure})"
 

@@ -68,7 +68,8 @@ def edit_inputs() -> list[io.Input]:
             "preservation",
             options=list(PRESERVATIONS),
             default=PRESERVATIONS[0],
-            tooltip="exact: what is preserved reads as before, to rounding. weighted: nearly so (as UCE does), for a "
+            tooltip="exact: the leading directions of what is preserved read as before, to rounding. weighted: all of it "
+            "nearly so (as UCE does), for a "
             "concept so close to it that exact leaves no room. none: the paper's edit.",
         ),
         io.Combo.Input(
