@@ -54,12 +54,12 @@ from loco_core.edit import (  # noqa: E402
     EditRecipe,
     EditSettings,
     columns,
+    edit_recipe,
     solve_edit,
 )
 from loco_core.engine import Row, Sampling, TextEmbedding  # noqa: E402
 from loco_core.files import write_picture, write_text  # noqa: E402
 from loco_core.layers import LayerSet  # noqa: E402
-from loco_core.prompts import preserved_prompts, prompt_pairs  # noqa: E402
 from loco_core.scorer import load_scorer  # noqa: E402
 from loco_core.solver import leading_directions  # noqa: E402
 
@@ -111,10 +111,8 @@ class Bench:
     def recipe(self, styles: Sequence[str], tokens: str = TOKEN_CHOICES[-1]) -> EditRecipe:
         """Ours: the defaults, with what the demo preserves."""
         keep = (*PLAIN_PROMPTS, *(style for style in STYLES if style not in styles))
-        kept, contexts = preserved_prompts("\n".join(keep), "style", "\n".join(styles))
-        pairs = prompt_pairs("\n".join(styles), "a painting", "style", contexts=contexts)
-        settings = EditSettings(tokens=tokens)
-        return EditRecipe(tuple(pairs), tuple(kept), settings, STYLE_LAYERS, self.engine.text_encoder)
+        asked = ("\n".join(styles), "a painting", "\n".join(keep), "style")
+        return edit_recipe(*asked, EditSettings(tokens=tokens), STYLE_LAYERS, self.engine.text_encoder)
 
     @contextmanager
     def edited_by(self, method: str, styles: Sequence[str]) -> Iterator[None]:
@@ -245,10 +243,8 @@ def compare_tokens(bench: Bench) -> list[dict]:
             rows.append(tokens_row(tokens, style, erased, others))
         for country in COUNTRIES:
             asked = fact_edit(country)
-            preserve, _ = preserved_prompts("\n".join(asked.preserve), "fact", asked.concept)
-            pairs = prompt_pairs(asked.concept, asked.target, "fact")
-            settings = EditSettings(tokens=tokens)
-            recipe = EditRecipe(tuple(pairs), tuple(preserve), settings, FACT_LAYERS, bench.engine.text_encoder)
+            fields = (asked.concept, asked.target, "\n".join(asked.preserve), "fact")
+            recipe = edit_recipe(*fields, EditSettings(tokens=tokens), FACT_LAYERS, bench.engine.text_encoder)
             with bench.engine.edited(solve_edit(bench.encode, recipe)):
                 after = {one: bench.read(pictures) for one, pictures in flags.items()}
             new = asked.target.rsplit(" ", 1)[1]

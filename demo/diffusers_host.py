@@ -11,12 +11,12 @@ import torch
 
 from loco_core.demo_pipeline import SCORER, demo_pipeline
 from loco_core.diffusers_engine import DiffusersEngine
-from loco_core.edit import EditRecipe, EditSettings, solve_edit
+from loco_core.edit import EditSettings, edit_recipe, solve_edit
 from loco_core.engine import Row, Sampling
 from loco_core.files import write_picture, write_text
 from loco_core.layers import LayerSet
 from loco_core.pictures import contact_sheet, score_plot
-from loco_core.prompts import PromptPair, preserved_prompts, prompt_pairs
+from loco_core.prompts import PromptPair
 from loco_core.report import provenance, result_json, scores_csv
 from loco_core.scorer import load_scorer
 from loco_core.search import SearchPlan, search
@@ -62,10 +62,8 @@ class DiffusersHost:
             for copy in range(picture.count)
         ]
         if edit:
-            preserve, contexts = preserved_prompts("\n".join(edit.preserve), edit.attribute, edit.concept)
-            pairs = prompt_pairs(edit.concept, edit.target, edit.attribute, contexts=contexts)
-            layers = self._found[edit.attribute]
-            recipe = EditRecipe(tuple(pairs), tuple(preserve), EditSettings(), layers, self._engine.text_encoder)
+            asked = (edit.concept, edit.target, "\n".join(edit.preserve), edit.attribute)
+            recipe = edit_recipe(*asked, EditSettings(), self._found[edit.attribute], self._engine.text_encoder)
             change = self._engine.edited(solve_edit(self._engine.encode, recipe))
         else:
             change = nullcontext()

@@ -24,8 +24,8 @@ from .edit import (
     RELATIVE_LAMBDA,
     RIDGES,
     TOKEN_CHOICES,
-    EditRecipe,
     EditSettings,
+    edit_recipe,
     report_lines,
     solve_edit,
 )
@@ -35,7 +35,7 @@ from .files import write_picture, write_text
 from .layers import parse_layers, windows
 from .lora import NAMINGS, lora_tensors, save_lora
 from .pictures import before_after_sheet, contact_sheet, score_plot
-from .prompts import ATTRIBUTES, preserved_prompts, prompt_pairs
+from .prompts import ATTRIBUTES, prompt_pairs
 from .report import provenance, report_text, result_json, scores_csv
 from .scorer import load_scorer
 from .search import SearchPlan, search, thumbnails
@@ -281,14 +281,14 @@ def edit(
     python -m loco_core edit --concept woodcut --target "a painting" --layers 8-9
     --prompt "a picture of a red star in the style of woodcut"
     """
-    kept, contexts = preserved_prompts("\n".join(preserve), attribute, "\n".join(concepts))
-    pairs = prompt_pairs("\n".join(concepts), "\n".join(targets), attribute, ("concept", "target"), contexts)
     engine = load_engine(settings.model)
     chosen = parse_layers(layers, engine.layers)
     if not chosen:
         raise ValueError("layers: empty; give at least one, like 8-9")
     how = EditSettings(tokens, preservation, ridge, relative_ridge, pooled)
-    solved = solve_edit(engine.encode, EditRecipe(tuple(pairs), tuple(kept), how, chosen, engine.text_encoder))
+    fields = ("\n".join(given) for given in (concepts, targets, preserve))
+    recipe = edit_recipe(*fields, attribute, how, chosen, engine.text_encoder)
+    solved = solve_edit(engine.encode, recipe)
     weights = ((engine.layers[layer], engine.key_value_weights(layer)) for layer in chosen)
     read_pooled = solved.pooled and (solved.pooled, engine.pooled_weight())
     versions = {"diffusers": diffusers.__version__, "torch": torch.__version__}
@@ -296,7 +296,7 @@ def edit(
     save_lora(tensors, out / "lora.safetensors", {**recipe_metadata(solved, versions), "loco_strength": str(strength)})
     save_edit(solved, out / "edit.safetensors", versions)
     click.echo("\n".join([*report_lines(solved), f"saved as {out / 'lora.safetensors'}"]))
-    shown = engine.encode(prompts or [pair.concept for pair in pairs])
+    shown = engine.encode(prompts or [pair.concept for pair in recipe.pairs])
     made = [Row(embedding, settings.seed + number) for embedding in shown for number in range(seeds)]
     with bar() as progress:
         task = progress.add_task("before", total=2 * len(made))

@@ -13,7 +13,7 @@ import torch
 
 from .engine import TextEmbedding
 from .layers import LayerSet
-from .prompts import PromptPair
+from .prompts import PromptPair, preserved_prompts, prompt_pairs
 from .solver import EditOperator, leading_directions, project_out, solve
 
 LAST_SUBJECT, ALL_SUBJECT, END_OF_TEXT = "last subject token", "all subject tokens", "end of text"
@@ -97,6 +97,21 @@ class Edit:
     operator: EditOperator
     figures: EditFigures
     pooled: EditOperator | None = None
+
+
+def edit_recipe(
+    concepts: str,
+    targets: str,
+    preserve: str,
+    attribute: str,
+    settings: EditSettings,
+    layers: LayerSet,
+    text_encoder: str,
+) -> EditRecipe:
+    """What a person asks for in text fields, one name or prompt per line: see prompts.py."""
+    kept, contexts = preserved_prompts(preserve, attribute, concepts)
+    pairs = prompt_pairs(concepts, targets, attribute, ("concept", "target"), contexts)
+    return EditRecipe(tuple(pairs), tuple(kept), settings, layers, text_encoder)
 
 
 def solve_edit(encode: Encode, recipe: EditRecipe) -> Edit:

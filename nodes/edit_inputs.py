@@ -12,9 +12,10 @@ from ..loco_core.edit import (
     TOKEN_CHOICES,
     EditRecipe,
     EditSettings,
+    edit_recipe,
 )
 from ..loco_core.layers import LayerSet
-from ..loco_core.prompts import ATTRIBUTES, EMPTY, preserved_prompts, prompt_pairs
+from ..loco_core.prompts import ATTRIBUTES, EMPTY
 from .engine import text_encoder
 
 LAYERS_TOOLTIP = "The layers to edit, from LocoGen Layer Search, LoCo Layer Select or LoCo Layers Load."
@@ -68,9 +69,9 @@ def edit_inputs() -> list[io.Input]:
             "preservation",
             options=list(PRESERVATIONS),
             default=PRESERVATIONS[0],
-            tooltip="exact: the leading directions of what is preserved read as before, to rounding. weighted: all of it "
-            "nearly so (as UCE does), for a "
-            "concept so close to it that exact leaves no room. none: the paper's edit.",
+            tooltip="exact: the leading directions of what is preserved read as before, to rounding. weighted: "
+            "all of it nearly so (as UCE does), for a concept so close to it that exact leaves no room. none: the "
+            "paper's edit.",
         ),
         io.Combo.Input(
             "ridge",
@@ -110,11 +111,6 @@ def read_recipe(
     pooled: bool,
 ) -> EditRecipe:
     """What these inputs ask for."""
-    kept, contexts = preserved_prompts(preserve, attribute, concept)
-    return EditRecipe(
-        tuple(prompt_pairs(concept, target if target.strip() else EMPTY, attribute, ("concept", "target"), contexts)),
-        tuple(kept),
-        EditSettings(tokens, preservation, ridge, relative_ridge, pooled),
-        layers,
-        text_encoder(clip),
-    )
+    settings = EditSettings(tokens, preservation, ridge, relative_ridge, pooled)
+    target = target if target.strip() else EMPTY
+    return edit_recipe(concept, target, preserve, attribute, settings, layers, text_encoder(clip))

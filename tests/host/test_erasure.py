@@ -11,10 +11,9 @@ import torch
 from demo.jobs import Picture, Reading, style_edit, styled_pictures
 from demo.judge import load_judge
 from demo.world import STYLES
-from loco_core.edit import Edit, EditRecipe, EditSettings, solve_edit
+from loco_core.edit import Edit, EditSettings, edit_recipe, solve_edit
 from loco_core.engine import Row, Sampling
 from loco_core.layers import LayerSet
-from loco_core.prompts import preserved_prompts, prompt_pairs
 
 SAMPLING = Sampling(20, 2.0, "euler", "normal", 128, 128)
 
@@ -26,10 +25,8 @@ def removing(pack, demo):
 
     def solve(*styles: str) -> Edit:
         keep = [line for line in style_edit(styles[0]).preserve if line not in styles]
-        kept, contexts = preserved_prompts("\n".join(keep), "style", "\n".join(styles))
-        pairs = prompt_pairs("\n".join(styles), "a painting", "style", contexts=contexts)
-        recipe = EditRecipe(tuple(pairs), tuple(kept), EditSettings(), LayerSet((8, 9), 16), "the demo's")
-        return solve_edit(encode, recipe)
+        asked = ("\n".join(styles), "a painting", "\n".join(keep), "style")
+        return solve_edit(encode, edit_recipe(*asked, EditSettings(), LayerSet((8, 9), 16), "the demo's"))
 
     return solve
 
