@@ -118,10 +118,14 @@ def solve_edit(encode: Encode, recipe: EditRecipe) -> Edit:
     """Solves all concepts of the recipe jointly: their order does not matter."""
     if recipe.settings.preservation != "none":
         _refuse_contradiction(recipe)
-    concepts = encode([pair.concept for pair in recipe.pairs])
-    targets = encode([pair.target for pair in recipe.pairs])
-    settings, none = recipe.settings, recipe.settings.preservation == "none"
-    preserved = [] if none else encode(list(dict.fromkeys([*(p.target for p in recipe.pairs), "", *recipe.preserve])))
+    settings, pairs = recipe.settings, recipe.pairs
+    kept_prompts = dict.fromkeys([*(pair.target for pair in pairs), "", *recipe.preserve])
+    if settings.preservation == "none":
+        kept_prompts = {}
+    prompts = list(dict.fromkeys([*(p.concept for p in pairs), *(p.target for p in pairs), *kept_prompts]))
+    embeddings = dict(zip(prompts, encode(prompts), strict=True))  # each once: nearly all the time goes there
+    concepts, targets = [embeddings[pair.concept] for pair in pairs], [embeddings[pair.target] for pair in pairs]
+    preserved = [embeddings[prompt] for prompt in kept_prompts]
     groups = [columns(concept, target, settings.tokens) for concept, target in zip(concepts, targets, strict=True)]
     kept = torch.cat([embedding.tokens for embedding in preserved]).double().cpu().T if preserved else None
     operator, figures = _solve(recipe, groups, kept)

@@ -45,7 +45,7 @@ def cross_attention_layers(model: ModelPatcher) -> dict[CrossAttentionLayer, str
             if block == "middle":
                 number = 0
             layers[CrossAttentionLayer(len(layers), block, number, transformer_index)] = f"diffusion_model.{name}"
-    if not layers:
+    if not layers or model.model.model_config.clip_target() is None:  # Stable Video Diffusion, Zero123: read an image
         raise ValueError(
             "model: it has no cross-attention layers that read the prompt; use Stable Diffusion 1.x, 2.x or SDXL"
         )

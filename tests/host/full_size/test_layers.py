@@ -1,0 +1,235 @@
+"""The cross-attention layers of full-size models, found in what the stock loader loads, each one for itself."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import comfy.model_base
+import comfy.supported_models
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from host.full_size.measures import relative, sample, unet_output
+
+TOKENS = 8
+"""Of the made-up conditionings: a layer takes any number, and most of a small call's time goes with it."""
+STACKED = [("input", number, 0) for number in (1, 2, 4, 5, 7, 8)] + [("middle", 0, 0)]
+STACKED += [("output", number, 0) for number in range(3, 12)]
+SDXL = [("input", 4, 2), ("input", 5, 2), ("input", 7, 10), ("input", 8, 10), ("middle", 0, 10)]
+SDXL += [("output", number, 10) for number in range(3)] + [("output", number, 2) for number in range(3, 6)]
+PLACES = {
+    "sd15": STACKED,
+    "sd21": STACKED,
+    "sdxl": [(block, number, inner) for block, number, depth in SDXL for inner in range(depth)],
+}
+"""Every layer's block, block number and transformer block, in forward order."""
+THREE = pytest.mark.parametrize("family", PLACES)
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "prediction", "width"),
+    [
+        ("sd15", comfy.supported_models.SD15, "EPS", 768),
+        ("sd15_inpainting", comfy.supported_models.SD15, "EPS", 768),
+        ("sd21", comfy.supported_models.SD20, "V_PREDICTION", 1024),
+        ("sdxl", comfy.supported_models.SDXL, "EPS", 2048),
+        ("sdxl_refiner", comfy.supported_models.SDXLRefiner, "EPS", 1280),
+    ],
+)
+def test_the_stock_loader_knows_the_family(pack, loaded, config, prediction, width):
+    model = loaded.model.model
+    assert type(model.model_config) is config
+    assert model.model_type.name == prediction
+    assert pack("nodes.engine").context_width(loaded.model) == width
+
+
+@THREE
+def test_the_layers_are_in_forward_order_and_each_has_its_weights(pack, loaded, family, record_property):
+    layers = pack("nodes.engine").cross_attention_layers(loaded.model)
+    assert [(layer.block, layer.block_number, layer.transformer_index) for layer in layers] == PLACES[family]
+    assert [layer.index for layer in layers] == list(range(len(layers)))
+    for (block, number, inner), name in zip(PLACES[family], layers.values(), strict=True):
+        where = "middle_block.1" if block == "middle" else f"{block}_blocks.{number}.1"
+        assert name == f"diffusion_model.{where}.transformer_blocks.{inner}.attn2"
+    assert {f"{name}.to_k.weight" for name in layers.values()} <= loaded.model.model_state_dict().keys()
+    record_property(f"layers {family}", len(layers))
+    record_property(f"table {family}", {str(layer): name for layer, name in layers.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """Two made-up conditionings that differ in their tokens alone."""
+
+    own: list
+    other: list
+
+
+def prompts(width: int) -> Prompts:
+    generator = torch.Generator().manual_seed(1)
+    own, other = torch.randn(2, 1, TOKENS, width, generator=generator)
+    pooled = {"pooled_output": torch.randn(1, 1280, generator=generator)}
+    return Prompts([[own, pooled]], [[other, pooled]])
+
+
+@pytest.fixture
+def inject(pack, loaded):
+    """inject(indices, conditioning) -> the model whose layers at these indices read it."""
+
+    def run(indices, conditioning):
+        count = len(pack("nodes.engine").cross_attention_layers(loaded.model))
+        chosen = pack("loco_core.layers").LayerSet(tuple(indices), count)
+        arguments = (conditioning, chosen, "keys and values", "positive", 1.0, 0.0, 1.0)
+        return pack("nodes.injection").inject(loaded.model, *arguments)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """plain(family, model, conditioning) -> the untouched model's output, computed once."""
+    outputs: dict[str, torch.Tensor] = {}
+
+    def run(family: str, model: ModelPatcher, conditioning: list) -> torch.Tensor:
+        if family not in outputs:
+            outputs[family] = unet_output(model, conditioning)
+        return outputs[family]
+
+    return run
+
+
+@pytest.mark.parametrize(("family", "index"), [(name, index) for name in PLACES for index in range(len(PLACES[name]))])
+def test_alone_a_layer_reads_the_other_prompt_and_no_other_does(pack, loaded, inject, plain, family, index):
+    attentions = {
+        layer.index: loaded.model.model.get_submodule(name)
+        for layer, name in pack("nodes.engine").cross_attention_layers(loaded.model).items()
+    }
+    given = prompts(pack("nodes.engine").context_width(loaded.model))
+    own, other = given.own[0][0], given.other[0][0]
+    with ExitStack() as hooks:  # the reference, without the pack: this layer's own modules are given the other tokens
+        for part in (attentions[index].to_k, attentions[index].to_v):
+            hooks.enter_context(part.register_forward_pre_hook(lambda module, inputs: (other,)))
+        expected = unet_output(loaded.model, given.own)
+    read: dict[tuple[int, str], torch.Tensor] = {}
+    with ExitStack() as hooks:
+        for number, attention in attentions.items():
+            for part in ("to_k", "to_v"):
+
+                def note(module, inputs, place=(number, part)):
+                    read[place] = inputs[0]
+
+                hooks.enter_context(getattr(attention, part).register_forward_pre_hook(note))
+        injected = unet_output(inject([index], given.other), given.own)
+    assert all(torch.equal(tokens, other if place[0] == index else own) for place, tokens in read.items())
+    assert len(read) == 2 * len(PLACES[family])
+    assert torch.isfinite(injected).all()
+    assert relative(injected - plain(family, loaded.model, given.own), injected) >= 1e-3
+    assert torch.equal(injected, expected)
+
+
+PAPERS = {
+    "sd15": {"style": (8, 9), "object": (6, 7), "fact": (6, 7)},
+    "sd21": {"style": (8, 9, 10), "object": (8, 9, 10), "fact": (7, 8, 9)},
+    "sdxl": {"style": (45, 46, 47), "object": (15, 16, 17, 18, 19), "fact": (45, 46, 47, 48, 49)},
+}
+
+
+@THREE
+def test_presets_give_the_layers_the_paper_found(execute, loaded, family):
+    for attribute, indices in PAPERS[family].items():
+        layers, text = execute("LoCo_LayerSelect", model=loaded.model, preset=attribute)
+        assert layers.indices == indices
+        assert "the paper" in text
+
+
+# --- relatives of the three families ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["sd15_inpainting"])
+def test_an_inpainting_model_has_its_familys_layers_and_presets(pack, execute, loaded):
+    names = pack("nodes.engine").cross_attention_layers(loaded.model)
+    assert len(names) == 16
+    assert loaded.model.get_model_object("diffusion_model.input_blocks.0.0").in_channels == 9
+    assert execute("LoCo_LayerSelect", model=loaded.model, preset="style")[0].indices == (8, 9)
+
+
+@pytest.mark.parametrize("family", ["sdxl_refiner"])
+def test_a_refiner_has_44_layers_and_no_preset(pack, execute, loaded):
+    assert len(pack("nodes.engine").cross_attention_layers(loaded.model)) == 44
+    with pytest.raises(
+        ValueError,
+        match="the paper has none for a model with 44 cross-attention layers that read embeddings 1280 wide, only for "
+        "SD 1.5, SD 2.1, SDXL; write the layers down, or find them with LocoGen Layer Search",
+    ):
+        execute("LoCo_LayerSelect", model=loaded.model, preset="style")
+
+
+@pytest.mark.parametrize("family", ["sd15_inpainting", "sdxl_refiner"])
+def test_injected_at_all_layers_a_prompt_of_its_text_encoder_is_the_prompt(host, loaded, inject, pack):
+    encode = host.nodes.CLIPTextEncode().encode
+    own, other = (encode(loaded.clip, prompt)[0] for prompt in ("a red star", "a blue fish"))
+    own[0][1]["pooled_output"] = other[0][1]["pooled_output"]  # which the injector leaves to the sampler's prompt
+    layers = range(len(pack("nodes.engine").cross_attention_layers(loaded.model)))
+    expected, unchanged = sample(loaded.model, other), sample(loaded.model, own)
+    assert relative(expected - unchanged, unchanged) >= 1e-3
+    assert torch.equal(sample(inject(layers, other), own), expected)
+
+
+# --- what is not supported --------------------------------------------------------------------------------------------
+
+SVD = {
+    "in_channels": 8,
+    "out_channels": 4,
+    "model_channels": 32,
+    "num_res_blocks": [1, 1],
+    "channel_mult": [1, 2],
+    "transformer_depth": [1, 1],
+    "transformer_depth_output": [1] * 4,
+    "transformer_depth_middle": 1,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": True,
+    "context_dim": 1024,
+    "num_classes": "sequential",
+    "adm_in_channels": 768,
+    "image_size": 32,
+    "legacy": False,
+    "extra_ff_mix_layer": True,
+    "use_spatial_context": True,
+    "merge_strategy": "learned_with_images",
+    "merge_factor": 0.0,
+    "video_kernel_size": [3, 1, 1],
+    "use_temporal_resblock": True,
+    "use_temporal_attention": True,
+    "disable_temporal_crossattention": False,
+}
+ZERO123 = {key: value for key, value in SVD.items() if key not in ("num_classes", "adm_in_channels")}
+ZERO123 |= {"context_dim": 768, "use_temporal_resblock": False, "use_temporal_attention": False}
+SD3 = {"input_size": None, "in_channels": 16, "patch_size": 2, "depth": 2, "adm_in_channels": 2048}
+SD3 |= {"context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 128}}}
+FLUX = {"image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": 768}
+FLUX |= {"context_in_dim": 4096, "hidden_size": 128, "mlp_ratio": 4.0, "num_heads": 1, "depth": 1}
+FLUX |= {"depth_single_blocks": 1, "axes_dim": [16, 56, 56], "theta": 10000, "qkv_bias": True, "guidance_embed": True}
+FLUX |= {"txt_ids_dims": []}
+WAN = {"image_model": "wan2.1", "model_type": "t2v", "patch_size": (1, 2, 2), "text_len": 512, "in_dim": 16}
+WAN |= {"dim": 128, "ffn_dim": 256, "freq_dim": 256, "text_dim": 4096, "out_dim": 16, "num_heads": 1, "num_layers": 2}
+UNSUPPORTED = {
+    "SD 3": (comfy.supported_models.SD3, SD3),
+    "Flux": (comfy.supported_models.Flux, FLUX),
+    "Wan 2.1, a video model": (comfy.supported_models.WAN21_T2V, WAN),
+    "Stable Video Diffusion": (comfy.supported_models.SVD_img2vid, SVD),
+    "Stable Zero123": (comfy.supported_models.Stable_Zero123, ZERO123),
+}
+
+
+@torch.no_grad()  # the host fills a weight of Zero123 in place
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+def test_a_model_without_such_layers_says_so_and_says_what_to_use(pack, kind):
+    family, unet = UNSUPPORTED[kind]
+    config = family(unet)
+    config.set_inference_dtype(torch.float32, None)
+    weights = {"cc_projection.weight": torch.zeros(8, 8), "cc_projection.bias": torch.zeros(8)}
+    device = torch.device("cpu")
+    model = ModelPatcher(config.get_model(weights, device="meta"), load_device=device, offload_device=device)
+    with pytest.raises(ValueError, match=r"model: .*; use Stable Diffusion 1.x, 2.x or SDXL"):
+        pack("nodes.engine").cross_attention_layers(model)
