@@ -12,12 +12,18 @@ the layer, whatever the order of the nodes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
+
+logger = logging.getLogger(__name__)
 
 KEY = "loco_branches"
 """Under which the wrappers are registered, and leave what they noted in the run's transformer_options."""
@@ -51,7 +57,18 @@ def _note_positive(executor: WrapperExecutor, *arguments, **options):
     positive = frozenset(conditioning["uuid"] for conditioning in guider.conds.get("positive") or ())
     sampling = guider.model_patcher.get_model_object("model_sampling")
     guider.model_options["transformer_options"][KEY] = Run(positive, sampling.percent_to_sigma)
-    return executor(*arguments, **options)
+    with _uncompiled() if TORCH_COMPILE_KWARGS in guider.model_options else nullcontext():
+        return executor(*arguments, **options)
+
+
+def _uncompiled() -> AbstractContextManager:
+    """Runs compiled modules as they are written.
+
+    The host has compiled code ignore changes of transformer_options: it would go on without a patch that is new, or
+    treat all rows as those it was compiled for.
+    """
+    logger.warning("the model is compiled, but its layers are given what to read by patches: running it uncompiled")
+    return torch.compiler.set_stance("force_eager")
 
 
 def _in_order(patches: list) -> list:

@@ -41,6 +41,23 @@ def pack(host: SimpleNamespace):
 
 
 @pytest.fixture(scope="session")
+def execute(host):
+    """execute(node id, **inputs) -> the node's outputs, run as the host runs a V3 node without a browser."""
+
+    def run(node_id: str, **inputs):
+        node = host.nodes.NODE_CLASS_MAPPINGS[node_id].PREPARE_CLASS_CLONE(None)
+        defaults = {
+            socket.id: socket.default
+            for socket in node.GET_SCHEMA().inputs
+            if getattr(socket, "default", None) is not None
+        }
+        with torch.inference_mode():
+            return node.execute(**defaults | inputs).result
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def demo(host: SimpleNamespace) -> SimpleNamespace:
     """The demo model through the stock loader: model, clip, vae."""
     loaded = host.nodes.CheckpointLoaderSimple().load_checkpoint("loco_demo.safetensors")

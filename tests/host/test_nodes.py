@@ -26,23 +26,6 @@ NODES = [
 ]
 
 
-@pytest.fixture(scope="session")
-def execute(host):
-    """execute(node id, **inputs) -> the node's outputs, run as the host runs a V3 node without a browser."""
-
-    def run(node_id: str, **inputs):
-        node = host.nodes.NODE_CLASS_MAPPINGS[node_id].PREPARE_CLASS_CLONE(None)
-        defaults = {
-            socket.id: socket.default
-            for socket in node.GET_SCHEMA().inputs
-            if getattr(socket, "default", None) is not None
-        }
-        with torch.inference_mode():
-            return node.execute(**defaults | inputs).result
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def search(execute, demo):
     (scorer,) = execute("LoCo_CLIPScorer", file="loco_demo_clip.safetensors")

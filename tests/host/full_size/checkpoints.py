@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -33,6 +33,8 @@ BLOCK = 2**24 + 43
 BIAS = 0.15
 """Standard deviation of biases. The host takes an SD 2.x for v-prediction where one of them has more than 0.09."""
 CROSS_ATTENTION_GAIN = 4.0
+OUTPUT_GAIN = 2.0
+"""Of the U-Net's last layer, after an activation that halves the signal: a prediction is as large as the noise."""
 META = torch.device("meta")
 
 UNET = {
@@ -155,8 +157,10 @@ def _values(name: str, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 def _deviation(name: str, tensor: torch.Tensor) -> float:
     if tensor.ndim < 2:
         return BIAS
-    gain = CROSS_ATTENTION_GAIN if ".attn2.to_out." in name else 1.0
-    return gain if "embedding" in name else gain * tensor[0].numel() ** -0.5
+    if "embedding" in name:
+        return 1.0
+    gain = CROSS_ATTENTION_GAIN if ".attn2.to_out." in name else OUTPUT_GAIN if ".diffusion_model.out." in name else 1.0
+    return gain * tensor[0].numel() ** -0.5
 
 
 @cache

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from host.full_size.checkpoints import FAMILIES, folder
-from host.full_size.measures import Loaded, OneAtATime, cost
+from host.full_size.measures import Loaded, OneAtATime
 
 HERE = Path(__file__).parent
 FLOAT16 = "loaded_float16"
@@ -45,20 +45,3 @@ def loaded(one_at_a_time: OneAtATime, family: str) -> Loaded:
 def loaded_float16(one_at_a_time: OneAtATime, family: str) -> Loaded:
     """The same with the U-Net's weights kept in float16, as on a GPU; a CPU computes with each in float32."""
     return one_at_a_time(family, torch.float16)
-
-
-@pytest.fixture(scope="session")
-def execute(host):
-    """execute(node id, **inputs) -> the node's outputs, other inputs at their defaults."""
-
-    def run(node_id: str, **inputs):
-        node = host.nodes.NODE_CLASS_MAPPINGS[node_id].PREPARE_CLASS_CLONE(None)
-        defaults = {
-            socket.id: socket.default
-            for socket in node.GET_SCHEMA().inputs
-            if getattr(socket, "default", None) is not None
-        }
-        with torch.inference_mode():
-            return node.execute(**defaults | inputs).result
-
-    return run

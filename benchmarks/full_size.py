@@ -1,0 +1,56 @@
+"""Full-size SD 1.5, SD 2.1 and SDXL: their layers, each one alone, and what an edit of SDXL costs.
+
+Runs the tests in tests/host/full_size that measure this and collects what they measured; the weights are random and are
+written once (checkpoints.py there). COMFYUI_PATH says which ComfyUI.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = ROOT / "tests" / "host" / "full_size"
+RESULT = ROOT / "benchmarks" / "results" / "full_size.json"
+FAMILIES = ("sd15", "sd21", "sdxl")
+MEASURING = "alone or forward_order or little_memory or same_edit"
+"""Which tests: parts of their names."""
+
+
+class Collector:
+    """A pytest plugin that keeps what the tests record, and counts the layers that passed alone."""
+
+    def __init__(self) -> None:
+        self.recorded: dict[str, object] = {}
+        self.alone = 0
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self.recorded |= dict(report.user_properties)
+            self.alone += report.passed and "test_alone" in report.nodeid
+
+
+def main() -> int:
+    collector = Collector()
+    failed = pytest.main(["-q", "--rootdir", str(ROOT), str(TESTS), "-k", MEASURING], plugins=[collector])
+    recorded = collector.recorded
+    names = ("sdxl_edit_seconds", "sdxl_extra_mb", "modes_difference_sd15", "modes_difference_sdxl")
+    figures = {
+        "layers": {family: recorded.get(f"layers {family}") for family in FAMILIES},
+        "alone_tests_passed": collector.alone,
+        **{name: recorded.get(name) for name in names},
+    }
+    details = {
+        "sdxl_encode_seconds": recorded.get("sdxl_encode_seconds"),
+        "tables": {family: recorded.get(f"table {family}") for family in FAMILIES},
+    }
+    RESULT.write_text(json.dumps(figures | details, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(figures))
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
