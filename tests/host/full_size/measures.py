@@ -59,20 +59,20 @@ def load(family: str, dtype: torch.dtype | None = None) -> Loaded:
 
 
 @torch.no_grad()
-def sample(model: ModelPatcher, positive: list, steps: int = 1, cfg: float = 1.0, negative: list | None = None):
-    """Latents [1, 4, 8, 8] by the host's sampler: with the defaults, from one call of the denoiser."""
-    noise = torch.randn(1, 4, LATENT, LATENT, generator=torch.Generator().manual_seed(2))
-    arguments = (steps, cfg, "euler", "normal", positive, negative or positive, torch.zeros_like(noise))
+def sample(model: ModelPatcher, positive: list, rows: int = 1) -> torch.Tensor:
+    """Latents [rows, 4, 8, 8], all from the same noise, by the host's sampler from one call of the denoiser."""
+    noise = torch.randn(1, 4, LATENT, LATENT, generator=torch.Generator().manual_seed(2)).repeat(rows, 1, 1, 1)
+    arguments = (1, 1.0, "euler", "normal", positive, positive, torch.zeros_like(noise))
     return comfy.sample.sample(model, noise, *arguments, disable_pbar=True, seed=0)
 
 
-def unet_output(model: ModelPatcher, positive: list) -> torch.Tensor:
-    """What the U-Net says in the one call that `sample` makes of it."""
+def unet_output(model: ModelPatcher, positive: list, rows: int = 1) -> torch.Tensor:
+    """What the U-Net says in the one call that `sample` makes of it: [rows, 4, 8, 8]."""
     outputs: list[torch.Tensor] = []
     unet = model.get_model_object("diffusion_model")
     hook = unet.register_forward_hook(lambda module, inputs, output: outputs.append(output.clone()))
     try:
-        sample(model, positive)
+        sample(model, positive, rows)
     finally:
         hook.remove()
     (output,) = outputs
