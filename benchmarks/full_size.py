@@ -33,6 +33,11 @@ class Collector:
             self.alone += report.passed and "test_alone" in report.nodeid
 
 
+def rounded(figure: float | None) -> float | None:
+    """To three digits; None where the test that measures it did not come so far."""
+    return None if figure is None else float(f"{figure:.3g}")
+
+
 def main() -> int:
     collector = Collector()
     failed = pytest.main(["-q", "--rootdir", str(ROOT), str(TESTS), "-k", MEASURING], plugins=[collector])
@@ -41,10 +46,10 @@ def main() -> int:
     figures = {
         "layers": {family: recorded.get(f"layers {family}") for family in FAMILIES},
         "alone_tests_passed": collector.alone,
-        **{name: recorded.get(name) for name in names},
+        **{name: rounded(recorded.get(name)) for name in names},
     }
     details = {
-        "sdxl_encode_seconds": recorded.get("sdxl_encode_seconds"),
+        "sdxl_encode_seconds": rounded(recorded.get("sdxl_encode_seconds")),
         "tables": {family: recorded.get(f"table {family}") for family in FAMILIES},
     }
     RESULT.write_text(json.dumps(figures | details, indent=1) + "\n", encoding="utf-8")
