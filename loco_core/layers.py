@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+PARTS = ("keys and values", "keys", "values")
+"""What of a layer is meant: both of its projections of the text, or one."""
+
 
 @dataclass(frozen=True)
 class CrossAttentionLayer:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from .erasure import ErasureResult
+from .neurons import Neurons
 from .search import SearchResult
 
 BEST, OTHER, BASELINE = "#d1495b", "#8d99ae", "#2b2d42"
@@ -44,6 +45,31 @@ def score_plot(result: SearchResult) -> np.ndarray:
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def neuron_plot(neurons: Neurons) -> np.ndarray:
+    """|z| of every neuron, sorted, a line for each layer's keys and values. Returns uint8 [H, W, 3]."""
+    figure = Figure(figsize=(8.0, 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for (layer, part), score in neurons.scores.items():
+        style = "-" if part == "values" else "--"
+        ranked = score.z.abs().sort(descending=True).values.numpy()
+        axes.plot(np.arange(1, len(ranked) + 1), ranked, style, linewidth=1.4, label=f"layer {layer}, {part}")
+    found = neurons.significant()
+    if found:
+        place, neuron = neurons.ranked()[found - 1]
+        least = float(neurons.scores[place].z[neuron].abs())
+        axes.axhline(least, color=BASELINE, linestyle=":", linewidth=1.2)
+        axes.annotate(f"{found} neurons differ", (1, least), xytext=(4, 4), textcoords="offset points", fontsize=9)
+    axes.set_xlabel("neurons of a layer, sorted")
+    axes.set_ylabel("|z|")
+    shown = neurons.with_concept[0]
+    axes.set_title(f"with the concept: {shown} and {len(neurons.with_concept) - 1} more", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=1 + len(neurons.scores) // 9, fontsize=8)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

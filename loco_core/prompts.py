@@ -97,12 +97,38 @@ def preserved_prompts(text: str, attribute: str, concepts: str) -> tuple[list[st
         for name in names:
             if re.search(rf"\b{re.escape(name)}\b", line, re.IGNORECASE):
                 raise ValueError(f"preserve: {line!r} names what is to be removed, {name!r}; take it out")
-        if _is_name(line, attribute) and line.split()[0].lower() not in ARTICLES:
+        if _is_bare(line, attribute):
             prompts += [template.format(line) for template in TEMPLATES[attribute]]
         else:
             prompts.append(line)
             contexts += [] if STYLE_WORD in line.lower().split() else [line]
     return list(dict.fromkeys(prompts)), list(dict.fromkeys(contexts))
+
+
+def contrast_prompts(concepts: str, without: str) -> tuple[list[str], list[str]]:
+    """Prompts with a style and prompts without it, meant by two text fields, one name or prompt per line.
+
+    Prompts without a style in `without` are contexts: a bare name, on either side, is put into all of them ("a photo
+    of a cat in the style of Van Gogh"), so that both sides show the same things. What is a whole prompt stays as it is.
+    """
+    told, other = lines(concepts), lines(without)
+    if not told:
+        raise ValueError("concept: empty; give at least one line")
+    contexts = [line for line in other if not _is_bare(line, "style") and STYLE_WORD not in line.lower().split()]
+
+    def expanded(side: list[str]) -> list[str]:
+        prompts = []
+        for line in side:
+            templates = [STYLED.format(context, "{}") for context in contexts] or list(TEMPLATES["style"])
+            prompts += [template.format(line) for template in templates] if _is_bare(line, "style") else [line]
+        return list(dict.fromkeys(prompts))
+
+    return expanded(told), expanded(other)
+
+
+def _is_bare(line: str, attribute: str) -> bool:
+    """Whether it is a name, and not a thing ("a house")."""
+    return _is_name(line, attribute) and line.split()[0].lower() not in ARTICLES
 
 
 def _check(attribute: str) -> None:

@@ -19,6 +19,10 @@ from . import (
     layer_search,
     layer_select,
     layers_load,
+    neuron_ablate,
+    neuron_detect,
+    neuron_load,
+    neuron_save,
 )
 
 MODULES = (
@@ -34,6 +38,10 @@ MODULES = (
     edit_load,
     edit_export_lora,
     erasure_report,
+    neuron_detect,
+    neuron_ablate,
+    neuron_save,
+    neuron_load,
 )
 
 
@@ -44,6 +52,6 @@ class LocoExtension(ComfyExtension):
 
 def extension() -> LocoExtension:
     clip_scorer.register_folder()
-    files.register_edits()
+    files.register_folders()
     demo_model.register()
     return LocoExtension()

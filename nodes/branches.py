@@ -25,6 +25,7 @@ from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 
 logger = logging.getLogger(__name__)
 
+BRANCHES = ("positive", "negative", "both")
 KEY = "loco_branches"
 """Under which the wrappers are registered, and leave what they noted in the run's transformer_options."""
 
@@ -39,6 +40,64 @@ class Run:
     positive: frozenset[UUID]
     percent_to_sigma: Callable[[float], float]
     positive_entries: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When something acts, in shares of the denoising."""
+
+    start: float
+    end: float
+
+    def __post_init__(self) -> None:
+        if self.start > self.end:
+            raise ValueError(
+                f"start percent: {self.start}, end percent: {self.end}; the start must not come after the end"
+            )
+
+    @property
+    def always(self) -> bool:
+        return (self.start, self.end) == (0, 1)
+
+    def covers(self, options: dict, sigma: float) -> bool:
+        """Whether the noise level `sigma` lies in it; `options` are the run's transformer_options."""
+        if self.always:
+            return True
+        run: Run | None = options.get(KEY)
+        if run is None:
+            raise ValueError("start percent: this sampler does not tell its noise levels; choose 0 to 1 percent")
+        return run.percent_to_sigma(self.end) <= sigma <= run.percent_to_sigma(self.start)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where something acts: in a branch, for a time. Every conditioning that is not the positive one is negative."""
+
+    branch: str
+    schedule: Schedule
+
+    def __post_init__(self) -> None:
+        if self.branch not in BRANCHES:
+            raise ValueError(f"branch: {self.branch!r}; give one of {', '.join(BRANCHES)}")
+
+    @property
+    def everywhere(self) -> bool:
+        return self.branch == "both" and self.schedule.always
+
+    def chunks(self, options: dict) -> list[int]:
+        """Which chunks of the present call's rows it acts on; `options` are the host's, as a patch gets them."""
+        entries = options["cond_or_uncond"]
+        if self.everywhere:
+            return list(range(len(entries)))
+        if not self.schedule.covers(options, options["sigmas"].max().item()):
+            return []
+        if self.branch == "both":
+            return list(range(len(entries)))
+        run: Run | None = options.get(KEY)
+        if run is None:
+            raise ValueError("branch: this sampler does not tell its positive prompt from others; choose 'both'")
+        wanted = self.branch == "positive"
+        return [place for place, entry in enumerate(entries) if (entry in run.positive_entries) == wanted]
 
 
 def tell_branches(model: ModelPatcher) -> None:

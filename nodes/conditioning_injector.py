@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .injection import BRANCHES, PARTS, inject
+from ..loco_core.layers import PARTS
+from .branches import BRANCHES
+from .injection import inject
 from .types import Layers
 
 

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..loco_core.edit import report_lines
 from ..loco_core.edit_file import load_edit
-from .files import EDITS, NO_FILE, edit_files, edit_path
+from .files import EDITS, NO_FILE, saved_files, saved_path
 from .progress import show_text
 from .types import Edit
 
@@ -22,7 +22,7 @@ class EditLoadNode(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=edit_files() or [NO_FILE],
+                    options=saved_files(EDITS) or [NO_FILE],
                     tooltip=f"A .safetensors file in models/{EDITS} or output/{EDITS}.",
                 )
             ],
@@ -36,11 +36,11 @@ class EditLoadNode(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> float:
-        return edit_path(file).stat().st_mtime
+        return saved_path(EDITS, file).stat().st_mtime
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        edit = load_edit(edit_path(file))
+        edit = load_edit(saved_path(EDITS, file))
         removed = ", ".join(dict.fromkeys(pair.concept for pair in edit.recipe.pairs))
         report = "\n".join([f"removes: {removed}", *report_lines(edit)])
         show_text(report, cls.hidden.unique_id)

@@ -11,7 +11,7 @@ from comfy.weight_adapter.base import WeightAdapterBase
 
 from ..loco_core.edit import Edit
 from ..loco_core.solver import EditOperator
-from .branches import KEY, Run, tell_branches
+from .branches import Schedule, tell_branches
 from .engine import context_width, cross_attention_layers, effective_weight, located
 
 MODES = ("weights", "context")
@@ -44,27 +44,6 @@ class EditAdapter(WeightAdapterBase):
         up, down = self.weights
         weight += function(strength * EditOperator(up, down).weight_change(weight.float())).to(weight.dtype)
         return weight
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """When an edit acts, in shares of the denoising."""
-
-    start: float
-    end: float
-
-    @property
-    def always(self) -> bool:
-        return (self.start, self.end) == (0, 1)
-
-    def covers(self, options: dict, sigma: float) -> bool:
-        """Whether the noise level `sigma` lies in it; `options` are the run's transformer_options."""
-        if self.always:
-            return True
-        run: Run | None = options.get(KEY)
-        if run is None:
-            raise ValueError("start percent: this sampler does not tell its noise levels; choose 0 to 1 percent")
-        return run.percent_to_sigma(self.end) <= sigma <= run.percent_to_sigma(self.start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +101,6 @@ def apply_edit(
     """
     if mode not in MODES:
         raise ValueError(f"mode: {mode!r}; give one of {', '.join(MODES)}")
-    if start > end:
-        raise ValueError(f"start percent: {start}, end percent: {end}; the start must not come after the end")
     schedule = Schedule(start, end)
     if mode == "weights" and not schedule.always:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Files in ComfyUI's own folders: where results go, and where saved edits lie."""
+"""Files in ComfyUI's own folders: where results go, and where saved edits and neurons lie."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ import comfyui_version
 import folder_paths
 import torch
 
-EDITS = "loco_edits"
-"""In models/, and in output/, where LoCo Edit Save puts them."""
-NO_FILE = "no edit saved yet"
+EDITS, NEURONS = "loco_edits", "loco_neurons"
+"""In models/, and in output/, where LoCo Edit Save and LoCo Neuron Save put them."""
+NO_FILE = "nothing saved yet"
 
 
-def register_edits() -> None:
-    for parent in (folder_paths.models_dir, folder_paths.get_output_directory()):
-        folder_paths.add_model_folder_path(EDITS, str(Path(parent) / EDITS))
+def register_folders() -> None:
+    for folder in (EDITS, NEURONS):
+        for parent in (folder_paths.models_dir, folder_paths.get_output_directory()):
+            folder_paths.add_model_folder_path(folder, str(Path(parent) / folder))
 
 
-def edit_files() -> list[str]:
-    return [name for name in folder_paths.get_filename_list(EDITS) if name.endswith(".safetensors")]
+def saved_files(folder: str) -> list[str]:
+    return [name for name in folder_paths.get_filename_list(folder) if name.endswith(".safetensors")]
 
 
-def edit_path(file: str) -> Path:
-    """The file in one of the folders; a name cannot lead out of them."""
-    path = folder_paths.get_full_path(EDITS, file)
+def saved_path(folder: str, file: str) -> Path:
+    """The file in models/ or output/; a name cannot lead out of them."""
+    path = folder_paths.get_full_path(folder, file)
     if path is None:
-        raise ValueError(f"file: {file!r} is not in models/{EDITS} or output/{EDITS}; LoCo Edit Save puts one there")
+        raise ValueError(f"file: {file!r} is not in models/{folder} or output/{folder}; the Save node puts one there")
     return Path(path)
 
 

@@ -10,58 +10,35 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ..loco_core.layers import LayerSet
-from .branches import KEY, Run, tell_branches
+from .branches import Schedule, Scope, tell_branches
 from .engine import context_width, located, repeat_tokens
-
-PARTS = ("keys and values", "keys", "values")
-BRANCHES = ("positive", "negative", "both")
 
 
 @dataclass(frozen=True, eq=False)
 class Injection:
     """`tokens` [B, T, d] is what the layers at `places` read in place of their own context.
 
-    With a strength other than 1 they read own + strength (tokens - own). `start` and `end` are shares of the
-    denoising, in 0..1. An instance is an attn2 patch.
+    With a strength other than 1 they read own + strength (tokens - own). An instance is an attn2 patch.
     """
 
     tokens: torch.Tensor
     places: frozenset[tuple[str, int, int]]
     part: str
-    branch: str
     strength: float
-    start: float
-    end: float
+    scope: Scope
 
     def __call__(
         self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         if (*extra_options["block"], extra_options["block_index"]) not in self.places:
             return n, context, value
-        entries = extra_options["cond_or_uncond"]
-        chunks = [place for place, entry in enumerate(entries) if self._applies(entry, extra_options)]
+        chunks, count = self.scope.chunks(extra_options), len(extra_options["cond_or_uncond"])
         if chunks:
             length = math.lcm(context.shape[1], self.tokens.shape[1])
-            read = [self._blend(part, chunks, len(entries), length) for part in (context, value)]
+            read = [self._blend(part, chunks, count, length) for part in (context, value)]
             context = read[0] if self.part != "values" else repeat_tokens(context, length)
             value = read[1] if self.part != "keys" else repeat_tokens(value, length)
         return n, context, value
-
-    def _applies(self, entry: int, extra_options: dict) -> bool:
-        """Whether the conditioning at `entry` of the guider's call is of the chosen branch, now."""
-        always = (self.start, self.end) == (0, 1)
-        if self.branch == "both" and always:
-            return True
-        run: Run | None = extra_options.get(KEY)
-        if run is None:
-            raise ValueError(
-                "branch: this sampler does not tell its positive prompt from others; choose 'both', from 0 to 1 percent"
-            )
-        if not always:
-            sigma = extra_options["sigmas"].max().item()
-            if not run.percent_to_sigma(self.end) <= sigma <= run.percent_to_sigma(self.start):
-                return False
-        return self.branch == "both" or (entry in run.positive_entries) == (self.branch == "positive")
 
     def _blend(self, own: torch.Tensor, chunks: list[int], chunk_count: int, length: int) -> torch.Tensor:
         """`own` [rows, T, d] at `length` tokens, with the given chunks of its rows blended with the injected tokens."""
@@ -90,14 +67,13 @@ def inject(
     """
     tokens = _tokens(conditioning, context_width(model))
     chosen = located(model, layers)
-    if start > end:
-        raise ValueError(f"start percent: {start}, end percent: {end}; the start must not come after the end")
+    scope = Scope(branch, Schedule(start, end))
     injected = model.clone()
     if strength == 0 or not len(layers):
         return injected
     places = frozenset((layer.block, layer.block_number, layer.transformer_index) for layer in chosen)
     tell_branches(injected)
-    injected.set_model_attn2_patch(Injection(tokens, places, part, branch, strength, start, end))
+    injected.set_model_attn2_patch(Injection(tokens, places, part, strength, scope))
     return injected
 
 

@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 
 from loco_core.edit import solve_edit
 from loco_core.layers import LayerSet
+from loco_core.neurons import Neurons, NeuronScores
 from loco_core.solver import EditOperator
 from made_up import edit_of, recipe
 
-SOCKETS = ("model", "model_after", "clip", "conditioning", "layers", "edit", "edit_1", "edit_2")
+SOCKETS = ("neurons", "model", "model_after", "clip", "conditioning", "layers", "edit", "edit_1", "edit_2")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,7 @@ def good(host, pack, demo, files) -> dict[str, dict]:
     encode = partial(pack("nodes.engine").encode, demo.clip)
     edit = solve_edit(encode, recipe(["woodcut"], preserve=["a fish"]))
     wired |= {"edit": edit, "model_before": demo.model, "model_after": demo.model}
+    wired["neurons"] = neurons_of(128, 16)
     wired |= {f"edit_{number}": edit if number < 3 else None for number in range(1, 6)}
     inputs = {}
     for node_id, node in host.nodes.NODE_CLASS_MAPPINGS.items():
@@ -79,6 +81,7 @@ def good(host, pack, demo, files) -> dict[str, dict]:
     for node_id in ("LoCo_LayerSearch", "LoCo_ErasureReport"):
         inputs[node_id] |= {"width": 128, "height": 128, "steps": 2}
     inputs["LoCo_EditApply"]["edit"] = None
+    inputs["LoCo_NeuronAblate"]["neurons"] = None
     return inputs
 
 
@@ -104,6 +107,9 @@ def broken(pack, demo, host) -> dict[str, object]:
         "SDXL's": edit_of(wide(2048), LayerSet((45,), 70)),
         "of a wider clip": edit_of(wide(768), LayerSet((8,), 16)),
         "pooled": edit_of(wide(128), LayerSet((8,), 16), wide(128)),
+        "70 layers' neurons": neurons_of(2048, 70),
+        "768 wide neurons": neurons_of(768, 16),
+        "320 neurons": neurons_of(128, 16, 320),
         "other layers": edit_of(wide(128), LayerSet((6,), 16)),
     }
 
@@ -112,7 +118,54 @@ def wide(width: int) -> EditOperator:
     return EditOperator(torch.zeros(width, 1).double(), torch.zeros(1, width).double())
 
 
+def neurons_of(width: int, layer_count: int, outputs: int = 128) -> Neurons:
+    score = NeuronScores(*torch.ones(3, outputs).double())
+    return Neurons({(8, "values"): score}, LayerSet((8,), layer_count), width, "the tail", ("a", "b"), ("c", "d"), "")
+
+
 CASES = [
+    ("LoCo_NeuronDetect", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
+    ("LoCo_NeuronDetect", {"clip": "NaN clip"}, "clip: NaN or Inf in the text embedding of"),
+    ("LoCo_NeuronDetect", {"layers": "70 layers"}, "layers: chosen for a model with 70 layers; this model has 16"),
+    ("LoCo_NeuronDetect", {"concept": ""}, "concept: empty; give at least one line"),
+    (
+        "LoCo_NeuronDetect",
+        {"concept": "a cat in the style of Monet"},
+        "concept: 1 different prompts; a statistic needs",
+    ),
+    ("LoCo_NeuronDetect", {"without": "a photo of a cat"}, "concept: 1 different prompts; a statistic needs 2 or more"),
+    ("LoCo_NeuronDetect", {"concept": "Monet"}, "is a prompt with the concept too; the two sets must differ"),
+    ("LoCo_NeuronDetect", {"part": "queries"}, "part: 'queries'; give one of keys and values, keys, values"),
+    ("LoCo_NeuronDetect", {"tokens": "first"}, "tokens: 'first'; give one of"),
+    ("LoCo_NeuronAblate", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
+    ("LoCo_NeuronAblate", {"clip": "not connected"}, "neurons: none are connected; connect them, or a clip and layers"),
+    ("LoCo_NeuronAblate", {"layers": "not connected"}, "neurons: none are connected; connect them, or a clip and"),
+    (
+        "LoCo_NeuronAblate",
+        {"neurons": "70 layers' neurons"},
+        "layers: chosen for a model with 70 layers; this model has",
+    ),
+    ("LoCo_NeuronAblate", {"neurons": "768 wide neurons"}, "neurons: of a model that reads embeddings 768 wide; this"),
+    ("LoCo_NeuronAblate", {"neurons": "320 neurons"}, "neurons: layer 8 had 320 values where they were detected, and"),
+    ("LoCo_NeuronAblate", {"count": 257}, "count: 257; layers 8-9 of these neurons has 256, so give 0 to 256"),
+    ("LoCo_NeuronAblate", {"choose_by": "luck"}, "choose by: 'luck'; give one of count, count per layer, threshold"),
+    ("LoCo_NeuronAblate", {"mode": "drop"}, "mode: 'drop'; give one of mean, zero, scale"),
+    ("LoCo_NeuronAblate", {"scale": 3.0}, "scale: 3.0; give 0 to 2"),
+    ("LoCo_NeuronAblate", {"token_positions": "80"}, "token positions: '80'; give 'all', or positions from 0 to 76"),
+    ("LoCo_NeuronAblate", {"token_positions": "9-3"}, "token positions: '9-3'; give 'all', or positions from 0 to 76"),
+    ("LoCo_NeuronAblate", {"token_positions": " "}, "token positions: empty; give 'all', or positions like '1-76'"),
+    ("LoCo_NeuronAblate", {"branch": "left"}, "branch: 'left'; give one of positive, negative, both"),
+    ("LoCo_NeuronAblate", {"start_percent": 0.6, "end_percent": 0.4}, "the start must not come after the end"),
+    ("LoCo_NeuronAblate", {"apply": "disk"}, "apply: 'disk'; give one of run time, weights"),
+    ("LoCo_NeuronAblate", {"apply": "weights"}, "apply: weights have no bias to hold a mean; choose mode 'zero' or"),
+    (
+        "LoCo_NeuronAblate",
+        {"apply": "weights", "mode": "zero", "branch": "positive"},
+        "apply: weights act on all tokens, in both branches, from 0 to 1 percent; choose these, or 'run time'",
+    ),
+    ("LoCo_NeuronSave", {"filename_prefix": "../x"}, "filename_prefix: '../x' leads out of the output folder"),
+    ("LoCo_NeuronLoad", {"file": "absent.safetensors"}, "file: 'absent.safetensors' is not in models/loco_neurons or"),
+    ("LoCo_NeuronLoad", {"file": "../outside.safetensors"}, "'../outside.safetensors' is not in models/loco_neurons"),
     ("LoCo_CLIPScorer", {"file": "absent.safetensors"}, "file: 'absent.safetensors' is not in models/open_clip. Get a"),
     ("LoCo_CLIPScorer", {"file": "not_a_scorer.safetensors"}, "not_a_scorer"),
     ("LoCo_CLIPScorer", {"file": "torn.safetensors"}, "torn"),
@@ -233,8 +286,10 @@ def test_every_input_that_can_be_wrong_has_its_mistake(good):
         "keep_prompts",
         "edit",  # to save; the other nodes' are in CASES
     }
+    bounded |= {"threshold", "neurons"}  # to save
     bounded |= {f"edit_{number}" for number in (1, 3, 4, 5)}
     tried = {(node_id, name) for node_id, change, _ in CASES for name in change}
+    tried |= {("LoCo_NeuronAblate", name) for node_id, name in tried if node_id == "LoCo_NeuronDetect"}
     tried |= {("LoCo_EditSolve", name) for node_id, name in tried if node_id == "LoCo_EditApply"}  # the same inputs
     missing = {(node_id, name) for node_id, inputs in good.items() for name in inputs} - tried
     assert {name for _, name in missing} <= bounded

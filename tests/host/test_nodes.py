@@ -23,6 +23,10 @@ NODES = [
     "LoCo_EditLoad",
     "LoCo_EditExportLoRA",
     "LoCo_ErasureReport",
+    "LoCo_NeuronDetect",
+    "LoCo_NeuronAblate",
+    "LoCo_NeuronSave",
+    "LoCo_NeuronLoad",
 ]
 
 
@@ -200,6 +204,49 @@ def test_the_erasure_report_says_what_became_of_the_concept_and_of_the_rest(exec
     assert sheet.ndim == 4 and sheet.shape[2] > 2 * 128
     saved = Path(host.folder_paths.get_output_directory()) / report.rsplit("saved as ", 1)[1]
     assert json.loads(saved.read_text())["removed"] > 0.8
+
+
+@pytest.fixture(scope="module")
+def detect(execute, pack, demo):
+    """detect(...) -> neurons, plot, report for woodcut at layers 8 and 9."""
+    layers = pack("loco_core.layers").LayerSet((8, 9), 16)
+    asked = {"concept": "woodcut", "without": "a picture of a star\na picture of a fish\na picture of a boat\nhalftone"}
+    return lambda **changes: execute(
+        "LoCo_NeuronDetect", model=demo.model, clip=demo.clip, layers=layers, **asked | changes
+    )
+
+
+def test_neurons_are_detected_with_a_plot_and_a_report_that_counts_chance(detect):
+    neurons, plot, report = detect(part="keys and values")
+    assert neurons.count == 512
+    assert neurons.with_concept[0] == "a picture of a star in the style of woodcut"
+    assert plot.ndim == 4 and plot.shape[-1] == 3
+    assert "512 neurons, 3 prompts with the concept, 6 without" in report
+    assert "by chance" in report
+
+
+def test_detected_neurons_are_ablated_as_those_detected_on_the_spot(execute, pack, demo, sample, detect):
+    neurons, _, _ = detect()
+    model, report = execute("LoCo_NeuronAblate", model=demo.model, neurons=neurons, count=64)
+    assert report.startswith("64 of 256 neurons, mean: layer 8 values ")
+    layers = pack("loco_core.layers").LayerSet((8, 9), 16)
+    without = "a picture of a star\na picture of a fish\na picture of a boat\nhalftone"
+    asked = {"clip": demo.clip, "layers": layers, "concept": "woodcut", "without": without, "count": 64}
+    other, _ = execute("LoCo_NeuronAblate", model=demo.model, **asked)
+    prompt = "a red star in the style of woodcut"
+    assert torch.equal(sample(model, demo.clip, prompt), sample(other, demo.clip, prompt))
+    assert (sample(model, demo.clip, prompt) - sample(demo.model, demo.clip, prompt)).abs().max() > 0.1
+
+
+def test_saved_neurons_are_loaded_as_they_were(execute, demo, sample, detect):
+    neurons, _, _ = detect()
+    (file,) = execute("LoCo_NeuronSave", neurons=neurons)
+    assert file.startswith("loco_neurons/neurons_")
+    loaded, report = execute("LoCo_NeuronLoad", file=file.removeprefix("loco_neurons/"))
+    assert report.startswith("found for: a picture of a star in the style of woodcut and so on")
+    models = [execute("LoCo_NeuronAblate", model=demo.model, neurons=one, count=64)[0] for one in (neurons, loaded)]
+    one, other = (sample(model, demo.clip, "woodcut") for model in models)
+    assert torch.equal(one, other)
 
 
 def test_the_demo_files_are_listed_where_people_look_for_them(host):

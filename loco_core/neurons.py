@@ -1,0 +1,240 @@
+"""Neurons: which output dimensions of the located to_k and to_v tell prompts with a concept from prompts without it,
+and what takes the place of their outputs (paper, section 7; the authors' code).
+
+A neuron is one output dimension of a layer's W_K or W_V. Neither has a bias, so its output is a linear function of a
+token's embedding: detection needs no image, only embeddings and one layer's weights at a time. Neurons are ranked by
+z = (mean_s - mean_n) / sqrt(var_s / n_s + var_n / n_n) over prompts with (s) and without (n) the concept. One prompt is
+one sample, the mean over its chosen tokens: the tokens of a prompt are not independent of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+
+from .edit import LAST_SUBJECT, TOKEN_CHOICES, Encode
+from .engine import TextEmbedding
+from .layers import PARTS, LayerSet
+
+TOKENS = (TOKEN_CHOICES[-1], LAST_SUBJECT, "last padded position")
+"""Which tokens of a prompt are its sample: the tail (last subject token to the last padding), as the paper says, and
+as the authors' code has it."""
+KEYS, VALUES = "keys", "values"
+MODES = ("mean", "zero", "scale")
+CHOICES = ("count", "count per layer", "threshold")
+FALSE_DISCOVERIES = 0.05
+"""Share of the neurons said to differ that may do so by chance (Benjamini and Hochberg, 1995)."""
+VARIANCE_FLOOR = 1e-8
+"""Least variance of a neuron, in units of its layer's mean squared output: below is rounding."""
+FEWEST_PROMPTS = 2
+
+Place = tuple[int, str]
+"""A layer's index and KEYS or VALUES."""
+Weights = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronScores:
+    """Of one to_k or to_v, [d_out] each in float64: the z-score, its two-sided p-value (Welch's t-test), and the mean
+    over the prompts without the concept.
+    """
+
+    z: torch.Tensor
+    p: torch.Tensor
+    mean: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Neurons:
+    """What was detected, and all it was made from. width: of the text embeddings read."""
+
+    scores: Mapping[Place, NeuronScores]
+    layers: LayerSet
+    width: int
+    tokens: str
+    with_concept: tuple[str, ...]
+    without_concept: tuple[str, ...]
+    text_encoder: str
+
+    @property
+    def count(self) -> int:
+        return sum(len(score.z) for score in self.scores.values())
+
+    def ranked(self) -> list[tuple[Place, int]]:
+        """All neurons as (place, output dimension), the largest |z| first."""
+        places = [(place, neuron) for place, score in self.scores.items() for neuron in range(len(score.z))]
+        order = np.argsort(-self._all("z").abs().numpy(), kind="stable")
+        return [places[i] for i in order]
+
+    def significant(self) -> int:
+        """How many neurons differ when at most FALSE_DISCOVERIES of them may do so by chance."""
+        p = self._all("p").sort().values
+        allowed = FALSE_DISCOVERIES * torch.arange(1, len(p) + 1) / len(p)
+        below = (p <= allowed).nonzero()
+        return int(below[-1]) + 1 if len(below) else 0
+
+    def expected_by_chance(self, count: int) -> float:
+        """How many neurons would be as sure as the `count` surest, did the concept change none."""
+        return len(self._all("p")) * self._all("p").sort().values[count - 1].item() if count else 0.0
+
+    def _all(self, name: str) -> torch.Tensor:
+        return torch.cat([getattr(score, name) for score in self.scores.values()])
+
+
+@dataclass(frozen=True, eq=False)
+class Replacement:
+    """What becomes of some outputs of one to_k or to_v: factor x own + shift. neurons: [k] indices, shift: [k]."""
+
+    neurons: torch.Tensor
+    factor: float
+    shift: torch.Tensor
+
+    def __call__(self, outputs: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:
+        """The outputs [..., T, d_out] with those neurons replaced, at the tokens where `where` [..., T] is true."""
+        neurons, shift = self.neurons.to(outputs.device), self.shift.to(outputs)
+        own = outputs[..., neurons]
+        new = self.factor * own + shift if self.factor else shift.expand_as(own)
+        if where is not None:
+            new = torch.where(where.to(outputs.device)[..., None], new, own)
+        return outputs.index_copy(-1, neurons, new)
+
+    @property
+    def scales(self) -> bool:
+        """Whether nothing is shifted: then a change of the weights does the same."""
+        return not self.shift.any()
+
+    def weight_change(self, weight: torch.Tensor) -> torch.Tensor:
+        """What added to a weight [d_out, d] does the same to its outputs, where it `scales`."""
+        neurons, change = self.neurons.to(weight.device), torch.zeros_like(weight)
+        change[neurons] = (self.factor - 1) * weight[neurons]
+        return change
+
+
+Ablation = Mapping[Place, Replacement]
+
+
+def detect_neurons(
+    encode: Encode,
+    weights: Weights,
+    with_concept: Sequence[str],
+    without_concept: Sequence[str],
+    layers: LayerSet,
+    part: str = PARTS[0],
+    tokens: str = TOKENS[0],
+    text_encoder: str = "",
+    on_layer: Callable[[int, int], None] = lambda done, total: None,
+) -> Neurons:
+    """Scores every neuron of the layers' keys and values, or of one of them (`part`).
+
+    `weights(layer)` gives its W_K and W_V; one layer's are in memory at a time. `on_layer(done, total)` after each.
+    """
+    for name, value, choices in (("part", part, PARTS), ("tokens", tokens, TOKENS)):
+        if value not in choices:
+            raise ValueError(f"{name}: {value!r}; give one of {', '.join(choices)}")
+    if not len(layers):
+        raise ValueError("layers: empty; give at least one, like 8-9")
+    with_concept, without_concept = (tuple(dict.fromkeys(prompts)) for prompts in (with_concept, without_concept))
+    _check_prompts(with_concept, without_concept)
+    samples = _samples(encode(with_concept), tokens), _samples(encode(without_concept), tokens)
+    scores: dict[Place, NeuronScores] = {}
+    for done, layer in enumerate(layers, 1):
+        for name, weight in zip((KEYS, VALUES), weights(layer), strict=True):
+            if part in (PARTS[0], name):
+                scores[layer, name] = _scores(*(sample.to(weight.dtype) @ weight.T for sample in samples))
+        on_layer(done, len(layers))
+    width = samples[0].shape[1]
+    return Neurons(scores, layers, width, tokens, with_concept, without_concept, text_encoder)
+
+
+def _check_prompts(with_concept: Sequence[str], without_concept: Sequence[str]) -> None:
+    for name, prompts in (("concept", with_concept), ("without", without_concept)):
+        if len(prompts) < FEWEST_PROMPTS:
+            raise ValueError(f"{name}: {len(prompts)} different prompts; a statistic needs {FEWEST_PROMPTS} or more")
+    both = set(with_concept) & set(without_concept)
+    if both:
+        raise ValueError(f"without: {min(both)!r} is a prompt with the concept too; the two sets must differ")
+
+
+def _samples(embeddings: Sequence[TextEmbedding], tokens: str) -> torch.Tensor:
+    """One row per prompt: the mean of its chosen tokens, [n, d] in float64."""
+    rows = []
+    for embedding in embeddings:
+        if not torch.isfinite(embedding.tokens).all():
+            raise ValueError(f"text encoder: NaN or Inf in the embedding of {embedding.prompt!r}")
+        last = embedding.last_subject
+        chosen = {TOKENS[0]: slice(last, None), TOKENS[1]: slice(last, last + 1), TOKENS[2]: slice(-1, None)}[tokens]
+        rows.append(embedding.tokens[chosen].double().cpu().mean(0))
+    return torch.stack(rows)
+
+
+def _scores(concept: torch.Tensor, other: torch.Tensor) -> NeuronScores:
+    """Of outputs [n_s, d_out] and [n_n, d_out]."""
+    concept, other = concept.double(), other.double()
+    if not (torch.isfinite(concept).all() and torch.isfinite(other).all()):
+        raise ValueError("model: NaN or Inf in a projection of the prompts; its weights are damaged")
+    floor = VARIANCE_FLOOR * torch.cat([concept, other]).square().mean()
+    difference = concept.mean(0) - other.mean(0)
+    biased = [outputs.var(0, unbiased=False).clamp(min=floor) / len(outputs) for outputs in (concept, other)]
+    degrees = [len(outputs) - 1 for outputs in (concept, other)]
+    unbiased = [error * (n + 1) / n for error, n in zip(biased, degrees, strict=True)]
+    freedom = sum(unbiased) ** 2 / sum(error**2 / n for error, n in zip(unbiased, degrees, strict=True))
+    welch = difference / sum(unbiased).sqrt()
+    p = 2 * torch.from_numpy(stats.t.sf(welch.abs().numpy(), freedom.numpy()))
+    return NeuronScores(difference / sum(biased).sqrt(), p, other.mean(0))
+
+
+def chosen_neurons(neurons: Neurons, choice: str, count: int, threshold: float) -> dict[Place, torch.Tensor]:
+    """The neurons of largest |z| by place, their dimensions ascending.
+
+    `choice`: "count" of all, "count per layer" (keys and values together), or those with |z| of `threshold` or more.
+    """
+    if choice not in CHOICES:
+        raise ValueError(f"choose by: {choice!r}; give one of {', '.join(CHOICES)}")
+    ranked = neurons.ranked()
+    if choice == "threshold":
+        ranked = [(place, neuron) for place, neuron in ranked if abs(neurons.scores[place].z[neuron]) >= threshold]
+    else:
+        groups = (
+            [ranked] if choice == "count" else [[n for n in ranked if n[0][0] == layer] for layer in neurons.layers]
+        )
+        fewest = min(map(len, groups))
+        if not 0 <= count <= fewest:
+            where = f"layers {neurons.layers}" if choice == "count" else "a layer"
+            raise ValueError(f"count: {count}; {where} of these neurons has {fewest}, so give 0 to {fewest}")
+        ranked = [neuron for group in groups for neuron in group[:count]]
+    chosen: dict[Place, list[int]] = {}
+    for place, neuron in ranked:
+        chosen.setdefault(place, []).append(neuron)
+    return {place: torch.tensor(sorted(numbers)) for place, numbers in chosen.items()}
+
+
+def ablation(
+    neurons: Neurons, chosen: Mapping[Place, torch.Tensor], mode: str = MODES[0], scale: float = 0.0
+) -> Ablation:
+    """What becomes of the chosen neurons: the mean over the prompts without the concept, zero, or `scale` x own."""
+    if mode not in MODES:
+        raise ValueError(f"mode: {mode!r}; give one of {', '.join(MODES)}")
+    if not 0 <= scale <= 2:
+        raise ValueError(f"scale: {scale}; give 0 to 2")
+    factor = scale if mode == "scale" else 0.0
+    return {
+        place: Replacement(numbers, factor, neurons.scores[place].mean[numbers] * (mode == "mean"))
+        for place, numbers in chosen.items()
+    }
+
+
+def neuron_lines(neurons: Neurons) -> list[str]:
+    """What was detected, in sentences."""
+    found, largest = neurons.significant(), max(float(score.z.abs().max()) for score in neurons.scores.values())
+    parts = " and ".join(dict.fromkeys(name for _, name in neurons.scores))
+    return [
+        f"layers {neurons.layers}, {parts}: {neurons.count} neurons, {len(neurons.with_concept)} prompts with "
+        f"the concept, {len(neurons.without_concept)} without; largest |z| {largest:.1f}",
+        f"{found} neurons differ ({FALSE_DISCOVERIES:.0%} of them by chance at most); as sure as these, "
+        f"{neurons.expected_by_chance(found):.1f} would be by chance alone",
+        f"text encoder: {neurons.text_encoder}",
+    ]

@@ -1,0 +1,150 @@
+"""LoCo Neuron Ablate: replaces the outputs of single neurons while the model runs."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..loco_core.neurons import CHOICES, MODES, ablation, chosen_neurons
+from .ablation import ALL_TOKENS, WAYS, ablate, ablate_weights, fit, parse_positions
+from .branches import BRANCHES, Schedule, Scope
+from .neuron_inputs import detect, neuron_inputs
+from .progress import show_text
+from .types import Layers, Neurons
+
+
+class NeuronAblateNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LoCo_NeuronAblate",
+            display_name="LoCo Neuron Ablate",
+            category="loco",
+            description="Silences single neurons of the K and V of the located layers: their outputs are replaced by "
+            "what they are without the style, while all other neurons stay. No weight is changed.",
+            inputs=[
+                io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model."),
+                io.Clip.Input("clip", optional=True, tooltip="The text encoder of this model, to detect neurons here."),
+                Layers.Input(
+                    "layers", optional=True, tooltip="The layers that hold the style, to detect neurons here."
+                ),
+                Neurons.Input(
+                    "neurons",
+                    optional=True,
+                    tooltip="From LoCo Neuron Detect or Load. With it, clip, layers and the inputs from concept to "
+                    "tokens are not used.",
+                ),
+                *neuron_inputs(),
+                io.Combo.Input(
+                    "choose_by",
+                    options=list(CHOICES),
+                    default=CHOICES[0],
+                    tooltip="count: the neurons of largest |z| over all layers. count per layer: so many in each. "
+                    "threshold: all with |z| of 'threshold' or more.",
+                ),
+                io.Int.Input(
+                    "count",
+                    default=100,
+                    min=0,
+                    max=1_000_000,
+                    tooltip="How many neurons. More remove more of the style, and more of the rest. The paper takes 30 "
+                    "to 200 of a layer's 1280.",
+                ),
+                io.Float.Input(
+                    "threshold", default=10.0, min=0.0, max=10_000.0, step=0.5, tooltip="With choose_by 'threshold'."
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=list(MODES),
+                    default=MODES[0],
+                    tooltip="mean: what the neuron says on average in prompts without the style. zero: nothing, as in "
+                    "the paper. scale: 'scale' times its own output.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    default=0.5,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="With mode 'scale': 1 leaves the model untouched, 0 is zero, above 1 strengthens.",
+                ),
+                io.String.Input(
+                    "token_positions",
+                    default=ALL_TOKENS,
+                    tooltip="'all', or positions in the 77 tokens, like '1-76': all but the start token.",
+                ),
+                io.Combo.Input(
+                    "branch",
+                    options=list(BRANCHES),
+                    default=BRANCHES[2],
+                    tooltip="positive: only where the sampler's positive prompt is read. negative: everywhere else.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The share of the denoising after which it begins.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The share of the denoising after which it ends.",
+                ),
+                io.Combo.Input(
+                    "apply",
+                    options=list(WAYS),
+                    default=WAYS[0],
+                    tooltip="run time: outputs are replaced while the model runs. weights: a patch on the weights, for "
+                    "modes zero and scale on all tokens, in both branches, from 0 to 1 percent.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model with these neurons replaced."),
+                io.String.Output(display_name="report", tooltip="How many neurons are replaced, and where."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,  # so that a cached run shows the text again
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        choose_by: str,
+        count: int,
+        threshold: float,
+        mode: str,
+        scale: float,
+        token_positions: str,
+        branch: str,
+        start_percent: float,
+        end_percent: float,
+        apply: str,
+        clip=None,
+        layers=None,
+        neurons=None,
+        **asked,
+    ) -> io.NodeOutput:
+        scope, positions = Scope(branch, Schedule(start_percent, end_percent)), parse_positions(token_positions)
+        if neurons is None:
+            if clip is None or layers is None:
+                raise ValueError("neurons: none are connected; connect them, or a clip and layers to detect them here")
+            neurons = detect(model, clip, layers, **asked)
+        fit(model, neurons)
+        chosen = chosen_neurons(neurons, choose_by, count, threshold)
+        change = ablation(neurons, chosen, mode, scale)
+        if apply not in WAYS:
+            raise ValueError(f"apply: {apply!r}; give one of {', '.join(WAYS)}")
+        ablated = (ablate if apply == WAYS[0] else ablate_weights)(model, change, scope, positions)
+        total = sum(len(numbers) for numbers in chosen.values())
+        places = ", ".join(f"layer {layer} {part} {len(numbers)}" for (layer, part), numbers in sorted(chosen.items()))
+        report = f"{total} of {neurons.count} neurons, {mode}" + (f": {places}" if total else ": nothing is changed")
+        show_text(report, cls.hidden.unique_id)
+        return io.NodeOutput(ablated, report, ui={"text": (report,)})
+
+
+NODES = [NeuronAblateNode]
