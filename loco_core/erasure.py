@@ -36,6 +36,15 @@ class ErasurePlan:
             raise ValueError("seeds: 0; give at least 1")
 
     @property
+    def concepts(self) -> list[str]:
+        return [pair.concept for pair in self.pairs]
+
+    @property
+    def shown(self) -> list[str]:
+        """The prompts that are compared before and after, the concepts first."""
+        return [*self.concepts, *self.kept]
+
+    @property
     def images(self) -> int:
         """How many images the report needs: targets, concepts twice, kept prompts twice."""
         return (3 * len(self.pairs) + 2 * len(self.kept)) * len(self.seeds)
@@ -77,14 +86,16 @@ class Change:
 @dataclass(frozen=True)
 class ErasureResult:
     """concept: the concept prompts' images against these prompts; floor: what the target prompts' images, by the model
-    before, score against the same. kept: by prompt; similarity: [n] per kept image, CLIP's cosine x 100 between before
-    and after. Thumbnails uint8 [n, h, w, 3], the concepts first.
+    before, score against the same. kept: by prompt; kept_floor: what the targets' images score against it on average.
+    similarity: [n] per kept image, CLIP's cosine x 100 between before and after. Thumbnails uint8 [n, h, w, 3], the
+    concepts first.
     """
 
     plan: ErasurePlan
     concept: Change
     floor: np.ndarray
     kept: dict[str, Change]
+    kept_floor: dict[str, float]
     similarity: np.ndarray
     thumbnails_before: np.ndarray
     thumbnails_after: np.ndarray
@@ -94,6 +105,17 @@ class ErasureResult:
         """The share of what the concept prompts' images score above the target prompts' images that is gone."""
         reach = float(self.concept.before.mean() - self.floor.mean())
         return -self.concept.difference / reach if reach > 0 else float("nan")
+
+    @property
+    def kept_share(self) -> float:
+        """What the kept prompts' images keep of what they score above other images: the mean over prompts, in 0..1."""
+        shares = []
+        for prompt, change in self.kept.items():
+            floor = self.kept_floor[prompt]
+            reach = float(change.before.mean()) - floor
+            if reach > 0:
+                shares.append(min(1.0, max(0.0, (float(change.after.mean()) - floor) / reach)))
+        return float(np.mean(shares)) if shares else float("nan")
 
     @property
     def verdict(self) -> str:
@@ -109,47 +131,96 @@ class ErasureResult:
         return f"{start}; neighbours kept" if self.kept else start
 
 
+OnBatch = Callable[[int, int, str, np.ndarray], None]
+"""Called with (images so far, images in all, what was made last, its thumbnail)."""
+
+
+class ImageMaker:
+    """Makes the images of a plan in batches and counts them. An exception of `on_step` ends it."""
+
+    def __init__(
+        self,
+        plan: ErasurePlan,
+        rows_per_batch: int,
+        total: int,
+        on_batch: OnBatch = lambda done, total, label, thumbnail: None,
+        on_step: Callable[[], None] | None = None,
+    ) -> None:
+        if rows_per_batch < 1:
+            raise ValueError(f"batch rows: {rows_per_batch}; give at least 1")
+        self._plan, self._rows, self._total = plan, rows_per_batch, total
+        self._on_batch, self._on_step, self._done = on_batch, on_step, 0
+
+    def make(self, engine: Engine, texts: Sequence[str], label: str) -> torch.Tensor:
+        """Every prompt with every seed: [prompts x seeds, H, W, 3]."""
+        embeddings = dict(zip(texts, engine.encode(texts), strict=True))
+        rows = [Row(embeddings[text], seed) for text, seed in itertools.product(texts, self._plan.seeds)]
+        parts = []
+        for start in range(0, len(rows), self._rows):
+            parts.append(engine.generate(rows[start : start + self._rows], self._plan.sampling, self._on_step))
+            self._done += len(parts[-1])
+            self._on_batch(self._done, self._total, label, thumbnails(parts[-1])[-1])
+        return torch.cat(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Before:
+    """The images by the model as loaded, [n, H, W, 3], the concepts' first, and their scores [n].
+
+    floor: what the target prompts' images score against the concept prompts, and kept_floor, by kept prompt, what they
+    score against it on average.
+    """
+
+    plan: ErasurePlan
+    images: torch.Tensor
+    scores: np.ndarray
+    floor: np.ndarray
+    kept_floor: dict[str, float]
+
+
+def measure_before(engine: Engine, scorer: Scorer, plan: ErasurePlan, maker: ImageMaker) -> Before:
+    targets = maker.make(engine, [pair.target for pair in plan.pairs], "targets")
+    floor = _scored(scorer, plan, targets, plan.concepts)
+    kept_floor = {prompt: float(scorer.score(targets, [prompt] * len(targets)).mean()) for prompt in plan.kept}
+    images = maker.make(engine, plan.shown, "before")
+    return Before(plan, images, _scored(scorer, plan, images, plan.shown), floor, kept_floor)
+
+
+def measure_after(
+    before: Before, engine: Engine, scorer: Scorer, maker: ImageMaker, label: str = "after"
+) -> ErasureResult:
+    """The same images by the changed model, compared."""
+    plan = before.plan
+    images = maker.make(engine, plan.shown, label)
+    scores = before.scores, _scored(scorer, plan, images, plan.shown)
+    size = len(plan.seeds)
+    split = len(plan.concepts) * size
+    kept = {
+        prompt: Change(*(part[split + place * size : split + (place + 1) * size] for part in scores))
+        for place, prompt in enumerate(plan.kept)
+    }
+    similarity = scorer.similarity(before.images[split:], images[split:]).numpy() if plan.kept else np.zeros(0)
+    concept = Change(*(part[:split] for part in scores))
+    pictures = thumbnails(before.images), thumbnails(images)
+    return ErasureResult(plan, concept, before.floor, kept, before.kept_floor, similarity, *pictures)
+
+
 def measure_erasure(
     before: Engine,
     after: Engine,
     scorer: Scorer,
     plan: ErasurePlan,
     rows_per_batch: int,
-    on_batch: Callable[[int, int, str, np.ndarray], None] = lambda done, total, label, thumbnail: None,
+    on_batch: OnBatch = lambda done, total, label, thumbnail: None,
     on_step: Callable[[], None] | None = None,
 ) -> ErasureResult:
-    """Makes and scores all images. `on_batch(images so far, images in all, what was made last, its thumbnail)`."""
-    if rows_per_batch < 1:
-        raise ValueError(f"batch rows: {rows_per_batch}; give at least 1")
-    done, prompts = 0, [pair.concept for pair in plan.pairs]
+    """Makes and scores all images, by the model as loaded and by the changed one."""
+    maker = ImageMaker(plan, rows_per_batch, plan.images, on_batch, on_step)
+    return measure_after(measure_before(before, scorer, plan, maker), after, scorer, maker)
 
-    def make(engine: Engine, texts: Sequence[str], label: str) -> torch.Tensor:
-        nonlocal done
-        embeddings = dict(zip(texts, engine.encode(texts), strict=True))
-        rows = [Row(embeddings[text], seed) for text, seed in itertools.product(texts, plan.seeds)]
-        parts = []
-        for start in range(0, len(rows), rows_per_batch):
-            parts.append(engine.generate(rows[start : start + rows_per_batch], plan.sampling, on_step))
-            done += len(parts[-1])
-            on_batch(done, plan.images, label, thumbnails(parts[-1])[-1])
-        return torch.cat(parts)
 
-    def score(images: torch.Tensor, texts: Sequence[str]) -> np.ndarray:
-        return scorer.score(images, [text for text in texts for _ in plan.seeds]).numpy()
-
-    floor = score(make(before, [pair.target for pair in plan.pairs], "targets"), prompts)
-    shown = [*prompts, *plan.kept]
-    own, edited = make(before, shown, "before"), make(after, shown, "after")
-    scores = score(own, shown), score(edited, shown)
-    size = len(plan.seeds)
-    split = len(prompts) * size
-    kept = {
-        prompt: Change(*(part[split + place * size : split + (place + 1) * size] for part in scores))
-        for place, prompt in enumerate(plan.kept)
-    }
-    similarity = scorer.similarity(own[split:], edited[split:]).numpy() if plan.kept else np.zeros(0)
-    concept = Change(*(part[:split] for part in scores))
-    return ErasureResult(plan, concept, floor, kept, similarity, thumbnails(own), thumbnails(edited))
+def _scored(scorer: Scorer, plan: ErasurePlan, images: torch.Tensor, texts: Sequence[str]) -> np.ndarray:
+    return scorer.score(images, [text for text in texts for _ in plan.seeds]).numpy()
 
 
 def erasure_text(result: ErasureResult) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from .erasure import ErasureResult
+from .neuron_sweep import SweepResult
 from .neurons import Neurons
 from .search import SearchResult
 
@@ -45,9 +48,7 @@ def score_plot(result: SearchResult) -> np.ndarray:
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return _drawn(figure)
 
 
 def neuron_plot(neurons: Neurons) -> np.ndarray:
@@ -70,36 +71,73 @@ def neuron_plot(neurons: Neurons) -> np.ndarray:
     axes.set_title(f"with the concept: {shown} and {len(neurons.with_concept) - 1} more", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=1 + len(neurons.scores) // 9, fontsize=8)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return _drawn(figure)
 
 
 def contact_sheet(result: SearchResult, most_columns: int = 8) -> np.ndarray:
     """A row of images per window, the unmodified ones first, the best window marked. Returns uint8 [H, W, 3]."""
     images = result.thumbnails[:, :most_columns]
+    captions = [result.plan.pairs[i // len(result.plan.seeds)].concept for i in range(images.shape[1])]
+    names = ["unmodified", *(f"layers {window}" for window in result.windows)]
+    scores = [f"score {mean:.1f}" for mean in (result.baseline.mean(), *result.mean_scores)]
+    return _rows_sheet(images, captions, list(zip(names, scores, strict=True)), result.best + 1)
+
+
+def sweep_sheet(result: SweepResult, most_columns: int = 8) -> np.ndarray:
+    """A row of images per count, the unmodified ones first, the count to choose marked: half of the columns show
+    concept prompts, half kept prompts. Returns uint8 [H, W, 3].
+    """
+    plan, first = result.before.plan, result.results[0]
+    split, size = len(first.concept.before), len(plan.seeds)
+    half = most_columns // 2
+    picks = [*range(split)][:half] + [*range(split, len(first.thumbnails_before))][::size][:half]
+    images = np.stack([first.thumbnails_before[picks], *(one.thumbnails_after[picks] for one in result.results)])
+    labels = [("unmodified", "")]
+    for count, removed, kept in zip(result.counts, result.removed, result.kept, strict=True):
+        labels.append((f"{count} neurons", f"-{removed:.0%}, kept {kept:.0%}"))
+    return _rows_sheet(images, [plan.shown[pick // size] for pick in picks], labels, result.best + 1)
+
+
+def _rows_sheet(
+    images: np.ndarray, captions: Sequence[str], labels: Sequence[tuple[str, str]], marked: int
+) -> np.ndarray:
+    """Images [rows, columns, h, w, 3] in uint8 with a caption per column and two lines per row; one row marked."""
     rows, count, height, width = images.shape[:4]
     font = ImageFont.load_default(14)
     label_width, gap, header = 132, 4, 40
     sheet = Image.new("RGB", (label_width + count * (width + gap), header + rows * (height + gap)), PAPER)
     pen = ImageDraw.Draw(sheet)
-    pairs = [result.plan.pairs[i // len(result.plan.seeds)] for i in range(count)]
-    for column, pair in enumerate(pairs):
-        caption = _fitting(pair.concept, font, width)
-        pen.text((label_width + column * (width + gap), 4), caption, fill=INK, font=font)
-    means = [result.baseline.mean(), *result.mean_scores]
-    for row in range(rows):
+    for column, caption in enumerate(captions):
+        pen.text((label_width + column * (width + gap), 4), _fitting(caption, font, width), fill=INK, font=font)
+    for row, label in enumerate(labels):
         top = header + row * (height + gap)
-        best = row == result.best + 1
-        name = f"layers {result.windows[row - 1]}" if row else "unmodified"
-        pen.text((6, top + height / 2 - 18), name, fill=RULE if best else INK, font=font)
-        pen.text((6, top + height / 2), f"score {means[row]:.1f}", fill=RULE if best else INK, font=font)
+        for line, text in enumerate(label):
+            pen.text((6, top + height / 2 - 18 * (1 - line)), text, fill=RULE if row == marked else INK, font=font)
         for column in range(count):
-            left = label_width + column * (width + gap)
-            sheet.paste(Image.fromarray(images[row, column]), (left, top))
-        if best:
+            sheet.paste(Image.fromarray(images[row, column]), (label_width + column * (width + gap), top))
+        if row == marked:
             pen.rectangle([1, top - 2, sheet.width - 2, top + height + 1], outline=RULE, width=3)
     return np.array(sheet)
+
+
+def sweep_plot(result: SweepResult) -> np.ndarray:
+    """Removed and kept by the number of ablated neurons, the count to choose marked. Returns uint8 [H, W, 3]."""
+    figure = Figure(figsize=(7.0, 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    counts = [0, *result.counts]
+    axes.plot(counts, [0, *result.removed], "o-", color=BEST, label="concept removed")
+    axes.plot(counts, [1, *result.kept], "s-", color=BASELINE, label="others kept")
+    axes.axvline(result.knee, color=OTHER, linestyle=":", label=f"choose {result.knee}")
+    axes.set_xscale("symlog", linthresh=10)
+    axes.set_xticks(counts, map(str, counts), rotation=45 if len(counts) > 8 else 0)
+    axes.minorticks_off()
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_xlabel(f"ablated neurons, of {result.total}")
+    axes.set_ylabel("share")
+    axes.set_title(f"ablated for: {result.before.plan.concepts[0]}", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return _drawn(figure)
 
 
 def before_after_sheet(title: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -132,6 +170,12 @@ def erasure_sheet(result: ErasureResult) -> np.ndarray:
     width = max(sheet.shape[1] for sheet in sheets)
     padded = [np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in sheets]
     return np.concatenate(padded)
+
+
+def _drawn(figure: Figure) -> np.ndarray:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

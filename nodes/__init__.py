@@ -23,6 +23,7 @@ from . import (
     neuron_detect,
     neuron_load,
     neuron_save,
+    neuron_sweep,
 )
 
 MODULES = (
@@ -42,6 +43,7 @@ MODULES = (
     neuron_ablate,
     neuron_save,
     neuron_load,
+    neuron_sweep,
 )
 
 

@@ -100,6 +100,9 @@ class Scope:
         return [place for place, entry in enumerate(entries) if (entry in run.positive_entries) == wanted]
 
 
+EVERYWHERE = Scope("both", Schedule(0.0, 1.0))
+
+
 def tell_branches(model: ModelPatcher) -> None:
     """Lets the patches of `model`, a clone of one's own, find a Run under KEY in their extra_options."""
     for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, _note_positive), (WrappersMP.CALC_COND_BATCH, _find_positive)):

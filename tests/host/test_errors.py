@@ -78,7 +78,7 @@ def good(host, pack, demo, files) -> dict[str, dict]:
                 name: wired[name] if default is None or name == "layers" and node_id != "LoCo_LayerSelect" else default
                 for name, default in defaults.items()
             }
-    for node_id in ("LoCo_LayerSearch", "LoCo_ErasureReport"):
+    for node_id in ("LoCo_LayerSearch", "LoCo_ErasureReport", "LoCo_NeuronSweep"):
         inputs[node_id] |= {"width": 128, "height": 128, "steps": 2}
     inputs["LoCo_EditApply"]["edit"] = None
     inputs["LoCo_NeuronAblate"]["neurons"] = None
@@ -163,6 +163,16 @@ CASES = [
         {"apply": "weights", "mode": "zero", "branch": "positive"},
         "apply: weights act on all tokens, in both branches, from 0 to 1 percent; choose these, or 'run time'",
     ),
+    ("LoCo_NeuronSweep", {"neurons": "768 wide neurons"}, "neurons: of a model that reads embeddings 768 wide; this"),
+    ("LoCo_NeuronSweep", {"counts": "999"}, "counts: '999'; there are 128 neurons, so give 0 to 128"),
+    ("LoCo_NeuronSweep", {"counts": "many"}, "counts: 'many' is not understood"),
+    ("LoCo_NeuronSweep", {"concept_prompts": "", "counts": "9"}, "concept prompts: empty; give at least one line"),
+    ("LoCo_NeuronSweep", {"target_prompts": "a\nb\nc", "counts": "9"}, "concept prompts: 1 lines, target prompts: 3"),
+    ("LoCo_NeuronSweep", {"keep_prompts": " ", "counts": "9"}, "keep prompts: empty; give at least one"),
+    ("LoCo_NeuronSweep", {"clip": "NaN clip", "counts": "9"}, "clip: NaN or Inf in the text embedding of"),
+    ("LoCo_NeuronSweep", {"seed_count": 0, "counts": "9"}, "seeds: 0; give at least 1"),
+    ("LoCo_NeuronSweep", {"mode": "drop", "counts": "9"}, "mode: 'drop'; give one of mean, zero, scale"),
+    ("LoCo_NeuronSweep", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
     ("LoCo_NeuronSave", {"filename_prefix": "../x"}, "filename_prefix: '../x' leads out of the output folder"),
     ("LoCo_NeuronLoad", {"file": "absent.safetensors"}, "file: 'absent.safetensors' is not in models/loco_neurons or"),
     ("LoCo_NeuronLoad", {"file": "../outside.safetensors"}, "'../outside.safetensors' is not in models/loco_neurons"),

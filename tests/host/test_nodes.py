@@ -27,6 +27,7 @@ NODES = [
     "LoCo_NeuronAblate",
     "LoCo_NeuronSave",
     "LoCo_NeuronLoad",
+    "LoCo_NeuronSweep",
 ]
 
 
@@ -247,6 +248,24 @@ def test_saved_neurons_are_loaded_as_they_were(execute, demo, sample, detect):
     models = [execute("LoCo_NeuronAblate", model=demo.model, neurons=one, count=64)[0] for one in (neurons, loaded)]
     one, other = (sample(model, demo.clip, "woodcut") for model in models)
     assert torch.equal(one, other)
+
+
+def test_a_sweep_gives_a_count_that_ablate_takes_and_shows_the_trade_off(execute, demo, detect):
+    neurons, _, _ = detect()
+    (scorer,) = execute("LoCo_CLIPScorer", file="loco_demo_clip.safetensors")
+    wired = {"model": demo.model, "clip": demo.clip, "vae": demo.vae, "scorer": scorer, "neurons": neurons}
+    prompts = {
+        "concept_prompts": "a picture of a red star in the style of woodcut",
+        "target_prompts": "a picture of a red star",
+        "keep_prompts": "a picture of a blue fish in the style of halftone",
+    }
+    quick = {"seed_count": 1, "steps": 4, "cfg": 2.0, "width": 128, "height": 128}
+    count, plot, sheet, report = execute("LoCo_NeuronSweep", **wired, **prompts, **quick, counts="16, 100%")
+    assert count in (16, 256)
+    assert f"choose {count} of 256 neurons" in report
+    assert all(picture.ndim == 4 and picture.shape[-1] == 3 for picture in (plot, sheet))
+    model, _ = execute("LoCo_NeuronAblate", model=demo.model, neurons=neurons, count=count)
+    assert model.object_patches
 
 
 def test_the_demo_files_are_listed_where_people_look_for_them(host):
