@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from .edit import WINDOW, Edit
 from .engine import Row, Sampling, TextEmbedding
 from .layers import CrossAttentionLayer
+from .neurons import KEYS, Ablation
 from .solver import EditOperator
 
 Pipeline = diffusers.StableDiffusionPipeline | diffusers.StableDiffusionXLPipeline
@@ -237,6 +238,20 @@ class DiffusersEngine:
             changes.append((weight, edit.pooled.widened(weight.shape[1])))
         with self._edited(changes, strength):
             yield
+
+    @contextmanager
+    def ablated(self, ablation: Ablation) -> Iterator[None]:
+        """Within it, the ablation acts on all tokens, in both branches, at all steps."""
+        handles = []
+        try:
+            for (layer, part), replacement in ablation.items():
+                keys, values = self._projections(layer)
+                module = keys if part == KEYS else values
+                handles.append(module.register_forward_hook(lambda _, __, out, own=replacement: own(out)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def pooled_weight(self) -> torch.nn.Parameter:
         """The weight of the U-Net's first layer that reads the pooled embedding, as its first inputs."""
