@@ -26,7 +26,6 @@ sys.path.append(str(ROOT))
 
 import numpy as np  # noqa: E402 - the path comes first
 import torch  # noqa: E402
-from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 from benchmarks import peers, solve_time  # noqa: E402
@@ -60,6 +59,7 @@ from loco_core.edit import (  # noqa: E402
 from loco_core.engine import Row, Sampling, TextEmbedding  # noqa: E402
 from loco_core.files import write_picture, write_text  # noqa: E402
 from loco_core.layers import LayerSet  # noqa: E402
+from loco_core.pictures import drawn  # noqa: E402
 from loco_core.scorer import load_scorer  # noqa: E402
 from loco_core.solver import leading_directions  # noqa: E402
 
@@ -282,9 +282,7 @@ def plot(rows: Sequence[dict]) -> np.ndarray:
         axes.set_ylim(0, 1.04)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return drawn(figure)
 
 
 def say(line: str) -> None:

@@ -14,7 +14,7 @@ from .layers import LayerSet
 from .neurons import KEYS, VALUES, Neurons, NeuronScores
 
 FORMAT = "loco_neurons 1"
-FIELDS = ("z", "p", "mean")
+FIELDS = ("z", "p", "signal", "mean")
 
 
 def save_neurons(neurons: Neurons, path: Path, versions: dict[str, str]) -> None:

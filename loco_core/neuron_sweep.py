@@ -84,6 +84,7 @@ def sweep_neurons(
     plan: ErasurePlan,
     neurons: Neurons,
     counts: Sequence[int],
+    ranking: str,
     mode: str,
     rows_per_batch: int,
     on_batch: OnBatch = lambda done, total, label, thumbnail: None,
@@ -92,7 +93,7 @@ def sweep_neurons(
     """Measures every count. `ablated(ablation)` is the engine with that ablation."""
     if not plan.kept:
         raise ValueError("keep prompts: empty; give at least one, against which removal is weighed")
-    changes = [ablation(neurons, chosen_neurons(neurons, "count", count, 0.0), mode) for count in counts]
+    changes = [ablation(neurons, chosen_neurons(neurons, "count", count, 0.0, ranking), mode) for count in counts]
     maker = ImageMaker(plan, rows_per_batch, sweep_images(plan, counts), on_batch, on_step)
     before = measure_before(engine, scorer, plan, maker)
     results = [

@@ -48,7 +48,7 @@ def score_plot(result: SearchResult) -> np.ndarray:
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def neuron_plot(neurons: Neurons) -> np.ndarray:
@@ -71,7 +71,7 @@ def neuron_plot(neurons: Neurons) -> np.ndarray:
     axes.set_title(f"with the concept: {shown} and {len(neurons.with_concept) - 1} more", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=1 + len(neurons.scores) // 9, fontsize=8)
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def contact_sheet(result: SearchResult, most_columns: int = 8) -> np.ndarray:
@@ -137,7 +137,7 @@ def sweep_plot(result: SweepResult) -> np.ndarray:
     axes.set_title(f"ablated for: {result.before.plan.concepts[0]}", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def before_after_sheet(title: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -172,7 +172,8 @@ def erasure_sheet(result: ErasureResult) -> np.ndarray:
     return np.concatenate(padded)
 
 
-def _drawn(figure: Figure) -> np.ndarray:
+def drawn(figure: Figure) -> np.ndarray:
+    """The figure as uint8 [H, W, 3]."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

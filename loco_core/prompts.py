@@ -105,8 +105,17 @@ def preserved_prompts(text: str, attribute: str, concepts: str) -> tuple[list[st
     return list(dict.fromkeys(prompts)), list(dict.fromkeys(contexts))
 
 
-def contrast_prompts(concepts: str, without: str) -> tuple[list[str], list[str]]:
-    """Prompts with a style and prompts without it, meant by two text fields, one name or prompt per line.
+@dataclass(frozen=True)
+class Contrast:
+    """Prompts with a style and without it; `others` are those of `without` that hold another style, by style."""
+
+    concept: tuple[str, ...]
+    without: tuple[str, ...]
+    others: tuple[tuple[str, ...], ...]
+
+
+def contrast_prompts(concepts: str, without: str) -> Contrast:
+    """The prompts to compare, meant by two text fields, one name or prompt per line.
 
     Prompts without a style in `without` are contexts: a bare name, on either side, is put into all of them ("a photo
     of a cat in the style of Van Gogh"), so that both sides show the same things. What is a whole prompt stays as it is.
@@ -116,14 +125,18 @@ def contrast_prompts(concepts: str, without: str) -> tuple[list[str], list[str]]
         raise ValueError("concept: empty; give at least one line")
     contexts = [line for line in other if not _is_bare(line, "style") and STYLE_WORD not in line.lower().split()]
 
-    def expanded(side: list[str]) -> list[str]:
-        prompts = []
-        for line in side:
-            templates = [STYLED.format(context, "{}") for context in contexts] or list(TEMPLATES["style"])
-            prompts += [template.format(line) for template in templates] if _is_bare(line, "style") else [line]
-        return list(dict.fromkeys(prompts))
+    templates = [STYLED.format(context, "{}") for context in contexts] or list(TEMPLATES["style"])
 
-    return expanded(told), expanded(other)
+    def expanded(line: str) -> tuple[str, ...]:
+        return tuple(template.format(line) for template in templates) if _is_bare(line, "style") else (line,)
+
+    def unique(groups: list[tuple[str, ...]]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(prompt for group in groups for prompt in group))
+
+    groups = [expanded(line) for line in dict.fromkeys(other) if line not in contexts]
+    return Contrast(
+        unique([expanded(line) for line in told]), unique([*((c,) for c in contexts), *groups]), tuple(groups)
+    )
 
 
 def _is_bare(line: str, attribute: str) -> bool:

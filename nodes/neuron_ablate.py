@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..loco_core.neurons import CHOICES, MODES, ablation, chosen_neurons
 from .ablation import ALL_TOKENS, WAYS, ablate, ablate_weights, fit, parse_positions
 from .branches import BRANCHES, Schedule, Scope
-from .neuron_inputs import detect, neuron_inputs
+from .neuron_inputs import detect, neuron_inputs, ranking_input
 from .progress import show_text
 from .types import Layers, Neurons
 
@@ -34,11 +34,12 @@ class NeuronAblateNode(io.ComfyNode):
                     "tokens are not used.",
                 ),
                 *neuron_inputs(),
+                ranking_input(),
                 io.Combo.Input(
                     "choose_by",
                     options=list(CHOICES),
                     default=CHOICES[0],
-                    tooltip="count: the neurons of largest |z| over all layers. count per layer: so many in each. "
+                    tooltip="count: those that rank first, over all layers. count per layer: so many in each. "
                     "threshold: all with |z| of 'threshold' or more.",
                 ),
                 io.Int.Input(
@@ -114,6 +115,7 @@ class NeuronAblateNode(io.ComfyNode):
     def execute(
         cls,
         model,
+        rank_by: str,
         choose_by: str,
         count: int,
         threshold: float,
@@ -135,7 +137,7 @@ class NeuronAblateNode(io.ComfyNode):
                 raise ValueError("neurons: none are connected; connect them, or a clip and layers to detect them here")
             neurons = detect(model, clip, layers, **asked)
         fit(model, neurons)
-        chosen = chosen_neurons(neurons, choose_by, count, threshold)
+        chosen = chosen_neurons(neurons, choose_by, count, threshold, rank_by)
         change = ablation(neurons, chosen, mode, scale)
         if apply not in WAYS:
             raise ValueError(f"apply: {apply!r}; give one of {', '.join(WAYS)}")

@@ -8,7 +8,7 @@ import comfy.model_management
 from comfy_api.latest import io
 
 from ..loco_core.layers import PARTS, LayerSet
-from ..loco_core.neurons import TOKENS, Neurons, detect_neurons
+from ..loco_core.neurons import RANKINGS, TOKENS, Neurons, detect_neurons
 from ..loco_core.prompts import contrast_prompts
 from .edit_inputs import PRESERVE
 from .engine import ComfyEngine, encode, located, text_encoder
@@ -50,6 +50,16 @@ def neuron_inputs() -> list[io.Input]:
     ]
 
 
+def ranking_input() -> io.Input:
+    return io.Combo.Input(
+        "rank_by",
+        options=list(RANKINGS),
+        default=RANKINGS[0],
+        tooltip="signal: how much of what the style adds to plain prompts passes through a neuron, less half of what "
+        "other styles add there. z: the paper's, how surely it differs.",
+    )
+
+
 def detect(model, clip, layers: LayerSet, concept: str, without: str, part: str, tokens: str) -> Neurons:
     """What these inputs ask for."""
     located(model, layers)
@@ -59,5 +69,5 @@ def detect(model, clip, layers: LayerSet, concept: str, without: str, part: str,
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     weights = ComfyEngine(model, clip, None).key_value_weights
-    asked = (*prompts, layers, part, tokens, text_encoder(clip))
+    asked = (prompts.concept, prompts.without, layers, prompts.others, part, tokens, text_encoder(clip))
     return detect_neurons(partial(encode, clip), weights, *asked, on_layer)

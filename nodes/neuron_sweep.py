@@ -13,6 +13,7 @@ from ..loco_core.prompts import lines, whole_pairs
 from .ablation import ablate, fit
 from .branches import EVERYWHERE
 from .engine import ComfyEngine, to_image
+from .neuron_inputs import ranking_input
 from .progress import ImageProgress, show_text
 from .sampling_inputs import sampling_inputs
 from .types import Neurons, Scorer
@@ -38,6 +39,7 @@ class NeuronSweepNode(io.ComfyNode):
                     default="10, 30, 50, 100, 200, 25%",
                     tooltip="How many neurons are ablated in turn: numbers, or percents of all that were detected.",
                 ),
+                ranking_input(),
                 io.Combo.Input(
                     "mode",
                     options=list(MODES[:2]),
@@ -85,6 +87,7 @@ class NeuronSweepNode(io.ComfyNode):
         scorer,
         neurons,
         counts: str,
+        rank_by: str,
         mode: str,
         concept_prompts: str,
         target_prompts: str,
@@ -117,6 +120,7 @@ class NeuronSweepNode(io.ComfyNode):
             plan,
             neurons,
             tried,
+            rank_by,
             mode,
             batch_rows,
             progress.on_batch,

@@ -119,7 +119,7 @@ def wide(width: int) -> EditOperator:
 
 
 def neurons_of(width: int, layer_count: int, outputs: int = 128) -> Neurons:
-    score = NeuronScores(*torch.ones(3, outputs).double())
+    score = NeuronScores(*torch.ones(4, outputs).double())
     return Neurons({(8, "values"): score}, LayerSet((8,), layer_count), width, "the tail", ("a", "b"), ("c", "d"), "")
 
 
@@ -148,6 +148,9 @@ CASES = [
     ("LoCo_NeuronAblate", {"neurons": "768 wide neurons"}, "neurons: of a model that reads embeddings 768 wide; this"),
     ("LoCo_NeuronAblate", {"neurons": "320 neurons"}, "neurons: layer 8 had 320 values where they were detected, and"),
     ("LoCo_NeuronAblate", {"count": 257}, "count: 257; layers 8-9 of these neurons has 256, so give 0 to 256"),
+    ("LoCo_NeuronAblate", {"rank_by": "luck"}, "rank by: 'luck'; give one of signal, z"),
+    ("LoCo_NeuronSweep", {"rank_by": "luck", "counts": "9"}, "rank by: 'luck'; give one of signal, z"),
+    ("LoCo_NeuronDetect", {"without": "Monet\nPicasso"}, "without: every prompt holds another concept; give plain"),
     ("LoCo_NeuronAblate", {"choose_by": "luck"}, "choose by: 'luck'; give one of count, count per layer, threshold"),
     ("LoCo_NeuronAblate", {"mode": "drop"}, "mode: 'drop'; give one of mean, zero, scale"),
     ("LoCo_NeuronAblate", {"scale": 3.0}, "scale: 3.0; give 0 to 2"),

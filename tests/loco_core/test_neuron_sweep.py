@@ -16,7 +16,7 @@ from loco_core.prompts import PromptPair
 STYLED, PLAIN, KEPT = "a star in woodcut", "a star", "a fish in halftone"
 PLAN = ErasurePlan((PromptPair(STYLED, PLAIN),), (KEPT,), (0, 1), Sampling(1, 1.0, "euler", "normal", 16, 16))
 NEURONS = Neurons(
-    {(8, "values"): NeuronScores(*torch.arange(1.0, 101).double().expand(3, -1))},
+    {(8, "values"): NeuronScores(*torch.arange(1.0, 101).double().expand(4, -1))},
     LayerSet((8,), 16),
     32,
     "tail",
@@ -59,7 +59,7 @@ def count(change: Ablation) -> int:
 
 def sweep(counts=(10, 40, 100), plan=PLAN, **options):
     return sweep_neurons(
-        Painter(), lambda change: Painter(count(change)), GreyScorer(), plan, NEURONS, counts, "mean", 3, **options
+        Painter(), lambda change: Painter(count(change)), GreyScorer(), plan, NEURONS, counts, "z", "mean", 3, **options
     )
 
 

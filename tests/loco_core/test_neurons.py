@@ -76,8 +76,19 @@ def test_neurons_that_only_prompts_vary_are_expected_by_chance_and_not_said_to_d
     assert 8 <= twenty_surest <= 40  # by chance alone the 20 smallest of 64 p-values reach about 20 / 64
 
 
+def test_the_signal_is_what_the_concept_adds_to_plain_prompts_less_half_of_what_others_add():
+    other = ("star in halftone", "fish in halftone"), ("star in poster", "fish in poster")
+    without = (*WITHOUT, *other[0], *other[1])
+    found = detect_neurons(encode, weights, WITH, without, LAYERS, other)
+    weight = weights(8)[1]
+    means = [outputs(prompts, weight, TOKENS[0]).mean(0) for prompts in (WITH, WITHOUT, *other)]
+    added = [(mean - means[1]) ** 2 for mean in means]
+    expected = added[0] - (added[2] + added[3]) / 4
+    np.testing.assert_allclose(found.scores[8, "values"].signal.numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_one_part_alone_is_scored(neurons):
-    values = detect_neurons(encode, weights, WITH, WITHOUT, LAYERS, "values")
+    values = detect_neurons(encode, weights, WITH, WITHOUT, LAYERS, part="values")
     assert list(values.scores) == [(8, "values"), (9, "values")]
     assert torch.equal(values.scores[8, "values"].z, neurons.scores[8, "values"].z)
 
@@ -97,7 +108,7 @@ def test_the_weights_of_one_layer_at_a_time_are_read():
 
 
 def test_a_count_takes_the_largest_z_over_all_layers(neurons):
-    chosen = chosen_neurons(neurons, "count", 10, 0.0)
+    chosen = chosen_neurons(neurons, "count", 10, 0.0, "z")
     taken = [neurons.scores[place].z[i].abs() for place, numbers in chosen.items() for i in numbers]
     every = torch.cat([score.z.abs() for score in neurons.scores.values()])
     assert sorted(taken) == sorted(every.topk(10).values)
@@ -148,17 +159,17 @@ def test_a_scale_in_the_weights_scales_the_outputs():
 
 
 def test_names_are_put_into_the_plain_prompts_of_both_sides():
-    told, other = contrast_prompts("Van Gogh", "a photo of a cat\na photo of a dog\nMonet")
-    assert told == ["a photo of a cat in the style of Van Gogh", "a photo of a dog in the style of Van Gogh"]
-    assert other[:2] == ["a photo of a cat", "a photo of a dog"]
-    assert other[2:] == ["a photo of a cat in the style of Monet", "a photo of a dog in the style of Monet"]
+    found = contrast_prompts("Van Gogh", "Monet\na photo of a cat\na photo of a dog")
+    monet = ("a photo of a cat in the style of Monet", "a photo of a dog in the style of Monet")
+    assert found.concept == ("a photo of a cat in the style of Van Gogh", "a photo of a dog in the style of Van Gogh")
+    assert found.without == ("a photo of a cat", "a photo of a dog", *monet)
+    assert found.others == (monet,)
 
 
 def test_whole_prompts_stay_as_they_are():
-    assert contrast_prompts("a cat in the style of Van Gogh", "a painting of a cat") == (
-        ["a cat in the style of Van Gogh"],
-        ["a painting of a cat"],
-    )
+    found = contrast_prompts("a cat in the style of Van Gogh", "a painting of a cat")
+    assert (found.concept, found.without) == (("a cat in the style of Van Gogh",), ("a painting of a cat",))
+    assert found.others == ()
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -170,7 +181,7 @@ def test_saved_neurons_are_loaded_as_they_were(neurons, tmp_path):
     assert neuron_lines(loaded) == neuron_lines(neurons)
     assert (loaded.layers, loaded.width, loaded.with_concept) == (neurons.layers, neurons.width, neurons.with_concept)
     for place, score in neurons.scores.items():
-        for name in ("z", "p", "mean"):
+        for name in ("z", "p", "signal", "mean"):
             assert torch.equal(getattr(loaded.scores[place], name), getattr(score, name))
 
 
