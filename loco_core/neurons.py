@@ -132,6 +132,7 @@ class Replacement:
 Ablation = Mapping[Place, Replacement]
 
 
+@torch.no_grad()
 def detect_neurons(
     encode: Encode,
     weights: Weights,

@@ -182,6 +182,12 @@ def test_repeated_tokens_of_an_injector_keep_their_positions(pack, demo, encode,
     assert torch.equal(sample(parts, own, negative), sample(ablate(injected, change), own, negative))
 
 
+def test_a_clone_of_an_ablated_model_is_ablated_as_it_is(demo, encode, ablate, neurons):
+    own, negative = encode(OWN), encode(NEGATIVE)
+    ablated = ablate(demo.model, top(neurons), "positive", 0.0, 0.7)
+    assert torch.equal(sample(ablated.clone().clone(), own, negative), sample(ablated, own, negative))
+
+
 # --- zero in the weights ----------------------------------------------------------------------------------------------
 
 
