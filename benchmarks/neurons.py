@@ -33,7 +33,7 @@ from loco_core.neurons import Neurons, ablation, chosen_neurons, detect_neurons 
 from loco_core.pictures import drawn  # noqa: E402
 from loco_core.prompts import contrast_prompts  # noqa: E402
 
-COUNTS = (64, 128)
+COUNTS = (64, 96, 128)
 NEURONS = 512
 """K and V of the located layers together."""
 UNLOCATED = LayerSet((10, 11), 16)

@@ -47,7 +47,7 @@ Weights = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
 @dataclass(frozen=True, eq=False)
 class NeuronScores:
     """Of one to_k or to_v, [d_out] each in float64: the z-score, its two-sided p-value (Welch's t-test), the signal,
-    and the mean over the prompts without the concept.
+    and the mean over the plain prompts.
     """
 
     z: torch.Tensor
@@ -215,7 +215,7 @@ def _scores(
     signal = (concept.mean(0) - base).square()
     if groups:
         signal -= OTHERS_SHARE * torch.stack([other[rows].mean(0) - base for rows in groups]).square().mean(0)
-    return NeuronScores(difference / sum(biased).sqrt(), p, signal, other.mean(0))
+    return NeuronScores(difference / sum(biased).sqrt(), p, signal, base)
 
 
 def chosen_neurons(
@@ -248,7 +248,7 @@ def chosen_neurons(
 def ablation(
     neurons: Neurons, chosen: Mapping[Place, torch.Tensor], mode: str = MODES[0], scale: float = 0.0
 ) -> Ablation:
-    """What becomes of the chosen neurons: the mean over the prompts without the concept, zero, or `scale` x own."""
+    """What becomes of the chosen neurons: the mean over the plain prompts, zero, or `scale` x own."""
     if mode not in MODES:
         raise ValueError(f"mode: {mode!r}; give one of {', '.join(MODES)}")
     if not 0 <= scale <= 2:

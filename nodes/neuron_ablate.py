@@ -57,7 +57,7 @@ class NeuronAblateNode(io.ComfyNode):
                     "mode",
                     options=list(MODES),
                     default=MODES[0],
-                    tooltip="mean: what the neuron says on average in prompts without the style. zero: nothing, as in "
+                    tooltip="mean: what the neuron says on average in the plain prompts. zero: nothing, as in "
                     "the paper. scale: 'scale' times its own output.",
                 ),
                 io.Float.Input(

@@ -31,7 +31,7 @@ def neuron_inputs() -> list[io.Input]:
             multiline=True,
             default=WITHOUT,
             tooltip="Prompts without the style, one per line, and names of other styles that must stay: these are put "
-            "into the plain prompts too. Their mean takes the place of the neurons' outputs.",
+            "into the plain prompts too. The plain prompts' mean takes the place of the neurons' outputs.",
         ),
         io.Combo.Input(
             "part",
