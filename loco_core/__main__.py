@@ -6,19 +6,13 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import diffusers
-import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .demo_pipeline import SCORER as DEMO_SCORER
-from .demo_pipeline import demo_pipeline
-from .diffusers_engine import SAMPLERS, SPACINGS, VAE_FACTOR, DiffusersEngine, load_pipeline
+from .command_line import Settings, bar, load_clip, load_engine, make_pictures, settings
 from .edit import (
     PRESERVATIONS,
     RELATIVE_LAMBDA,
@@ -30,87 +24,16 @@ from .edit import (
     solve_edit,
 )
 from .edit_file import recipe_metadata, save_edit
-from .engine import Row, Sampling
+from .engine import Row
 from .files import write_picture, write_text
 from .layers import parse_layers, windows
 from .lora import NAMINGS, lora_tensors, save_lora
+from .neurons_command import neurons
 from .pictures import before_after_sheet, contact_sheet, score_plot
 from .prompts import ATTRIBUTES, prompt_pairs
 from .report import provenance, report_text, result_json, scores_csv
-from .scorer import load_scorer
-from .search import SearchPlan, search, thumbnails
+from .search import SearchPlan, search
 
-DEMO = "demo"
-SHEET_PICTURE = 256
-"""Largest side, in pixels, of a picture on the before/after sheet."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Which model makes the images, and how; `rows` of them at once."""
-
-    model: str
-    sampling: Sampling
-    seed: int
-    rows: int
-
-
-@dataclass(frozen=True)
-class Preset:
-    """Sampling settings that go together; size in pixels."""
-
-    steps: int
-    guidance: float
-    size: int
-    sampler: str
-    spacing: str
-
-
-PRESETS = {
-    "demo": Preset(20, 2.0, 128, "euler", "linspace"),
-    "paper": Preset(50, 7.5, 512, "pndm", "leading"),
-}
-
-
-def whole_latents(context: click.Context, option: click.Parameter, pixels: int | None) -> int | None:
-    """Refuses a size that is not a whole number of latents."""
-    if pixels and pixels % VAE_FACTOR:
-        raise click.BadParameter(f"{pixels} is not a multiple of {VAE_FACTOR}", context, option)
-    return pixels
-
-
-SETTINGS = [
-    click.option(
-        "--model",
-        default=DEMO,
-        show_default=True,
-        metavar="MODEL",
-        help="'demo', or a local diffusers folder of Stable Diffusion 1.x, 2.x or SDXL.",
-    ),
-    click.option(
-        "--preset",
-        type=click.Choice(list(PRESETS)),
-        help="Sampling settings: 'paper' is 50 steps, guidance "
-        "7.5, 512x512, PNDM. Without it: 'demo' for the demo model, 'paper' for others. The options below "
-        "change them one by one.",
-    ),
-    click.option("--steps", type=click.IntRange(1), help="Sampler steps."),
-    click.option("--guidance", type=click.FloatRange(1), help="Classifier-free guidance (CFG)."),
-    click.option(
-        "--size", type=click.IntRange(64), callback=whole_latents, help="Width and height in pixels; 1024 for SDXL."
-    ),
-    click.option("--sampler", type=click.Choice(list(SAMPLERS))),
-    click.option("--spacing", type=click.Choice(SPACINGS), help="How the steps are spread over the noise levels."),
-    click.option("--negative", default="", help="The negative prompt."),
-    click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="The first seed."),
-    click.option(
-        "--rows",
-        type=click.IntRange(1),
-        default=8,
-        show_default=True,
-        help="Images made at once: as many as your memory takes is fastest.",
-    ),
-]
 CONCEPT = click.option(
     "--concept",
     "concepts",
@@ -128,41 +51,9 @@ TARGET = click.option(
 ATTRIBUTE = click.option("--attribute", type=click.Choice(ATTRIBUTES), default="style", show_default=True)
 
 
-def settings(command: Callable) -> Callable:
-    """Adds the options that say which model makes the images, and how; the command gets them as one Settings."""
-
-    @functools.wraps(command)
-    def run(model, preset, steps, guidance, size, sampler, spacing, negative, seed, rows, **own) -> None:
-        base = PRESETS[preset or ("demo" if model == DEMO else "paper")]
-        pixels = size or base.size
-        sampling = Sampling(
-            steps or base.steps,
-            guidance or base.guidance,
-            sampler or base.sampler,
-            spacing or base.spacing,
-            pixels,
-            pixels,
-            negative,
-        )
-        command(settings=Settings(model, sampling, seed, rows), **own)
-
-    for option in reversed(SETTINGS):
-        run = option(run)
-    return run
-
-
 @click.group()
 def app() -> None:
     """Find the cross-attention layers that hold a style, an object or a fact, and edit exactly those."""
-
-
-def load_engine(model: str) -> DiffusersEngine:
-    return DiffusersEngine(demo_pipeline() if model == DEMO else load_pipeline(Path(model)))
-
-
-def bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, transient=True)
 
 
 @app.command()
@@ -198,8 +89,6 @@ def trace(
     python -m loco_core trace --target "a picture of a red star"
     --concept "a picture of a red star in the style of woodcut"
     """
-    if scorer is None and settings.model != DEMO:
-        raise ValueError("scorer: give --scorer, a .safetensors file of open_clip weights")
     plan = SearchPlan(
         tuple(prompt_pairs("\n".join(concepts), "\n".join(targets), attribute, ("concept", "target"))),
         tuple(range(settings.seed, settings.seed + seeds)),
@@ -207,9 +96,8 @@ def trace(
         window_size,
         settings.sampling,
     )
-    clip = load_scorer(scorer or DEMO_SCORER, architecture)
+    clip = load_clip(settings.model, scorer, architecture)
     engine = load_engine(settings.model)
-    clip.model.to("cuda" if torch.cuda.is_available() else "cpu")
     tried = windows(len(engine.layers), window_size)
 
     with bar() as progress:
@@ -301,20 +189,15 @@ def edit(
     with bar() as progress:
         task = progress.add_task("before", total=2 * len(made))
 
-        def make() -> np.ndarray:
-            parts = []
-            for start in range(0, len(made), settings.rows):
-                images = engine.generate(made[start : start + settings.rows], settings.sampling)
-                parts.append(thumbnails(images, SHEET_PICTURE))
-                progress.advance(task, len(parts[-1]))
-            return np.concatenate(parts)
-
-        before = make()
+        before = make_pictures(engine, made, settings, functools.partial(progress.advance, task))
         progress.update(task, description="after")
         with engine.edited(solved, strength):
-            after = make()
+            after = make_pictures(engine, made, settings, functools.partial(progress.advance, task))
     write_picture(out / "before_after.png", before_after_sheet(", ".join(concepts), before, after))
     click.echo(f"look at {out / 'before_after.png'}")
+
+
+app.add_command(neurons)
 
 
 def main(arguments: list[str] | None = None) -> int:

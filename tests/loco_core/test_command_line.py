@@ -59,6 +59,51 @@ def test_edit_writes_a_lora_with_its_recipe_and_a_picture(tmp_path):
     assert Image.open(tmp_path / "before_after.png").size[1] > 2 * 128
 
 
+@pytest.fixture(scope="module")
+def neurons(tmp_path_factory):
+    """The file of neurons that tell woodcut, as the command writes it."""
+    out = tmp_path_factory.mktemp("neurons")
+    plain = [part for thing in ("star", "fish", "boat") for part in ("--without", f"a picture of a {thing}")]
+    asked = ["--concept", "woodcut", *plain, "--without", "halftone", "--layers", "8-9", "--out", str(out)]
+    assert command_line.main(["neurons", "detect", *asked]) == 0
+    assert min(Image.open(out / "neurons.png").size) > 200
+    return out / "neurons.safetensors"
+
+
+def test_neurons_are_ablated_before_and_after(neurons, tmp_path, capsys):
+    asked = ["--neurons", str(neurons), "--count", "64", "--prompt", f"{STAR} in the style of woodcut"]
+    assert command_line.main(["neurons", "ablate", *asked, *QUICK, "--out", str(tmp_path)]) == 0
+    assert "64 of 256 neurons, mean" in capsys.readouterr().out
+    assert Image.open(tmp_path / "before_after.png").size[1] > 2 * 128
+
+
+def test_a_sweep_says_how_many_neurons_to_choose(neurons, tmp_path, capsys):
+    asked = ["--neurons", str(neurons), "--counts", "16, 100%", *WOODCUT, "--keep", "a picture of a blue fish"]
+    assert command_line.main(["neurons", "sweep", *asked, *QUICK, "--out", str(tmp_path)]) == 0
+    assert "of 256 neurons" in capsys.readouterr().out
+    assert (tmp_path / "sweep.txt").read_text().startswith("choose ")
+    for name in ("sweep.png", "sheet.png"):
+        assert min(Image.open(tmp_path / name).size) > 100
+
+
+@pytest.mark.parametrize(
+    ("command", "change", "sentence"),
+    [
+        ("ablate", ["--count", "257"], "count: 257; layers 8-9 of these neurons has 256"),
+        ("ablate", ["--mode", "scale", "--scale", "3"], "scale: 3.0; give 0 to 2"),
+        ("ablate", ["--neurons", __file__], "holds no neurons saved by LoCo Neuron Save"),
+        ("sweep", ["--counts", "999"], "counts: '999'; there are 256 neurons"),
+    ],
+)
+def test_a_mistake_with_neurons_ends_with_one_sentence(neurons, command, change, sentence, capsys, tmp_path):
+    own = {"ablate": ["--prompt", STAR], "sweep": [*WOODCUT, "--keep", STAR]}[command]
+    arguments = ["neurons", command, "--neurons", str(neurons), *own, *change, "--out", str(tmp_path)]
+    assert command_line.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -79,6 +124,11 @@ def test_edit_writes_a_lora_with_its_recipe_and_a_picture(tmp_path):
         (["edit", *WOODCUT, "--layers", "8", "--relative-ridge", "-1"], "relative ridge: -1.0; give a number above 0"),
         (["edit", *WOODCUT, "--layers", "8", "--seed", "-1"], "-1 is not in the range"),
         (["edit", *WOODCUT, "--layers", "8", "--out", __file__], "exists"),
+        (["neurons", "detect"], "Missing option '--concept'"),
+        (
+            ["neurons", "detect", "--concept", "woodcut", "--without", "a star", "--layers", "8"],
+            "concept: 1 different prompts; a statistic needs 2 or more",
+        ),
         (["paint"], "No such command 'paint'"),
     ],
 )
@@ -91,7 +141,7 @@ def test_a_mistake_ends_with_one_sentence_and_exit_code_2(arguments, sentence, c
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", [[], ["trace"], ["edit"]])
+@pytest.mark.parametrize("command", [[], ["trace"], ["edit"], ["neurons"], ["neurons", "sweep"]])
 def test_help_tells_what_a_command_does_and_exits_with_0(command, capsys):
     assert command_line.main([*command, "--help"]) == 0
     assert "Usage:" in capsys.readouterr().out
