@@ -33,7 +33,7 @@ from loco_core.neurons import Neurons, ablation, chosen_neurons, detect_neurons 
 from loco_core.pictures import drawn  # noqa: E402
 from loco_core.prompts import contrast_prompts  # noqa: E402
 
-COUNTS = (64, 96, 128)
+COUNTS = (64, 96)
 NEURONS = 512
 """K and V of the located layers together."""
 UNLOCATED = LayerSet((10, 11), 16)
@@ -107,8 +107,7 @@ def plot(rows: list[dict]) -> np.ndarray:
     sides = zip(figure.subplots(1, 2, sharey=True), ("judge_after", "other_styles_after"), strict=True)
     for axes, name in sides:
         for offset, (how, colour) in enumerate(COLOURS.items()):
-            chosen = [row for row in rows if row["chosen"] == how and row["count"] >= COUNTS[-1] // 2]
-            last = {row["style"]: row[name] for row in chosen}
+            last = {row["style"]: row[name] for row in rows if row["chosen"] == how}
             axes.bar(np.arange(len(last)) + 0.2 * (offset - 1.5), list(last.values()), 0.19, color=colour, label=how)
         axes.set_xticks(range(len(STYLES)), STYLES, rotation=20)
         axes.set_title({"judge_after": "style left", "other_styles_after": "other styles kept"}[name], fontsize=10)

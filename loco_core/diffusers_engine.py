@@ -305,6 +305,20 @@ class DiffusersEngine:
         return tensor.to(self._unet.device, self._unet.dtype)
 
 
+class AblatedEngine:
+    """A DiffusersEngine that ablates while it makes images."""
+
+    def __init__(self, engine: DiffusersEngine, change: Ablation) -> None:
+        self._engine, self._change = engine, change
+        self.layers, self.encode, self.key_value_weights = engine.layers, engine.encode, engine.key_value_weights
+
+    def generate(
+        self, rows: Sequence[Row], sampling: Sampling, on_step: Callable[[], None] | None = None
+    ) -> torch.Tensor:
+        with self._engine.ablated(self._change):
+            return self._engine.generate(rows, sampling, on_step)
+
+
 class _Intervening:
     """An attention processor in which some rows read other tokens [T, d]; the positive rows come first."""
 

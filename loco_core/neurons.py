@@ -231,9 +231,9 @@ def chosen_neurons(
     if choice == "threshold":
         ranked = [(place, neuron) for place, neuron in ranked if abs(neurons.scores[place].z[neuron]) >= threshold]
     else:
-        groups = (
-            [ranked] if choice == "count" else [[n for n in ranked if n[0][0] == layer] for layer in neurons.layers]
-        )
+        groups = [ranked]
+        if choice == "count per layer":
+            groups = [[one for one in ranked if one[0][0] == layer] for layer in neurons.layers]
         fewest = min(map(len, groups))
         if not 0 <= count <= fewest:
             where = f"layers {neurons.layers}" if choice == "count" else "a layer"

@@ -12,14 +12,14 @@ import diffusers
 import torch
 
 from .command_line import Settings, bar, load_clip, load_engine, make_pictures, settings
-from .diffusers_engine import DiffusersEngine
-from .engine import Row, Sampling, TextEmbedding
+from .diffusers_engine import AblatedEngine, DiffusersEngine
+from .engine import Row, TextEmbedding
 from .erasure import ErasurePlan
 from .files import write_picture, write_text
 from .layers import PARTS, parse_layers
 from .neuron_file import load_neurons, save_neurons
 from .neuron_sweep import parse_counts, sweep_images, sweep_neurons, sweep_text
-from .neurons import MODES, RANKINGS, TOKENS, Ablation, Neurons, ablation, chosen_neurons, detect_neurons, neuron_lines
+from .neurons import MODES, RANKINGS, TOKENS, Neurons, ablation, chosen_neurons, detect_neurons, neuron_lines
 from .pictures import before_after_sheet, neuron_plot, sweep_plot, sweep_sheet
 from .prompts import contrast_prompts, whole_pairs
 
@@ -31,18 +31,6 @@ NEURONS = click.option(
 )
 RANK_BY = click.option("--rank-by", type=click.Choice(RANKINGS), default=RANKINGS[0], show_default=True)
 SEEDS = click.option("--seeds", type=click.IntRange(1), default=2, show_default=True, help="Images of each prompt.")
-
-
-class AblatedEngine:
-    """A DiffusersEngine that ablates while it makes images."""
-
-    def __init__(self, engine: DiffusersEngine, change: Ablation) -> None:
-        self._engine, self._change = engine, change
-        self.layers, self.encode, self.key_value_weights = engine.layers, engine.encode, engine.key_value_weights
-
-    def generate(self, rows: Sequence[Row], sampling: Sampling, on_step=None) -> torch.Tensor:
-        with self._engine.ablated(self._change):
-            return self._engine.generate(rows, sampling, on_step)
 
 
 @click.group()

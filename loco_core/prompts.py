@@ -124,7 +124,6 @@ def contrast_prompts(concepts: str, without: str) -> Contrast:
     if not told:
         raise ValueError("concept: empty; give at least one line")
     contexts = [line for line in other if not _is_bare(line, "style") and STYLE_WORD not in line.lower().split()]
-
     templates = [STYLED.format(context, "{}") for context in contexts] or list(TEMPLATES["style"])
 
     def expanded(line: str) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from loco_core.edit import TOKEN_CHOICES, columns, solve_edit
 from loco_core.engine import Intervention, Row, Sampling
 from loco_core.layers import LayerSet, windows
 from loco_core.lora import NAMINGS, lora_tensors, save_lora
-from loco_core.neurons import ablation, chosen_neurons, detect_neurons
 from loco_core.prompts import PromptPair
 from loco_core.scorer import load_scorer
 from loco_core.search import SearchPlan, search
@@ -53,20 +52,6 @@ def test_an_intervention_with_the_same_prompt_changes_nothing_at_all(engine):
     (star,) = engine.encode([STAR])
     same = engine.generate([Row(star, 0, Intervention(everywhere(engine), star))], SAMPLING)
     assert (same - engine.generate([Row(star, 0)], SAMPLING)).abs().max() == 0
-
-
-def test_an_ablation_lasts_as_long_as_its_block_even_when_that_fails(engine):
-    (fish,) = engine.encode([FISH])
-    styled = [f"a {thing} in the style of woodcut" for thing in ("star", "boat", "house")]
-    plain = ["a star", "a boat", "a house"]
-    found = detect_neurons(engine.encode, engine.key_value_weights, styled, plain, LayerSet((8, 9), 16))
-    before = engine.generate([Row(fish, 0)], SAMPLING)
-    for count, mode, scale, changes in ((100, "mean", 0.0, True), (0, "mean", 0.0, False), (100, "scale", 1.0, False)):
-        change = ablation(found, chosen_neurons(found, "count", count, 0.0), mode, scale)
-        with pytest.raises(RuntimeError, match="broken off"), engine.ablated(change):
-            assert torch.equal(engine.generate([Row(fish, 0)], SAMPLING), before) != changes
-            raise RuntimeError("broken off")
-        assert torch.equal(engine.generate([Row(fish, 0)], SAMPLING), before)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
