@@ -61,7 +61,7 @@ def neuron_plot(neurons: Neurons) -> np.ndarray:
         axes.plot(np.arange(1, len(ranked) + 1), ranked, style, linewidth=1.4, label=f"layer {layer}, {part}")
     found = neurons.significant()
     if found:
-        place, neuron = neurons.ranked()[found - 1]
+        place, neuron = neurons.ranked("z")[found - 1]
         least = float(neurons.scores[place].z[neuron].abs())
         axes.axhline(least, color=BASELINE, linestyle=":", linewidth=1.2)
         axes.annotate(f"{found} neurons differ", (1, least), xytext=(4, 4), textcoords="offset points", fontsize=9)
@@ -129,6 +129,7 @@ def sweep_plot(result: SweepResult) -> np.ndarray:
     axes.plot(counts, [1, *result.kept], "s-", color=BASELINE, label="others kept")
     axes.axvline(result.knee, color=OTHER, linestyle=":", label=f"choose {result.knee}")
     axes.set_xscale("symlog", linthresh=10)
+    axes.set_xlim(-0.5, 1.1 * counts[-1])
     axes.set_xticks(counts, map(str, counts), rotation=45 if len(counts) > 8 else 0)
     axes.minorticks_off()
     axes.set_ylim(-0.03, 1.03)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from safetensors.torch import save_file
 from scipy import stats
 
@@ -14,12 +15,14 @@ from loco_core.neurons import (
     MODES,
     TOKENS,
     Neurons,
+    NeuronScores,
     Replacement,
     ablation,
     chosen_neurons,
     detect_neurons,
     neuron_lines,
 )
+from loco_core.pictures import neuron_plot
 from loco_core.prompts import contrast_prompts
 from made_up import WIDTH, encode
 
@@ -102,6 +105,17 @@ def test_the_weights_of_one_layer_at_a_time_are_read():
 
     detect_neurons(encode, one, WITH, WITHOUT, LAYERS)
     assert read == [8, 9]
+
+
+def test_the_plot_marks_the_z_down_to_which_neurons_differ(monkeypatch):
+    z = torch.tensor([9.0, -8.0, 7.0, 0.1, 0.2]).double()
+    p = torch.tensor([1e-6, 1e-6, 1e-6, 0.9, 0.9]).double()
+    score = NeuronScores(z, p, signal=torch.arange(5.0).double(), mean=torch.zeros(5).double())
+    found = Neurons({(8, "values"): score}, LAYERS, WIDTH, TOKENS[0], WITH, WITHOUT, "")
+    marked = []
+    monkeypatch.setattr(Axes, "axhline", lambda self, y, **options: marked.append(y))
+    neuron_plot(found)
+    assert marked == [7.0]
 
 
 # --- which ------------------------------------------------------------------------------------------------------------
