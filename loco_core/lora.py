@@ -1,12 +1,14 @@
-"""An edit as a LoRA file, which stock loaders (ComfyUI, diffusers, Forge) apply without this package.
+"""An edit, or an ablation of neurons, as a LoRA file, which stock loaders (ComfyUI, diffusers, Forge) apply without
+this package.
 
-W A is a product of two thin factors, (W up) and down: a LoRA by itself.
+An edit's W A is a product of two thin factors, (W up) and down: a LoRA by itself. An ablation to zero or to a scale
+changes some rows of W: unit vectors times these rows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from torch.nn import functional
 
 from .files import replacing
 from .layers import CrossAttentionLayer
+from .neurons import PROJECTIONS, Ablation, Weights
 from .solver import EditOperator
 
 NAMINGS = ("kohya", "diffusers")
@@ -54,25 +57,62 @@ def lora_tensors(
 
     `weights` is gone through once, so that only one layer's need be in memory. `pooled` is the operator of the pooled
     embedding with the weight of the U-Net's first layer that reads it. Both factors carry the square root of the
-    singular values, so that neither leaves float16's range. All matrices get the same rank, with zeros where they need
-    less: diffusers loses track of alphas that differ.
+    singular values, so that neither leaves float16's range.
     """
-    if naming not in NAMINGS:
-        raise ValueError(f"naming: {naming!r}; give one of {', '.join(NAMINGS)}")
+    _check_naming(naming)
     if not math.isfinite(strength):
         raise ValueError(f"strength: {strength}; give a number")
-    divider = "_" if naming == "kohya" else "."
     factors, thin = {}, _orthonormal(operator)
     for layer, parts in weights:
-        name = lora_name(layer, layer_count, naming)
-        for part, weight in zip(("to_k", "to_v"), parts, strict=True):
-            factors[f"{name}{divider}{part}"] = _balanced(strength, weight, thin)
+        for projection, weight in zip(PROJECTIONS.values(), parts, strict=True):
+            factors[_projection_name(layer, projection, layer_count, naming)] = _balanced(strength, weight, thin)
     if pooled is not None:
         wide, weight = pooled
         factors[POOLED_NAMES[naming]] = _balanced(strength, weight, _orthonormal(wide.widened(weight.shape[1])))
-    rank = max((len(down) for _, down in factors.values()), default=0)
-    if rank == 0:
+    if not any(len(down) for _, down in factors.values()):
         raise ValueError("edit: it changes nothing, so there is no LoRA to save; check strength, layers and target")
+    return _tensors(factors, naming)
+
+
+def ablation_lora_tensors(
+    ablation: Ablation, weights: Weights, layers: Sequence[CrossAttentionLayer], naming: str = NAMINGS[0]
+) -> dict[str, torch.Tensor]:
+    """The LoRA of an ablation to zero or to a scale, of all tokens in both branches, in float16.
+
+    `weights(layer)` gives W_K and W_V of one of the model's `layers`.
+    """
+    _check_naming(naming)
+    if not all(replacement.scales for replacement in ablation.values()):
+        raise ValueError("mode: a LoRA has no bias to hold a mean; choose 'zero' or 'scale'")
+    factors = {}
+    for (layer, part), replacement in ablation.items():
+        weight = dict(zip(PROJECTIONS, weights(layer), strict=True))[part].float()
+        change = replacement.weight_change(weight)[replacement.neurons]
+        root = change.norm(dim=1, keepdim=True).sqrt()
+        up = torch.zeros(len(weight), len(change))
+        up[replacement.neurons, torch.arange(len(change))] = root[:, 0]
+        name = _projection_name(layers[layer], PROJECTIONS[part], len(layers), naming)
+        factors[name] = up, change / root.clamp(min=torch.finfo().tiny)
+    if not any(down.any() for _, down in factors.values()):
+        raise ValueError("count: nothing is changed, so there is no LoRA to save; check count, threshold and scale")
+    return _tensors(factors, naming)
+
+
+def _check_naming(naming: str) -> None:
+    if naming not in NAMINGS:
+        raise ValueError(f"naming: {naming!r}; give one of {', '.join(NAMINGS)}")
+
+
+def _projection_name(layer: CrossAttentionLayer, projection: str, layer_count: int, naming: str) -> str:
+    return f"{lora_name(layer, layer_count, naming)}{'_' if naming == 'kohya' else '.'}{projection}"
+
+
+def _tensors(factors: dict[str, tuple[torch.Tensor, torch.Tensor]], naming: str) -> dict[str, torch.Tensor]:
+    """The file's tensors of (up, down) by matrix.
+
+    All matrices get the same rank, with zeros where they need less: diffusers loses track of alphas that differ.
+    """
+    rank = max(len(down) for _, down in factors.values())
     ups, downs = ("lora_up", "lora_down") if naming == "kohya" else ("lora_B", "lora_A")
     tensors = {}
     for name, (up, down) in factors.items():

@@ -15,14 +15,22 @@ from .neurons import KEYS, VALUES, Neurons, NeuronScores
 
 FORMAT = "loco_neurons 1"
 FIELDS = ("z", "p", "signal", "mean")
+EFFECT = "effect"
 
 
 def save_neurons(neurons: Neurons, path: Path, versions: dict[str, str]) -> None:
     tensors = {
         f"{layer}.{part}.{name}": getattr(score, name).contiguous()
         for (layer, part), score in neurons.scores.items()
-        for name in FIELDS
+        for name in (*FIELDS, EFFECT)
+        if getattr(score, name) is not None
     }
+    with replacing(path) as unfinished:
+        save_file(tensors, unfinished, metadata={"format": FORMAT} | neuron_recipe(neurons, versions))
+
+
+def neuron_recipe(neurons: Neurons, versions: dict[str, str]) -> dict[str, str]:
+    """What the neurons were made from, as a file's metadata."""
     made = {
         "layers": list(neurons.layers),
         "layer_count": neurons.layers.layer_count,
@@ -32,9 +40,7 @@ def save_neurons(neurons: Neurons, path: Path, versions: dict[str, str]) -> None
         "without_concept": neurons.without_concept,
         "text_encoder": neurons.text_encoder,
     }
-    metadata = {"format": FORMAT, "loco_neurons": json.dumps(made, ensure_ascii=False)}
-    with replacing(path) as unfinished:
-        save_file(tensors, unfinished, metadata=metadata | {"loco_versions": json.dumps(versions)})
+    return {"loco_neurons": json.dumps(made, ensure_ascii=False), "loco_versions": json.dumps(versions)}
 
 
 def load_neurons(path: Path) -> Neurons:
@@ -64,6 +70,8 @@ def load_neurons(path: Path) -> Neurons:
 def _scores(tensors: dict[str, torch.Tensor], place: str) -> NeuronScores:
     """Takes one place's tensors out of `tensors`."""
     parts = [tensors.pop(f"{place}.{name}") for name in FIELDS]
+    if f"{place}.{EFFECT}" in tensors:
+        parts.append(tensors.pop(f"{place}.{EFFECT}"))
     for part in parts:
         alike = part.dtype == torch.float64 and part.ndim == 1 and len(part) == len(parts[0])
         if not alike or not torch.isfinite(part).all():

@@ -8,12 +8,13 @@ one sample, the mean over its chosen tokens: the tokens of a prompt are not inde
 
 z tells how surely a neuron differs, not how much of the concept passes through it. So there is a second ranking, by
 signal = (mean_s - mean_p)^2 - OTHERS_SHARE x mean over other concepts k of (mean_k - mean_p)^2, where p are the plain
-prompts: what the concept adds to plain prompts there, less a share of what others add.
+prompts: what the concept adds to plain prompts there, less a share of what others add. A third, by effect, needs images
+(see neuron_effects).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,9 +29,10 @@ TOKENS = (TOKEN_CHOICES[-1], LAST_SUBJECT, "last padded position")
 """Which tokens of a prompt are its sample: the tail (last subject token to the last padding), as the paper says, and
 as the authors' code has it."""
 KEYS, VALUES = "keys", "values"
+PROJECTIONS = {KEYS: "to_k", VALUES: "to_v"}
 MODES = ("mean", "zero", "scale")
 CHOICES = ("count", "count per layer", "threshold")
-RANKINGS = ("signal", "z")
+RANKINGS = ("signal", "z", "effect")
 OTHERS_SHARE = 0.5
 """Tried on the demo model: with 0 more of the other styles goes, with 1 less of the style itself."""
 FALSE_DISCOVERIES = 0.05
@@ -47,13 +49,14 @@ Weights = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
 @dataclass(frozen=True, eq=False)
 class NeuronScores:
     """Of one to_k or to_v, [d_out] each in float64: the z-score, its two-sided p-value (Welch's t-test), the signal,
-    and the mean over the plain prompts.
+    the mean over the plain prompts, and the effect, where it was measured.
     """
 
     z: torch.Tensor
     p: torch.Tensor
     signal: torch.Tensor
     mean: torch.Tensor
+    effect: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,17 +76,21 @@ class Neurons:
         return sum(len(score.z) for score in self.scores.values())
 
     def ranked(self, ranking: str = RANKINGS[0]) -> list[tuple[Place, int]]:
-        """All neurons as (place, output dimension), those of largest signal or |z| first."""
-        if ranking not in RANKINGS:
-            raise ValueError(f"rank by: {ranking!r}; give one of {', '.join(RANKINGS)}")
+        """All neurons as (place, output dimension), those of largest signal, |z| or effect first.
+
+        The neurons of a group have the same effect; among them those of larger signal stand first.
+        """
         places = [(place, neuron) for place, score in self.scores.items() for neuron in range(len(score.z))]
-        values = self._all("z").abs() if ranking == "z" else self._all("signal")
-        order = np.argsort(-values.numpy(), kind="stable")
+        order = np.lexsort((-self._measure("signal"), -self._measure(ranking)))
         return [places[i] for i in order]
 
-    def agreement(self) -> float:
-        """Spearman's rank correlation of |z| and the signal over all neurons."""
-        return float(stats.spearmanr(self._all("z").abs().numpy(), self._all("signal").numpy()).statistic)
+    @property
+    def effects_measured(self) -> bool:
+        return all(score.effect is not None for score in self.scores.values())
+
+    def agreement(self, one: str, other: str) -> float:
+        """Spearman's rank correlation of two rankings over all neurons."""
+        return float(stats.spearmanr(self._measure(one), self._measure(other)).statistic)
 
     def significant(self) -> int:
         """How many neurons differ when at most FALSE_DISCOVERIES of them may do so by chance."""
@@ -95,6 +102,15 @@ class Neurons:
     def expected_by_chance(self, count: int) -> float:
         """How many neurons would be as sure as the `count` surest, did the concept change none."""
         return len(self._all("p")) * self._all("p").sort().values[count - 1].item() if count else 0.0
+
+    def _measure(self, ranking: str) -> np.ndarray:
+        """What a ranking goes by, of all neurons."""
+        if ranking not in RANKINGS:
+            raise ValueError(f"rank by: {ranking!r}; give one of {', '.join(RANKINGS)}")
+        if ranking == "effect" and not self.effects_measured:
+            raise ValueError("rank by: the effect of these neurons was not measured; use LoCo Neuron Effects on them")
+        values = self._all(ranking)
+        return (values.abs() if ranking == "z" else values).numpy()
 
     def _all(self, name: str) -> torch.Tensor:
         return torch.cat([getattr(score, name) for score in self.scores.values()])
@@ -239,8 +255,13 @@ def chosen_neurons(
             where = f"layers {neurons.layers}" if choice == "count" else "a layer"
             raise ValueError(f"count: {count}; {where} of these neurons has {fewest}, so give 0 to {fewest}")
         ranked = [neuron for group in groups for neuron in group[:count]]
+    return by_place(ranked)
+
+
+def by_place(neurons: Iterable[tuple[Place, int]]) -> dict[Place, torch.Tensor]:
+    """The neurons' output dimensions, ascending, by place."""
     chosen: dict[Place, list[int]] = {}
-    for place, neuron in ranked:
+    for place, neuron in neurons:
         chosen.setdefault(place, []).append(neuron)
     return {place: torch.tensor(sorted(numbers)) for place, numbers in chosen.items()}
 
@@ -264,11 +285,15 @@ def neuron_lines(neurons: Neurons) -> list[str]:
     """What was detected, in sentences."""
     found, largest = neurons.significant(), max(float(score.z.abs().max()) for score in neurons.scores.values())
     parts = " and ".join(dict.fromkeys(name for _, name in neurons.scores))
-    return [
+    sentences = [
         f"layers {neurons.layers}, {parts}: {neurons.count} neurons, {len(neurons.with_concept)} prompts with "
         f"the concept, {len(neurons.without_concept)} without; largest |z| {largest:.1f}",
         f"{found} neurons differ ({FALSE_DISCOVERIES:.0%} of them by chance at most); as sure as these, "
         f"{neurons.expected_by_chance(found):.1f} would be by chance alone",
-        f"the rankings by signal and by |z| agree to {neurons.agreement():.2f} (Spearman)",
+        f"the rankings by signal and by |z| agree to {neurons.agreement('signal', 'z'):.2f} (Spearman)",
         f"text encoder: {neurons.text_encoder}",
     ]
+    if neurons.effects_measured:
+        with_signal, with_z = (neurons.agreement("effect", other) for other in ("signal", "z"))
+        sentences.append(f"effects measured: they agree with the signal to {with_signal:.2f}, with |z| to {with_z:.2f}")
+    return sentences

@@ -74,6 +74,26 @@ def neuron_plot(neurons: Neurons) -> np.ndarray:
     return drawn(figure)
 
 
+def effect_plot(neurons: Neurons) -> np.ndarray:
+    """The measured effect of every neuron against its rank by signal, a line for each layer's keys and values.
+
+    Returns uint8 [H, W, 3].
+    """
+    figure = Figure(figsize=(8.0, 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for (layer, part), score in neurons.scores.items():
+        style = "-" if part == "values" else "--"
+        effects = 100 * score.effect[score.signal.argsort(descending=True)].numpy()
+        axes.plot(np.arange(1, len(effects) + 1), effects, style, linewidth=1.4, label=f"layer {layer}, {part}")
+    axes.axhline(0, color=BASELINE, linestyle=":", linewidth=1.2)
+    axes.set_xlabel("neurons of a layer, sorted by signal")
+    axes.set_ylabel("effect per neuron: % removed + % kept")
+    axes.set_title(f"agrees with the signal to {neurons.agreement('effect', 'signal'):.2f} (Spearman)", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=1 + len(neurons.scores) // 9, fontsize=8)
+    return drawn(figure)
+
+
 def contact_sheet(result: SearchResult, most_columns: int = 8) -> np.ndarray:
     """A row of images per window, the unmodified ones first, the best window marked. Returns uint8 [H, W, 3]."""
     images = result.thumbnails[:, :most_columns]

@@ -21,6 +21,8 @@ from . import (
     layers_load,
     neuron_ablate,
     neuron_detect,
+    neuron_effects,
+    neuron_export_lora,
     neuron_load,
     neuron_save,
     neuron_sweep,
@@ -44,6 +46,8 @@ MODULES = (
     neuron_save,
     neuron_load,
     neuron_sweep,
+    neuron_effects,
+    neuron_export_lora,
 )
 
 

@@ -15,13 +15,12 @@ from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter.base import WeightAdapterBase
 
 from ..loco_core.edit import WINDOW
-from ..loco_core.neurons import KEYS, VALUES, Ablation, Neurons, Replacement
+from ..loco_core.neurons import PROJECTIONS, Ablation, Neurons, Replacement
 from .branches import Scope, tell_branches
 from .engine import context_width, cross_attention_layers, located
 
 ALL_TOKENS = "all"
 WAYS = ("run time", "weights")
-PROJECTIONS = {KEYS: "to_k", VALUES: "to_v"}
 
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 

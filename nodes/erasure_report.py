@@ -8,15 +8,13 @@ from dataclasses import asdict
 import numpy as np
 from comfy_api.latest import io, ui
 
-from ..loco_core.engine import Sampling
-from ..loco_core.erasure import ErasurePlan, erasure_text, measure_erasure
+from ..loco_core.erasure import erasure_text, measure_erasure
 from ..loco_core.files import write_text
 from ..loco_core.pictures import erasure_sheet
-from ..loco_core.prompts import lines, whole_pairs
 from .engine import ComfyEngine, to_image
+from .erasure_inputs import erasure_inputs, erasure_plan
 from .files import output_name, output_path, versions
 from .progress import ImageProgress, show_text
-from .sampling_inputs import sampling_inputs
 from .types import Scorer
 
 
@@ -35,27 +33,7 @@ class ErasureReportNode(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The text encoder of this model."),
                 io.Vae.Input("vae", tooltip="The VAE of this model."),
                 Scorer.Input("scorer", tooltip="From LoCo CLIP Scorer."),
-                io.String.Input(
-                    "concept_prompts",
-                    multiline=True,
-                    default="a painting of a house in the style of Van Gogh",
-                    tooltip="Whole prompts with the concept, one per line.",
-                ),
-                io.String.Input(
-                    "target_prompts",
-                    multiline=True,
-                    default="a painting of a house",
-                    tooltip="What the concept prompts should show after the edit: one line for each, or a single line "
-                    "for all. Tells how far a CLIP-Score can fall.",
-                ),
-                io.String.Input(
-                    "keep_prompts",
-                    multiline=True,
-                    default="a painting of a house in the style of Monet\na photo of a cat",
-                    tooltip="Prompts whose images should stay as they are, one per line.",
-                ),
-                io.String.Input("negative_prompt", default="", tooltip="The negative prompt of all images."),
-                *sampling_inputs(),
+                *erasure_inputs(),
                 io.String.Input(
                     "filename_prefix",
                     default="loco/erasure",
@@ -78,31 +56,15 @@ class ErasureReportNode(io.ComfyNode):
         clip,
         vae,
         scorer,
-        concept_prompts: str,
-        target_prompts: str,
-        keep_prompts: str,
-        negative_prompt: str,
-        seed: int,
-        seed_count: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        width: int,
-        height: int,
         batch_rows: int,
         filename_prefix: str,
+        **asked,
     ) -> io.NodeOutput:
         before, after = (ComfyEngine(model, clip, vae) for model in (model_before, model_after))
-        plan = ErasurePlan(
-            tuple(whole_pairs(concept_prompts, target_prompts)),
-            tuple(dict.fromkeys(lines(keep_prompts))),
-            tuple(range(seed, seed + seed_count)),
-            Sampling(steps, cfg, sampler_name, scheduler, width, height, negative_prompt),
-        )
+        plan = erasure_plan(**asked)
         path = output_path(filename_prefix, ".json")  # may fail, so before the images
         node_id = cls.hidden.unique_id
-        progress = ImageProgress(plan.images, steps, batch_rows, node_id, f"{plan.images} images")
+        progress = ImageProgress(plan.images, plan.sampling.steps, batch_rows, node_id, f"{plan.images} images")
         result = measure_erasure(before, after, scorer, plan, batch_rows, progress.on_batch, progress.on_step)
         text = erasure_text(result)
         figures = {"report": text.splitlines(), "removed": _number(result.removed), "plan": asdict(plan)}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..loco_core.neurons import CHOICES, MODES, ablation, chosen_neurons
+from ..loco_core.neurons import MODES, ablation, chosen_neurons
 from .ablation import ALL_TOKENS, WAYS, ablate, ablate_weights, fit, parse_positions
 from .branches import BRANCHES, Schedule, Scope
-from .neuron_inputs import detect, neuron_inputs, ranking_input
+from .neuron_inputs import choice_inputs, detect, mode_input, neuron_inputs, scale_input
 from .progress import show_text
 from .types import Layers, Neurons
 
@@ -34,40 +34,9 @@ class NeuronAblateNode(io.ComfyNode):
                     "tokens are not used.",
                 ),
                 *neuron_inputs(),
-                ranking_input(),
-                io.Combo.Input(
-                    "choose_by",
-                    options=list(CHOICES),
-                    default=CHOICES[0],
-                    tooltip="count: those that rank first, over all layers. count per layer: so many in each. "
-                    "threshold: all with |z| of 'threshold' or more.",
-                ),
-                io.Int.Input(
-                    "count",
-                    default=100,
-                    min=0,
-                    max=1_000_000,
-                    tooltip="How many neurons. More remove more of the style, and more of the rest. The paper takes 30 "
-                    "to 200 of a layer's 1280.",
-                ),
-                io.Float.Input(
-                    "threshold", default=10.0, min=0.0, max=10_000.0, step=0.5, tooltip="With choose_by 'threshold'."
-                ),
-                io.Combo.Input(
-                    "mode",
-                    options=list(MODES),
-                    default=MODES[0],
-                    tooltip="mean: what the neuron says on average in the plain prompts. zero: nothing, as in "
-                    "the paper. scale: 'scale' times its own output.",
-                ),
-                io.Float.Input(
-                    "scale",
-                    default=0.5,
-                    min=0.0,
-                    max=2.0,
-                    step=0.05,
-                    tooltip="With mode 'scale': 1 leaves the model untouched, 0 is zero, above 1 strengthens.",
-                ),
+                *choice_inputs(),
+                mode_input(MODES),
+                scale_input(),
                 io.String.Input(
                     "token_positions",
                     default=ALL_TOKENS,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import comfy.model_management
 from comfy_api.latest import io
 
 from ..loco_core.layers import PARTS, LayerSet
-from ..loco_core.neurons import RANKINGS, TOKENS, Neurons, detect_neurons
+from ..loco_core.neurons import CHOICES, RANKINGS, TOKENS, Neurons, detect_neurons
 from ..loco_core.prompts import contrast_prompts
 from .edit_inputs import PRESERVE
 from .engine import ComfyEngine, encode, located, text_encoder
@@ -56,7 +57,59 @@ def ranking_input() -> io.Input:
         options=list(RANKINGS),
         default=RANKINGS[0],
         tooltip="signal: how much of what the style adds to plain prompts passes through a neuron, less half of what "
-        "other styles add there. z: the paper's, how surely it differs.",
+        "other styles add there. z: the paper's, how surely it differs. effect: what LoCo Neuron Effects measured.",
+    )
+
+
+def choice_inputs() -> list[io.Input]:
+    """Which neurons."""
+    return [
+        ranking_input(),
+        io.Combo.Input(
+            "choose_by",
+            options=list(CHOICES),
+            default=CHOICES[0],
+            tooltip="count: those that rank first, over all layers. count per layer: so many in each. threshold: all "
+            "with |z| of 'threshold' or more.",
+        ),
+        io.Int.Input(
+            "count",
+            default=100,
+            min=0,
+            max=1_000_000,
+            tooltip="How many neurons. More remove more of the style, and more of the rest. The paper takes 30 to 200 "
+            "of a layer's 1280.",
+        ),
+        io.Float.Input(
+            "threshold", default=10.0, min=0.0, max=10_000.0, step=0.5, tooltip="With choose_by 'threshold'."
+        ),
+    ]
+
+
+def mode_input(modes: Sequence[str]) -> io.Input:
+    """What becomes of them."""
+    meanings = {
+        "mean": "what the neuron says on average in the plain prompts",
+        "zero": "nothing, as in the paper",
+        "scale": "'scale' times its own output",
+    }
+    return io.Combo.Input(
+        "mode",
+        options=list(modes),
+        default=modes[0],
+        tooltip="What takes the place of a neuron's output. "
+        + " ".join(f"{mode}: {meanings[mode]}." for mode in modes),
+    )
+
+
+def scale_input() -> io.Input:
+    return io.Float.Input(
+        "scale",
+        default=0.5,
+        min=0.0,
+        max=2.0,
+        step=0.05,
+        tooltip="With mode 'scale': 1 leaves the model untouched, 0 is zero, above 1 strengthens.",
     )
 
 

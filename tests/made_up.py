@@ -1,4 +1,4 @@
-"""Edits for tests: from an operator, or solved on made-up embeddings."""
+"""Edits for tests, from an operator or solved on made-up embeddings; an engine and a scorer whose scores are known."""
 
 from __future__ import annotations
 
@@ -46,3 +46,32 @@ def encode(prompts: Sequence[str]) -> list[TextEmbedding]:
         pooled = torch.randn(POOLED, generator=torch.Generator().manual_seed(sum(map(ord, prompt))))
         embeddings.append(TextEmbedding(prompt, torch.stack(tokens), len(words), pooled))
     return embeddings
+
+
+class Painter:
+    """An engine whose image of a prompt is one grey: what `greys` says, and a little of the seed."""
+
+    layers = ()
+
+    def __init__(self, greys: dict[str, float]) -> None:
+        self._greys = greys
+
+    def encode(self, prompts):
+        return [TextEmbedding(prompt, torch.zeros(2, 1), 0) for prompt in prompts]
+
+    def generate(self, rows, sampling, on_step=None):
+        greys = [self._greys[row.embedding.prompt] + row.seed / 1000 for row in rows]
+        return torch.tensor(greys)[:, None, None, None].expand(-1, sampling.height, sampling.width, 3)
+
+
+class GreyScorer:
+    """Scores an image's grey x 100, whatever the text."""
+
+    name = "grey"
+
+    def score(self, images, texts):
+        assert len(images) == len(texts)
+        return 100 * images.mean((1, 2, 3))
+
+    def similarity(self, images, others):
+        return 100 - 100 * (images - others).abs().mean((1, 2, 3))

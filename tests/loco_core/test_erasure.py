@@ -4,44 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from loco_core.engine import Sampling, TextEmbedding
+from loco_core.engine import Sampling
 from loco_core.erasure import Change, ErasurePlan, erasure_text, measure_erasure
 from loco_core.pictures import erasure_sheet
 from loco_core.prompts import PromptPair
+from made_up import GreyScorer, Painter
 
 SAMPLING = Sampling(1, 1.0, "euler", "normal", 8, 8)
 STYLED, PLAIN, KEPT = "a star in woodcut", "a star", "a fish in halftone"
-
-
-class Painter:
-    """An engine whose image of a prompt is one grey: what `greys` says, and a little of the seed."""
-
-    layers = ()
-
-    def __init__(self, greys: dict[str, float]) -> None:
-        self._greys = greys
-
-    def encode(self, prompts):
-        return [TextEmbedding(prompt, torch.zeros(2, 1), 0) for prompt in prompts]
-
-    def generate(self, rows, sampling, on_step=None):
-        greys = [self._greys[row.embedding.prompt] + row.seed / 1000 for row in rows]
-        return torch.tensor(greys)[:, None, None, None].expand(-1, 8, 8, 3)
-
-
-class GreyScorer:
-    """Scores an image's grey x 100, whatever the text."""
-
-    name = "grey"
-
-    def score(self, images, texts):
-        assert len(images) == len(texts)
-        return 100 * images.mean((1, 2, 3))
-
-    def similarity(self, images, others):
-        return 100 - 100 * (images - others).abs().mean((1, 2, 3))
 
 
 def measure(after: dict[str, float], kept=(KEPT,), seeds=(0, 1, 2, 3), **options):

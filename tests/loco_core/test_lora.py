@@ -1,4 +1,4 @@
-"""The exported LoRA: the keys that stock loaders know, and the change they make of it."""
+"""The exported LoRA of an edit or an ablation: the keys that stock loaders know, and the change they make of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 from safetensors import safe_open
 
 from loco_core.layers import CrossAttentionLayer
-from loco_core.lora import lora_name, lora_tensors, save_lora
+from loco_core.lora import ablation_lora_tensors, lora_name, lora_tensors, save_lora
+from loco_core.neurons import Replacement
 from loco_core.solver import EditOperator
 
 MIDDLE, UP = CrossAttentionLayer(6, "middle", 0, 0), CrossAttentionLayer(8, "output", 4, 0)
@@ -121,3 +122,46 @@ def test_the_file_tells_how_it_was_made(operator, weights, tmp_path):
     with safe_open(path, "pt") as file:
         assert file.metadata() == {"loco_layers": "8-9"}
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+# --- of an ablation ---------------------------------------------------------------------------------------------------
+
+
+def layer_weights(layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    keys, values = torch.randn(2, 16, 24, generator=torch.Generator().manual_seed(layer))
+    values[3] = 0
+    return keys, values
+
+
+LAYERS = [CrossAttentionLayer(index, "input", 1, index) for index in range(8)] + [UP]
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 1.5])
+def test_the_factors_of_an_ablation_scale_its_rows_and_no_other(factor):
+    chosen = {(8, "values"): [2, 3, 7], (8, "keys"): [5]}
+    ablation = {
+        place: Replacement(torch.tensor(rows), factor, torch.zeros(len(rows))) for place, rows in chosen.items()
+    }
+    tensors = ablation_lora_tensors(ablation, layer_weights, LAYERS)
+    for (_, part), rows in chosen.items():
+        weight = dict(zip(("keys", "values"), layer_weights(8), strict=True))[part]
+        name = f"{lora_name(UP, len(LAYERS))}_to_{part[0]}"
+        up, down = (tensors[f"{name}.lora_{side}.weight"].double() for side in ("up", "down"))
+        expected = torch.zeros_like(weight).double()
+        expected[rows] = (factor - 1) * weight[rows].double()
+        assert len(down) == tensors[f"{name}.alpha"] == 3
+        torch.testing.assert_close(up @ down, expected, rtol=2e-3, atol=1e-6)  # two factors in float16
+
+
+def test_a_mean_is_no_lora():
+    ablation = {(8, "keys"): Replacement(torch.tensor([1]), 0.0, torch.ones(1))}
+    with pytest.raises(ValueError, match="mode: a LoRA has no bias to hold a mean; choose 'zero' or 'scale'"):
+        ablation_lora_tensors(ablation, layer_weights, LAYERS)
+
+
+@pytest.mark.parametrize(
+    "ablation", [{}, {(8, "keys"): Replacement(torch.tensor([1]), 1.0, torch.zeros(1))}], ids=["none", "scale 1"]
+)
+def test_an_ablation_that_changes_nothing_is_no_lora(ablation):
+    with pytest.raises(ValueError, match="count: nothing is changed"):
+        ablation_lora_tensors(ablation, layer_weights, LAYERS)

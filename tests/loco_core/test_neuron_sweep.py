@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from loco_core.engine import Sampling, TextEmbedding
+from loco_core.engine import Sampling
 from loco_core.erasure import ErasurePlan
 from loco_core.layers import LayerSet
 from loco_core.neuron_sweep import parse_counts, sweep_images, sweep_neurons, sweep_text
 from loco_core.neurons import Ablation, Neurons, NeuronScores
 from loco_core.pictures import sweep_plot, sweep_sheet
 from loco_core.prompts import PromptPair
+from made_up import GreyScorer, Painter
 
 STYLED, PLAIN, KEPT = "a star in woodcut", "a star", "a fish in halftone"
 PLAN = ErasurePlan((PromptPair(STYLED, PLAIN),), (KEPT,), (0, 1), Sampling(1, 1.0, "euler", "normal", 16, 16))
@@ -26,31 +27,10 @@ NEURONS = Neurons(
 )
 
 
-class Painter:
-    """Greys: the concept's falls to the target's, the kept prompt's too but later, the more neurons are ablated."""
-
-    layers = ()
-
-    def __init__(self, ablated: int = 0) -> None:
-        kept = 0.5 - 0.3 * max(0, ablated - 40) / 60
-        self._greys = {STYLED: 0.8 - 0.6 * min(1, ablated / 40), PLAIN: 0.2, KEPT: kept}
-
-    def encode(self, prompts):
-        return [TextEmbedding(prompt, torch.zeros(2, 1), 0) for prompt in prompts]
-
-    def generate(self, rows, sampling, on_step=None):
-        greys = torch.tensor([self._greys[row.embedding.prompt] for row in rows])
-        return greys[:, None, None, None].expand(-1, 16, 16, 3)
-
-
-class GreyScorer:
-    name = "grey"
-
-    def score(self, images, texts):
-        return 100 * images.mean((1, 2, 3))
-
-    def similarity(self, images, others):
-        return 100 - 100 * (images - others).abs().mean((1, 2, 3))
+def painter(ablated: int = 0) -> Painter:
+    """The concept's grey falls to the target's, the kept prompt's too but later, the more neurons are ablated."""
+    kept = 0.5 - 0.3 * max(0, ablated - 40) / 60
+    return Painter({STYLED: 0.8 - 0.6 * min(1, ablated / 40), PLAIN: 0.2, KEPT: kept})
 
 
 def count(change: Ablation) -> int:
@@ -59,7 +39,7 @@ def count(change: Ablation) -> int:
 
 def sweep(counts=(10, 40, 100), plan=PLAN, **options):
     return sweep_neurons(
-        Painter(), lambda change: Painter(count(change)), GreyScorer(), plan, NEURONS, counts, "z", "mean", 3, **options
+        painter(), lambda change: painter(count(change)), GreyScorer(), plan, NEURONS, counts, "z", "mean", 3, **options
     )
 
 
