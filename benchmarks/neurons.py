@@ -1,11 +1,11 @@
 """Neurons ablated in the demo model, for every style: what is removed and what is kept, by count and by how they are
 chosen.
 
-    python benchmarks/neurons.py   # a quarter of an hour on two cores
+    COMFYUI_PATH=... python benchmarks/neurons.py   # three quarters of an hour on two cores
 
-Ours are ranked by signal, and by the paper's z. Beside them: random neurons of the located layers, and neurons that
-rank first in layers that hold no style, as many. Images are of held-out templates, on the same seeds, read by the
-judge.
+Ours are ranked by signal; the count is the one that the sweep chooses, by CLIP-Score. Beside them, as many: neurons
+ranked by the paper's z, by measured effect, at random in the located layers, and first in layers that hold no style.
+Images are of held-out templates, on the same seeds, read by the judge, whom no method sees.
 Shares of neurons are of all K and V of the located layers. Writes results/neurons.json and neurons.png. The last line
 of the output is one line of JSON.
 """
@@ -13,8 +13,12 @@ of the output is one line of JSON.
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,20 +28,31 @@ import numpy as np  # noqa: E402 - the path comes first
 import torch  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from benchmarks.edit import RESULTS, STYLE_LAYERS, Bench, few_images_of, say  # noqa: E402
+from benchmarks.edit import RESULTS, ROWS, SAMPLING, STYLE_LAYERS, Bench, few_images_of, say  # noqa: E402
+from benchmarks.neuron_costs import ablation_overhead, detection_cost  # noqa: E402
+from benchmarks.solve_time import SHAPES  # noqa: E402
 from demo.jobs import PLAIN_PROMPTS  # noqa: E402
+from demo.server import Server  # noqa: E402
 from demo.world import STYLES  # noqa: E402
+from loco_core.diffusers_engine import AblatedEngine  # noqa: E402
+from loco_core.engine import Sampling  # noqa: E402
+from loco_core.erasure import ErasurePlan  # noqa: E402
 from loco_core.files import write_picture, write_text  # noqa: E402
 from loco_core.layers import LayerSet  # noqa: E402
+from loco_core.neuron_effects import measure_effects  # noqa: E402
+from loco_core.neuron_sweep import sweep_neurons  # noqa: E402
 from loco_core.neurons import Neurons, ablation, chosen_neurons, detect_neurons  # noqa: E402
 from loco_core.pictures import drawn  # noqa: E402
-from loco_core.prompts import contrast_prompts  # noqa: E402
+from loco_core.prompts import PromptPair, contrast_prompts  # noqa: E402
 
-COUNTS = (64, 96)
+COUNTS = (64, 96, 128)
+"""Tried for every style: an eighth to a quarter of NEURONS."""
 NEURONS = 512
 """K and V of the located layers together."""
+RUNS, ROUNDS = 32, 2
+FEW_STEPS = replace(SAMPLING, steps=10)
 UNLOCATED = LayerSet((10, 11), 16)
-COLOURS = {"signal": "#d1495b", "z": "#2b6777", "random": "#8d99ae", "other layers": "#c8b88a"}
+COLOURS = {"signal": "#d1495b", "effect": "#edae49", "z": "#2b6777", "random": "#8d99ae", "other layers": "#c8b88a"}
 
 
 def detect(bench: Bench, style: str, layers: LayerSet, part: str) -> Neurons:
@@ -84,50 +99,85 @@ def mean(values) -> float:
     return round(float(np.mean(list(values))), 4)
 
 
-def compare(bench: Bench) -> list[dict]:
-    rows = []
+def plan(style: str, sampling: Sampling) -> ErasurePlan:
+    """Images by which the sweep and the effects go: prompts like those that a user would give."""
+    others = [name for name in STYLES if name != style]
+    pairs = tuple(PromptPair(f"{prompt} in the style of {style}", prompt) for prompt in PLAIN_PROMPTS[:4])
+    kept = (f"{prompt} in the style of {other}" for prompt, other in zip(PLAIN_PROMPTS[4:7], others, strict=False))
+    return ErasurePlan(pairs, (*kept, PLAIN_PROMPTS[7]), (0,), sampling)
+
+
+def compare(bench: Bench) -> tuple[list[dict], list[dict]]:
+    """The ablations' rows, and for every style the count that the sweep chooses and how far the rankings agree."""
+    rows, choices = [], []
+    ablated = partial(AblatedEngine, bench.engine)
     for style in STYLES:
         values = detect(bench, style, STYLE_LAYERS, "values")
-        for count in COUNTS:
-            rows.append(measure(bench, style, values, chosen_neurons(values, "count", count, 0.0), "signal"))
-        most = COUNTS[-1]
-        rows.append(measure(bench, style, values, chosen_neurons(values, "count", most, 0.0, "z"), "z"))
+        swept = sweep_neurons(
+            bench.engine, ablated, bench.scorer, plan(style, SAMPLING), values, COUNTS, "signal", "mean", ROWS
+        )
+        count = swept.knee
+        for tried in COUNTS:
+            rows.append(measure(bench, style, values, chosen_neurons(values, "count", tried, 0.0), "signal"))
+        rows.append(measure(bench, style, values, chosen_neurons(values, "count", count, 0.0, "z"), "z"))
+        values = measure_effects(
+            bench.engine, ablated, bench.scorer, plan(style, FEW_STEPS), values, RUNS, ROUNDS, "mean", ROWS
+        )
+        rows.append(measure(bench, style, values, chosen_neurons(values, "count", count, 0.0, "effect"), "effect"))
         every = detect(bench, style, STYLE_LAYERS, "keys and values")
-        rows.append(measure(bench, style, every, random_neurons(every, most), "random"))
+        rows.append(measure(bench, style, every, random_neurons(every, count), "random"))
         elsewhere = detect(bench, style, UNLOCATED, "values")
-        most_there = min(most, elsewhere.count)
-        chosen = chosen_neurons(elsewhere, "count", most_there, 0.0)
+        chosen = chosen_neurons(elsewhere, "count", min(count, elsewhere.count), 0.0)
         rows.append(measure(bench, style, elsewhere, chosen, "other layers"))
-    return rows
+        agreement = {
+            f"{one}_{other}": round(values.agreement(one, other), 3)
+            for one, other in (("effect", "signal"), ("effect", "z"), ("signal", "z"))
+        }
+        choices.append({"style": style, "count": count, "agreement": agreement})
+        say(json.dumps(choices[-1]))
+    return rows, choices
 
 
-def plot(rows: list[dict]) -> np.ndarray:
-    """What is left of each style at the largest count, by how neurons are chosen. Returns uint8 [H, W, 3]."""
+def at_chosen(rows: list[dict], choices: list[dict], how: str) -> list[dict]:
+    """The rows of neurons chosen in one way, at each style's count; there may be fewer neurons elsewhere."""
+    counts = {choice["style"]: choice["count"] for choice in choices}
+    return [row for row in rows if row["chosen"] == how and (how != "signal" or row["count"] == counts[row["style"]])]
+
+
+def plot(rows: list[dict], choices: list[dict]) -> np.ndarray:
+    """What is left of each style at its count, by how neurons are chosen. Returns uint8 [H, W, 3]."""
     figure = Figure(figsize=(9, 3.4), dpi=120, layout="constrained")
     sides = zip(figure.subplots(1, 2, sharey=True), ("judge_after", "other_styles_after"), strict=True)
     for axes, name in sides:
         for offset, (how, colour) in enumerate(COLOURS.items()):
-            last = {row["style"]: row[name] for row in rows if row["chosen"] == how}
-            axes.bar(np.arange(len(last)) + 0.2 * (offset - 1.5), list(last.values()), 0.19, color=colour, label=how)
+            heights = [row[name] for row in at_chosen(rows, choices, how)]
+            axes.bar(np.arange(len(heights)) + 0.16 * (offset - 2), heights, 0.15, color=colour, label=how)
         axes.set_xticks(range(len(STYLES)), STYLES, rotation=20)
         axes.set_title({"judge_after": "style left", "other_styles_after": "other styles kept"}[name], fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
     return drawn(figure)
 
 
 def main() -> None:
-    rows = compare(Bench())
-    ours = [row for row in rows if (row["chosen"], row["count"]) == ("signal", COUNTS[-1])]
+    comfyui = os.environ.get("COMFYUI_PATH") or sys.exit("COMFYUI_PATH names no ComfyUI folder: the overhead needs one")
+    with tempfile.TemporaryDirectory() as folder, Server(Path(comfyui), Path(folder)) as server:
+        overhead = ablation_overhead(server)
+    detection = {shape: detection_cost(shape) for shape in SHAPES}
+    say(json.dumps({"overhead": overhead, "detection": detection}))
+    rows, choices = compare(Bench())
+    ours = at_chosen(rows, choices, "signal")
     summary = {
-        "share_of_neurons": COUNTS[-1] / NEURONS,
+        "share_of_neurons": max(row["count"] for row in ours) / NEURONS,
         "judge_after": max(row["judge_after"] for row in ours),
         "objects_kept": min(row["objects_after"] for row in ours),
         "other_styles_kept": min(row["other_styles_after"] for row in ours),
         "random_judge_after": mean(row["judge_after"] for row in rows if row["chosen"] == "random"),
+        "overhead": overhead,
     }
-    write_text(RESULTS / "neurons.json", json.dumps({"summary": summary, "ablations": rows}, indent=1) + "\n")
-    write_picture(RESULTS / "neurons.png", plot(rows))
+    results = {"summary": summary, "detection": detection, "choices": choices, "ablations": rows}
+    write_text(RESULTS / "neurons.json", json.dumps(results, indent=1) + "\n")
+    write_picture(RESULTS / "neurons.png", plot(rows, choices))
     say(json.dumps(summary))
 
 
