@@ -1,10 +1,11 @@
-"""`python -m loco_core neurons`: detect them, ablate some, sweep over how many."""
+"""`python -m loco_core neurons`: detect them, measure their effects, ablate some, sweep over how many."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -14,14 +15,17 @@ import torch
 from .command_line import Settings, bar, load_clip, load_engine, make_pictures, settings
 from .diffusers_engine import AblatedEngine, DiffusersEngine
 from .engine import Row, TextEmbedding
-from .erasure import ErasurePlan
+from .erasure import ErasurePlan, OnBatch
 from .files import write_picture, write_text
 from .layers import PARTS, parse_layers
-from .neuron_file import load_neurons, save_neurons
+from .lora import ablation_lora_tensors, save_lora
+from .neuron_effects import RUNS, effect_images, measure_effects
+from .neuron_file import load_neurons, neuron_recipe, save_neurons
 from .neuron_sweep import parse_counts, sweep_images, sweep_neurons, sweep_text
 from .neurons import MODES, RANKINGS, TOKENS, Neurons, ablation, chosen_neurons, detect_neurons, neuron_lines
-from .pictures import before_after_sheet, neuron_plot, sweep_plot, sweep_sheet
+from .pictures import before_after_sheet, effect_plot, neuron_plot, sweep_plot, sweep_sheet
 from .prompts import contrast_prompts, whole_pairs
+from .scorer import ClipScorer
 
 OUT = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("loco_neurons"), show_default=True, help="A folder."
@@ -68,8 +72,7 @@ def detect(
     chosen = parse_layers(layers, engine.layers)
     asked = (prompts.concept, prompts.without, chosen, prompts.others, part, tokens, engine.text_encoder)
     found = detect_neurons(engine.encode, engine.key_value_weights, *asked)
-    versions = {"diffusers": diffusers.__version__, "torch": torch.__version__}
-    save_neurons(found, out / "neurons.safetensors", versions)
+    save_neurons(found, out / "neurons.safetensors", _versions())
     write_picture(out / "neurons.png", neuron_plot(found))
     click.echo("\n".join([*neuron_lines(found), f"saved in {out}"]))
 
@@ -95,7 +98,7 @@ def ablate(
     out: Path,
     settings: Settings,
 ) -> None:
-    """Ablate neurons. Writes before_after.png."""
+    """Ablate neurons. Writes before_after.png and, with modes zero and scale, lora.safetensors for any program."""
     engine, found = _fitting(settings, file)
     change = ablation(found, chosen_neurons(found, "count", count, 0.0, rank_by), mode, scale)
     rows = _rows(engine.encode(prompts), settings.seed, seeds)
@@ -108,6 +111,48 @@ def ablate(
     title = f"{count} of {found.count} neurons, {mode}"
     write_picture(out / "before_after.png", before_after_sheet(title, *pictures))
     click.echo(f"{title}\nlook at {out / 'before_after.png'}")
+    if mode != "mean":
+        tensors = ablation_lora_tensors(change, engine.key_value_weights, engine.layers)
+        save_lora(tensors, out / "lora.safetensors", neuron_recipe(found, _versions()))
+        click.echo(f"saved as {out / 'lora.safetensors'}")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The images that are compared, and what scores them."""
+
+    plan: ErasurePlan
+    scorer: ClipScorer
+
+
+COMPARED = [
+    click.option("--concept", "concepts", multiple=True, required=True, help="A whole prompt with the concept."),
+    click.option("--target", "targets", multiple=True, required=True, help="The same prompt without it."),
+    click.option("--keep", multiple=True, required=True, help="A prompt whose images should stay. Repeat it."),
+    SEEDS,
+    click.option(
+        "--scorer",
+        type=click.Path(path_type=Path),
+        help="A .safetensors file of open_clip weights. The demo model brings its own.",
+    ),
+    OUT,
+    settings,
+]
+
+
+def compared(command: Callable) -> Callable:
+    """Adds the options that say which images are compared; the command gets them as one Compared, and the Settings."""
+
+    @functools.wraps(command)
+    def run(settings: Settings, concepts, targets, keep, seeds, scorer, **own) -> None:
+        pairs = tuple(whole_pairs("\n".join(concepts), "\n".join(targets), ("concept", "target")))
+        every = tuple(range(settings.seed, settings.seed + seeds))
+        plan = ErasurePlan(pairs, tuple(dict.fromkeys(keep)), every, settings.sampling)
+        command(settings=settings, compared=Compared(plan, load_clip(settings.model, scorer)), **own)
+
+    for option in reversed(COMPARED):
+        run = option(run)
+    return run
 
 
 @neurons.command()
@@ -115,49 +160,45 @@ def ablate(
 @click.option("--counts", default="10, 30, 50, 100, 200, 25%", show_default=True, help="Numbers or percents.")
 @RANK_BY
 @click.option("--mode", type=click.Choice(MODES[:2]), default=MODES[0], show_default=True)
-@click.option("--concept", "concepts", multiple=True, required=True, help="A whole prompt with the concept.")
-@click.option("--target", "targets", multiple=True, required=True, help="The same prompt without it.")
-@click.option("--keep", multiple=True, required=True, help="A prompt whose images should stay. Repeat it.")
-@SEEDS
-@click.option(
-    "--scorer",
-    type=click.Path(path_type=Path),
-    help="A .safetensors file of open_clip weights. The demo model brings its own.",
-)
-@OUT
-@settings
-def sweep(
-    file: Path,
-    counts: str,
-    rank_by: str,
-    mode: str,
-    concepts: tuple[str, ...],
-    targets: tuple[str, ...],
-    keep: tuple[str, ...],
-    seeds: int,
-    scorer: Path | None,
-    out: Path,
-    settings: Settings,
-) -> None:
+@compared
+def sweep(file: Path, counts: str, rank_by: str, mode: str, compared: Compared, out: Path, settings: Settings) -> None:
     """Ablate more and more neurons: what goes, what stays, how many to choose. Writes sweep.txt, .png, sheet.png."""
-    clip = load_clip(settings.model, scorer)
     engine, found = _fitting(settings, file)
     tried = parse_counts(counts, found.count)
-    pairs = tuple(whole_pairs("\n".join(concepts), "\n".join(targets), ("concept", "target")))
-    every = tuple(range(settings.seed, settings.seed + seeds))
-    plan = ErasurePlan(pairs, tuple(dict.fromkeys(keep)), every, settings.sampling)
-    with bar() as progress:
-        task = progress.add_task("images", total=sweep_images(plan, tried))
-
-        def on_batch(done: int, total: int, label: str, thumbnail) -> None:
-            progress.update(task, completed=done, description=label)
-
-        ablated = functools.partial(AblatedEngine, engine)
-        result = sweep_neurons(engine, ablated, clip, plan, found, tried, rank_by, mode, settings.rows, on_batch)
+    ablated = functools.partial(AblatedEngine, engine)
+    asked = (engine, ablated, compared.scorer, compared.plan, found, tried, rank_by, mode, settings.rows)
+    with _counted(sweep_images(compared.plan, tried)) as on_batch:
+        result = sweep_neurons(*asked, on_batch)
     write_text(out / "sweep.txt", sweep_text(result) + "\n")
     write_picture(out / "sweep.png", sweep_plot(result))
     write_picture(out / "sheet.png", sweep_sheet(result))
     click.echo(f"{sweep_text(result)}\nsaved in {out}")
+
+
+@neurons.command()
+@NEURONS
+@click.option("--runs", type=click.Choice(list(map(str, RUNS))), default="32", show_default=True, help="In a round.")
+@click.option("--rounds", type=click.IntRange(1), default=2, show_default=True, help="Each splits the better half.")
+@click.option("--mode", type=click.Choice(MODES[:2]), default=MODES[0], show_default=True)
+@compared
+def effects(file: Path, runs: str, rounds: int, mode: str, compared: Compared, out: Path, settings: Settings) -> None:
+    """Measure what ablating groups of neurons does, for --rank-by effect. Writes neurons.safetensors, effects.png."""
+    engine, found = _fitting(settings, file)
+    ablated = functools.partial(AblatedEngine, engine)
+    asked = (engine, ablated, compared.scorer, compared.plan, found, int(runs), rounds, mode, settings.rows)
+    with _counted(effect_images(compared.plan, int(runs), rounds)) as on_batch:
+        measured = measure_effects(*asked, on_batch)
+    save_neurons(measured, out / "neurons.safetensors", _versions())
+    write_picture(out / "effects.png", effect_plot(measured))
+    click.echo("\n".join([*neuron_lines(measured), f"saved in {out}"]))
+
+
+@contextlib.contextmanager
+def _counted(images: int) -> Iterator[OnBatch]:
+    """A bar over so many images."""
+    with bar() as progress:
+        task = progress.add_task("images", total=images)
+        yield lambda done, total, label, thumbnail: progress.update(task, completed=done, description=label)
 
 
 def _fitting(settings: Settings, file: Path) -> tuple[DiffusersEngine, Neurons]:
@@ -171,6 +212,10 @@ def _fitting(settings: Settings, file: Path) -> tuple[DiffusersEngine, Neurons]:
     if found.width != width:
         raise ValueError(f"neurons: of a model that reads embeddings {found.width} wide; this one reads {width}")
     return engine, found
+
+
+def _versions() -> dict[str, str]:
+    return {"diffusers": diffusers.__version__, "torch": torch.__version__}
 
 
 def _rows(embeddings: Sequence[TextEmbedding], seed: int, seeds: int) -> list[Row]:

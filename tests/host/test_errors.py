@@ -78,7 +78,7 @@ def good(host, pack, demo, files) -> dict[str, dict]:
                 name: wired[name] if default is None or name == "layers" and node_id != "LoCo_LayerSelect" else default
                 for name, default in defaults.items()
             }
-    for node_id in ("LoCo_LayerSearch", "LoCo_ErasureReport", "LoCo_NeuronSweep"):
+    for node_id in ("LoCo_LayerSearch", "LoCo_ErasureReport", "LoCo_NeuronSweep", "LoCo_NeuronEffects"):
         inputs[node_id] |= {"width": 128, "height": 128, "steps": 2}
     inputs["LoCo_EditApply"]["edit"] = None
     inputs["LoCo_NeuronAblate"]["neurons"] = None
@@ -151,7 +151,7 @@ CASES = [
     ("LoCo_NeuronAblate", {"rank_by": "luck"}, "rank by: 'luck'; give one of signal, z"),
     ("LoCo_NeuronSweep", {"rank_by": "luck", "counts": "9"}, "rank by: 'luck'; give one of signal, z"),
     ("LoCo_NeuronDetect", {"without": "Monet\nPicasso"}, "without: every prompt holds another concept; give plain"),
-    ("LoCo_NeuronAblate", {"choose_by": "luck"}, "choose by: 'luck'; give one of count, count per layer, threshold"),
+    ("LoCo_NeuronAblate", {"choose_by": "luck"}, "choose by: 'luck'; give one of count, count per layer"),
     ("LoCo_NeuronAblate", {"mode": "drop"}, "mode: 'drop'; give one of mean, zero, scale"),
     ("LoCo_NeuronAblate", {"scale": 3.0}, "scale: 3.0; give 0 to 2"),
     ("LoCo_NeuronAblate", {"token_positions": "80"}, "token positions: '80'; give 'all', or positions from 0 to 76"),
@@ -176,6 +176,34 @@ CASES = [
     ("LoCo_NeuronSweep", {"seed_count": 0, "counts": "9"}, "seeds: 0; give at least 1"),
     ("LoCo_NeuronSweep", {"mode": "drop", "counts": "9"}, "mode: 'drop'; give one of mean, zero, scale"),
     ("LoCo_NeuronSweep", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
+    ("LoCo_NeuronEffects", {"neurons": "768 wide neurons"}, "neurons: of a model that reads embeddings 768 wide; this"),
+    ("LoCo_NeuronEffects", {"runs": "20"}, "runs: '20'; give one of 16, 32, 64"),
+    ("LoCo_NeuronEffects", {"rounds": 0}, "rounds: 0; give at least 1"),
+    ("LoCo_NeuronEffects", {"concept_prompts": ""}, "concept prompts: empty; give at least one line"),
+    ("LoCo_NeuronEffects", {"target_prompts": "a\nb\nc"}, "concept prompts: 1 lines, target prompts: 3"),
+    ("LoCo_NeuronEffects", {"keep_prompts": " "}, "keep prompts: empty; give at least one"),
+    ("LoCo_NeuronEffects", {"clip": "NaN clip"}, "clip: NaN or Inf in the text embedding of"),
+    ("LoCo_NeuronEffects", {"seed_count": 0}, "seeds: 0; give at least 1"),
+    ("LoCo_NeuronEffects", {"mode": "drop"}, "mode: 'drop'; give one of mean, zero, scale"),
+    ("LoCo_NeuronEffects", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
+    ("LoCo_NeuronExportLoRA", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
+    ("LoCo_NeuronExportLoRA", {"neurons": "768 wide neurons"}, "neurons: of a model that reads embeddings 768 wide;"),
+    ("LoCo_NeuronExportLoRA", {"rank_by": "effect"}, "rank by: the effect of these neurons was not measured; use LoCo"),
+    (
+        "LoCo_NeuronExportLoRA",
+        {"choose_by": "luck"},
+        "choose by: 'luck'; give one of count, count per layer, threshold",
+    ),
+    ("LoCo_NeuronExportLoRA", {"count": 129}, "count: 129; layers 8 of these neurons has 128, so give 0 to 128"),
+    (
+        "LoCo_NeuronExportLoRA",
+        {"choose_by": "threshold", "threshold": 99.0},
+        "count: nothing is changed, so there is no LoRA to save",
+    ),
+    ("LoCo_NeuronExportLoRA", {"mode": "mean"}, "mode: a LoRA has no bias to hold a mean; choose 'zero' or 'scale'"),
+    ("LoCo_NeuronExportLoRA", {"mode": "scale", "scale": 3.0}, "scale: 3.0; give 0 to 2"),
+    ("LoCo_NeuronExportLoRA", {"naming": "own"}, "naming: 'own'; give one of kohya, diffusers"),
+    ("LoCo_NeuronExportLoRA", {"filename_prefix": "../x"}, "filename_prefix: '../x' leads out of the output folder"),
     ("LoCo_NeuronSave", {"filename_prefix": "../x"}, "filename_prefix: '../x' leads out of the output folder"),
     ("LoCo_NeuronLoad", {"file": "absent.safetensors"}, "file: 'absent.safetensors' is not in models/loco_neurons or"),
     ("LoCo_NeuronLoad", {"file": "../outside.safetensors"}, "'../outside.safetensors' is not in models/loco_neurons"),

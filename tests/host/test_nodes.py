@@ -28,6 +28,8 @@ NODES = [
     "LoCo_NeuronSave",
     "LoCo_NeuronLoad",
     "LoCo_NeuronSweep",
+    "LoCo_NeuronEffects",
+    "LoCo_NeuronExportLoRA",
 ]
 
 
@@ -250,7 +252,9 @@ def test_saved_neurons_are_loaded_as_they_were(execute, demo, sample, detect):
     assert torch.equal(one, other)
 
 
-def test_a_sweep_gives_a_count_that_ablate_takes_and_shows_the_trade_off(execute, demo, detect):
+@pytest.fixture(scope="module")
+def compare(execute, demo, detect):
+    """compare(node, ...) -> a node's outputs that makes images of woodcut and others, with few steps."""
     neurons, _, _ = detect()
     (scorer,) = execute("LoCo_CLIPScorer", file="loco_demo_clip.safetensors")
     wired = {"model": demo.model, "clip": demo.clip, "vae": demo.vae, "scorer": scorer, "neurons": neurons}
@@ -260,12 +264,44 @@ def test_a_sweep_gives_a_count_that_ablate_takes_and_shows_the_trade_off(execute
         "keep_prompts": "a picture of a blue fish in the style of halftone",
     }
     quick = {"seed_count": 1, "steps": 4, "cfg": 2.0, "width": 128, "height": 128}
-    count, plot, sheet, report = execute("LoCo_NeuronSweep", **wired, **prompts, **quick, counts="16, 100%")
+    return lambda node_id, **asked: execute(node_id, **wired, **prompts, **quick, **asked)
+
+
+def test_a_sweep_gives_a_count_that_ablate_takes_and_shows_the_trade_off(execute, demo, detect, compare):
+    neurons, _, _ = detect()
+    count, plot, sheet, report = compare("LoCo_NeuronSweep", counts="16, 100%")
     assert count in (16, 256)
     assert f"choose {count} of 256 neurons" in report
     assert all(picture.ndim == 4 and picture.shape[-1] == 3 for picture in (plot, sheet))
     model, _ = execute("LoCo_NeuronAblate", model=demo.model, neurons=neurons, count=count)
     assert model.object_patches
+
+
+def test_measured_effects_are_a_ranking_for_ablate_that_is_saved_and_loaded(execute, demo, sample, compare):
+    neurons, plot, report = compare("LoCo_NeuronEffects", runs="16", rounds=1)
+    assert "effects measured: they agree with the signal to" in report
+    assert plot.ndim == 4 and plot.shape[-1] == 3
+    (file,) = execute("LoCo_NeuronSave", neurons=neurons)
+    loaded, _ = execute("LoCo_NeuronLoad", file=file.removeprefix("loco_neurons/"))
+    chosen = {"count": 64, "rank_by": "effect"}
+    models = [execute("LoCo_NeuronAblate", model=demo.model, neurons=one, **chosen)[0] for one in (neurons, loaded)]
+    one, other = (sample(model, demo.clip, "woodcut") for model in models)
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("mode", "scale"), [("zero", 0.5), ("scale", 0.5)])
+def test_ablated_neurons_are_a_lora_for_the_stock_loader(host, execute, demo, sample, detect, mode, scale):
+    neurons, _, _ = detect()
+    asked = {"model": demo.model, "neurons": neurons, "count": 64, "mode": mode, "scale": scale}
+    (file,) = execute("LoCo_NeuronExportLoRA", **asked)
+    name = file.removeprefix("loras/")
+    loaded = host.nodes.LoraLoaderModelOnly().load_lora_model_only(demo.model, name, 1.0)[0]
+    ablated, _ = execute("LoCo_NeuronAblate", **asked)
+    prompt = "a red star in the style of woodcut"
+    unablated, own, theirs = (sample(model, demo.clip, prompt) for model in (demo.model, ablated, loaded))
+    assert (own - unablated).norm() > 0.05 * unablated.norm()
+    # The LoRA's factors and the weights that it is added to are in float16.
+    assert (own - theirs).norm() < 0.02 * (own - unablated).norm()
 
 
 def test_the_demo_files_are_listed_where_people_look_for_them(host):

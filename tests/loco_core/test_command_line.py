@@ -77,6 +77,23 @@ def test_neurons_are_ablated_before_and_after(neurons, tmp_path, capsys):
     assert Image.open(tmp_path / "before_after.png").size[1] > 2 * 128
 
 
+def test_neurons_ablated_to_zero_are_a_lora_too(neurons, tmp_path):
+    asked = ["--neurons", str(neurons), "--count", "64", "--mode", "zero", "--prompt", STAR]
+    assert command_line.main(["neurons", "ablate", *asked, *QUICK, "--out", str(tmp_path)]) == 0
+    with safe_open(tmp_path / "lora.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["loco_neurons"])["layers"] == [8, 9]
+        assert len(file.keys()) == 3 * 2  # the values of two layers
+
+
+def test_measured_effects_are_a_ranking(neurons, tmp_path, capsys):
+    asked = ["--neurons", str(neurons), *WOODCUT, "--keep", "a picture of a blue fish", "--runs", "16", "--rounds", "1"]
+    assert command_line.main(["neurons", "effects", *asked, *QUICK, "--out", str(tmp_path)]) == 0
+    assert "effects measured: they agree with the signal to" in capsys.readouterr().out
+    assert min(Image.open(tmp_path / "effects.png").size) > 200
+    chosen = ["--neurons", str(tmp_path / "neurons.safetensors"), "--rank-by", "effect", "--prompt", STAR]
+    assert command_line.main(["neurons", "ablate", *chosen, *QUICK, "--out", str(tmp_path)]) == 0
+
+
 def test_a_sweep_says_how_many_neurons_to_choose(neurons, tmp_path, capsys):
     asked = ["--neurons", str(neurons), "--counts", "16, 100%", *WOODCUT, "--keep", "a picture of a blue fish"]
     assert command_line.main(["neurons", "sweep", *asked, *QUICK, "--out", str(tmp_path)]) == 0
@@ -91,6 +108,7 @@ def test_a_sweep_says_how_many_neurons_to_choose(neurons, tmp_path, capsys):
     [
         ("ablate", ["--count", "257"], "count: 257; layers 8-9 of these neurons has 256"),
         ("ablate", ["--mode", "scale", "--scale", "3"], "scale: 3.0; give 0 to 2"),
+        ("ablate", ["--rank-by", "effect"], "rank by: the effect of these neurons was not measured"),
         ("ablate", ["--neurons", __file__], "holds no neurons saved by LoCo Neuron Save"),
         ("sweep", ["--counts", "999"], "counts: '999'; there are 256 neurons"),
     ],
@@ -141,7 +159,9 @@ def test_a_mistake_ends_with_one_sentence_and_exit_code_2(arguments, sentence, c
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", [[], ["trace"], ["edit"], ["neurons"], ["neurons", "sweep"]])
+@pytest.mark.parametrize(
+    "command", [[], ["trace"], ["edit"], ["neurons"], ["neurons", "sweep"], ["neurons", "effects"]]
+)
 def test_help_tells_what_a_command_does_and_exits_with_0(command, capsys):
     assert command_line.main([*command, "--help"]) == 0
     assert "Usage:" in capsys.readouterr().out
