@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .jobs import GUIDANCE, SIZE, STEPS, Edit, Picture, Search
+from .jobs import GUIDANCE, SIZE, STEPS, Change, Edit, NeuronAblation, Picture, Search
 from .server import ROOT, Server
 
 WORKFLOWS = ROOT / "workflows" / "api"
+CHECKPOINT = "loco_demo.safetensors"
 
 
 class ComfyHost:
@@ -47,18 +48,17 @@ class ComfyHost:
         self._found[search.attribute] = found["layers"]
         return {"window": found["layers"], "baseline": found["baseline"], "scores": found["scores"]}
 
-    def make(self, pictures: Sequence[Picture], edit: Edit | None) -> torch.Tensor:
-        """Samples with the stock nodes, on the loaded model or on what LocoEdit Apply makes of it."""
-        example = workflow("demo_remove_style")
-        checkpoint, editor = (the(class_type, example) for class_type in ("CheckpointLoaderSimple", "LoCo_EditApply"))
-        graph, model = {checkpoint: example[checkpoint]}, [checkpoint, 0]
-        if edit:
-            layers = ", ".join(map(str, self._found[edit.attribute]))
+    def make(self, pictures: Sequence[Picture], change: Change | None) -> torch.Tensor:
+        """Samples with the stock nodes, on the loaded model or on what LocoEdit Apply or Neuron Ablate makes of it."""
+        checkpoint = "checkpoint"
+        graph = {checkpoint: node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT)}
+        model = [checkpoint, 0]
+        if change:
+            layers = ", ".join(map(str, self._found[change.attribute]))
             graph["layers"] = node("LoCo_LayerSelect", model=model, layers=layers, preset="as written")
-            changed = {"attribute": edit.attribute, "concept": edit.concept, "target": edit.target}
-            changed["preserve"] = "\n".join(edit.preserve)
-            graph[editor] = node("LoCo_EditApply", **example[editor]["inputs"] | changed | {"layers": ["layers", 0]})
-            model = [editor, 0]
+            wired = {"model": model, "clip": [checkpoint, 1], "layers": ["layers", 0]}
+            graph["changed"] = _edit_node(change, wired) if isinstance(change, Edit) else _ablation_node(change, wired)
+            model = ["changed", 0]
         graph["negative"] = node("CLIPTextEncode", clip=[checkpoint, 1], text="")
         for i, picture in enumerate(pictures):
             graph[f"prompt{i}"] = node("CLIPTextEncode", clip=[checkpoint, 1], text=picture.prompt)
@@ -82,6 +82,21 @@ class ComfyHost:
         files = [file for i in range(len(pictures)) for file in self._server.images(outputs[f"save{i}"]["images"])]
         images = [torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in files]
         return torch.stack(images).float() / 255
+
+
+def _edit_node(edit: Edit, wired: dict) -> dict:
+    """The example's LocoEdit Apply with this edit."""
+    asked = inputs("LoCo_EditApply", workflow("demo_remove_style"))
+    changed = {"attribute": edit.attribute, "concept": edit.concept, "target": edit.target}
+    return node("LoCo_EditApply", **asked | changed | wired | {"preserve": "\n".join(edit.preserve)})
+
+
+def _ablation_node(ablation: NeuronAblation, wired: dict) -> dict:
+    """The example's LoCo Neuron Ablate with this ablation; it detects the neurons itself."""
+    asked = inputs("LoCo_NeuronAblate", workflow("demo_ablate_neurons"))
+    asked = {name: value for name, value in asked.items() if name != "neurons"}
+    changed = {"concept": ablation.concept, "without": "\n".join(ablation.without), "count": ablation.count}
+    return node("LoCo_NeuronAblate", **asked | changed | wired)
 
 
 def workflow(name: str) -> dict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import diffusers
@@ -15,13 +15,14 @@ from loco_core.edit import EditSettings, edit_recipe, solve_edit
 from loco_core.engine import Row, Sampling
 from loco_core.files import write_picture, write_text
 from loco_core.layers import LayerSet
+from loco_core.neurons import ablation, chosen_neurons, detect_neurons
 from loco_core.pictures import contact_sheet, score_plot
-from loco_core.prompts import PromptPair
+from loco_core.prompts import PromptPair, contrast_prompts
 from loco_core.report import provenance, result_json, scores_csv
 from loco_core.scorer import load_scorer
 from loco_core.search import SearchPlan, search
 
-from .jobs import GUIDANCE, SEARCH_SEEDS, SIZE, STEPS, Edit, Picture, Search
+from .jobs import GUIDANCE, SEARCH_SEEDS, SIZE, STEPS, Change, Edit, Picture, Search
 
 ROWS = 32
 SAMPLING = Sampling(STEPS, GUIDANCE, "euler", "linspace", SIZE, SIZE)
@@ -54,19 +55,27 @@ class DiffusersHost:
             "scores": result.mean_scores.tolist(),
         }
 
-    def make(self, pictures: Sequence[Picture], edit: Edit | None) -> torch.Tensor:
+    def make(self, pictures: Sequence[Picture], change: Change | None) -> torch.Tensor:
         embeddings = self._engine.encode([picture.prompt for picture in pictures])
         rows = [
             Row(embedding, picture.seed + 10_000 * copy)
             for embedding, picture in zip(embeddings, pictures, strict=True)
             for copy in range(picture.count)
         ]
-        if edit:
-            asked = (edit.concept, edit.target, "\n".join(edit.preserve), edit.attribute)
-            recipe = edit_recipe(*asked, EditSettings(), self._found[edit.attribute], self._engine.text_encoder)
-            change = self._engine.edited(solve_edit(self._engine.encode, recipe))
-        else:
-            change = nullcontext()
-        with change:
+        with self._changed(change):
             parts = [self._engine.generate(rows[i : i + ROWS], SAMPLING) for i in range(0, len(rows), ROWS)]
         return torch.cat(parts).movedim(-1, 1)
+
+    def _changed(self, change: Change | None) -> AbstractContextManager[None]:
+        """The engine's model is changed while the context lasts."""
+        if change is None:
+            return nullcontext()
+        layers = self._found[change.attribute]
+        if isinstance(change, Edit):
+            asked = (change.concept, change.target, "\n".join(change.preserve), change.attribute)
+            recipe = edit_recipe(*asked, EditSettings(), layers, self._engine.text_encoder)
+            return self._engine.edited(solve_edit(self._engine.encode, recipe))
+        prompts = contrast_prompts(change.concept, "\n".join(change.without))
+        asked = (prompts.concept, prompts.without, layers, prompts.others, "values")
+        neurons = detect_neurons(self._engine.encode, self._engine.key_value_weights, *asked)
+        return self._engine.ablated(ablation(neurons, chosen_neurons(neurons, "count", change.count, 0.0)))

@@ -1,4 +1,4 @@
-"""What the demo does, whichever program runs the model: three searches, edits, and pictures of held-out prompts."""
+"""The demo: searches, edits, ablated neurons, and pictures of held-out prompts, whichever program runs the model."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from .world import COLOURS, COUNTRIES, FLAG, HELD_OUT_TEMPLATES, NONE, OBJECTS, 
 
 STEPS, GUIDANCE, SIZE = 20, 2.0, 128
 SEARCH_SEEDS = 2
+ABLATED = 96
+"""Neurons, of the 256 values of the style's two layers."""
 FACT_TARGETS = dict(zip(COUNTRIES, [*COUNTRIES[1:], COUNTRIES[0]], strict=True))
 """Each country's flag is edited to be the next one's."""
 
@@ -45,6 +47,22 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class NeuronAblation:
+    """Neurons that tell a style, ablated at the layers that the attribute's search found.
+
+    `without`: plain prompts, and names of other styles.
+    """
+
+    attribute: str
+    concept: str
+    without: tuple[str, ...]
+    count: int
+
+
+Change = Edit | NeuronAblation
+
+
+@dataclass(frozen=True)
 class Picture:
     """Images to be made: `count` of one prompt, from one seed, and the scene that the prompt describes."""
 
@@ -63,8 +81,8 @@ class Host(Protocol):
         """{"window", "baseline", "scores"}; keeps the search's files in the output folder."""
         ...
 
-    def make(self, pictures: Sequence[Picture], edit: Edit | None) -> torch.Tensor:
-        """The pictures, by the model as loaded or edited: [images, 3, 128, 128] in 0..1."""
+    def make(self, pictures: Sequence[Picture], change: Change | None) -> torch.Tensor:
+        """The pictures, by the model as loaded or changed: [images, 3, 128, 128] in 0..1."""
         ...
 
 
@@ -89,7 +107,16 @@ def searches() -> dict[str, Search]:
 
 def style_edit(style: str) -> Edit:
     """Removes a style; keeps the other styles by their names, and the kind of picture that the model makes."""
-    return Edit("style", style, "a painting", (*PLAIN_PROMPTS, *(other for other in STYLES if other != style)))
+    return Edit("style", style, "a painting", (*PLAIN_PROMPTS, *_others(style)))
+
+
+def style_ablation(style: str) -> NeuronAblation:
+    """Ablates the neurons that tell a style from its absence and from the other styles."""
+    return NeuronAblation("style", style, (*PLAIN_PROMPTS, *_others(style)), ABLATED)
+
+
+def _others(style: str) -> list[str]:
+    return [other for other in STYLES if other != style]
 
 
 def fact_edit(country: str) -> Edit:
@@ -145,8 +172,8 @@ def mean(values) -> float:
     return round(float(np.mean(list(values))), 4)
 
 
-def readings(host: Host, judge: Judge, edit: Edit | None, groups: dict[str, list[Picture]]) -> dict[str, Reading]:
+def readings(host: Host, judge: Judge, change: Change | None, groups: dict[str, list[Picture]]) -> dict[str, Reading]:
     """What the judge reads in each group's pictures."""
-    images = host.make([picture for group in groups.values() for picture in group], edit)
+    images = host.make([picture for group in groups.values() for picture in group], change)
     parts = images.split([sum(picture.count for picture in group) for group in groups.values()])
     return {name: Reading(judge, groups[name], part) for name, part in zip(groups, parts, strict=True)}

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,13 +23,17 @@ sys.path.append(str(ROOT))
 import torch  # noqa: E402 - the path comes first
 
 from demo.jobs import (  # noqa: E402
+    ABLATED,
     FACT_TARGETS,
+    Change,
     Host,
+    Reading,
     fact_edit,
     flag_pictures,
     mean,
     readings,
     searches,
+    style_ablation,
     style_edit,
     styled_pictures,
 )
@@ -39,6 +44,16 @@ from loco_core.pictures import SHEET_COLUMNS, before_after_sheet  # noqa: E402
 from loco_core.search import thumbnails  # noqa: E402
 
 OUTPUT = ROOT / "demo" / "output"
+MANY = {style: styled_pictures(style, 2, 4) for style in STYLES}
+FEW = {style: styled_pictures(style, 1, 1) for style in STYLES}
+
+
+@dataclass(frozen=True)
+class StyleReadings:
+    """What the judge reads by the model as loaded: in MANY pictures of each style, and in FEW."""
+
+    many: dict[str, Reading]
+    few: dict[str, Reading]
 
 
 @contextmanager
@@ -57,25 +72,24 @@ def host() -> Iterator[Host]:
         yield ComfyHost(server, OUTPUT)
 
 
-def edit_styles(host: Host, judge: Judge) -> dict[str, dict[str, float]]:
+def remove_styles(
+    host: Host, judge: Judge, before: StyleReadings, removal: Callable[[str], Change], title: str
+) -> dict[str, dict[str, float]]:
     """Removes each style in turn. Before and after are read in images of the same prompts and seeds."""
-    many = {style: styled_pictures(style, 2, 4) for style in STYLES}
-    few = {style: styled_pictures(style, 1, 1) for style in STYLES}
-    before_many, before_few = (readings(host, judge, None, group) for group in (many, few))
     results = {}
     for style in STYLES:
         others = [other for other in STYLES if other != style]
-        pictures = {other: few[other] for other in others} | {style: many[style]}
-        after = readings(host, judge, style_edit(style), pictures)
-        before = before_few | {style: before_many[style]}
-        save_sheet(style, before[style].images, after[style].images)
+        pictures = {other: FEW[other] for other in others} | {style: MANY[style]}
+        after = readings(host, judge, removal(style), pictures)
+        shown = before.few | {style: before.many[style]}
+        save_sheet(f"{title} {style}", shown[style].images, after[style].images)
         results[style] = {
-            "judge_before": before[style].share("style", style),
+            "judge_before": shown[style].share("style", style),
             "judge_after": after[style].share("style", style),
             "none_after": after[style].share("style", NONE),
-            "other_styles_before": mean(before[other].right("style") for other in others),
+            "other_styles_before": mean(shown[other].right("style") for other in others),
             "other_styles_after": mean(after[other].right("style") for other in others),
-            "objects_before": mean(before[any_style].right("object") for any_style in STYLES),
+            "objects_before": mean(shown[any_style].right("object") for any_style in STYLES),
             "objects_after": mean(after[any_style].right("object") for any_style in STYLES),
         }
     return results
@@ -88,7 +102,7 @@ def edit_facts(host: Host, judge: Judge) -> dict[str, dict[str, float]]:
     results = {}
     for country, new in FACT_TARGETS.items():
         after = readings(host, judge, fact_edit(country), pictures)
-        save_sheet(f"flag of {country}", before[country].images, after[country].images)
+        save_sheet(f"edited flag of {country}", before[country].images, after[country].images)
         others = [other for other in COUNTRIES if other != country]
         results[country] = {
             "judge_before": before[country].share("fact", country),
@@ -111,26 +125,27 @@ def print_table(summary: dict) -> None:
         window = f"{found['window'][0]}-{found['window'][-1]}"
         best = (max if attribute == "fact" else min)(found["scores"])
         print(f"{attribute:<7} layers {window:<6} CLIP-Score {found['baseline']:.1f} unmodified, {best:.1f} there")
-    print(f"\n{'removed':<15} {'before':>7} {'after':>7} {'plain':>7} {'other styles':>15} {'objects':>15}")
-    for style, row in summary["edit"].items():
-        print(
-            f"{style:<15} {row['judge_before']:7.2f} {row['judge_after']:7.2f} {row['none_after']:7.2f} "
-            f"{row['other_styles_before']:7.2f} -> {row['other_styles_after']:.2f} "
-            f"{row['objects_before']:7.2f} -> {row['objects_after']:.2f}"
-        )
+    for key, title in (("edit", "edited away"), ("ablate", f"{ABLATED} neurons")):
+        print(f"\n{title:<15} {'before':>7} {'after':>7} {'plain':>7} {'other styles':>15} {'objects':>15}")
+        for style, row in summary[key].items():
+            print(
+                f"{style:<15} {row['judge_before']:7.2f} {row['judge_after']:7.2f} {row['none_after']:7.2f} "
+                f"{row['other_styles_before']:7.2f} -> {row['other_styles_after']:.2f} "
+                f"{row['objects_before']:7.2f} -> {row['objects_after']:.2f}"
+            )
     print(f"\n{'updated fact':<15} {'new':>7} {'other facts':>15}")
     for country, row in summary["edit_fact"].items():
         print(
             f"{country:<15} {row['new_fact']:7.2f} {row['other_facts_before']:7.2f} -> {row['other_facts_after']:.2f}"
         )
-    print(f"\nseconds: search {summary['seconds']['search']:.0f}, edit {summary['seconds']['edit']:.0f}")
+    print("\nseconds: " + ", ".join(f"{kind} {taken:.0f}" for kind, taken in summary["seconds"].items()))
 
 
 def main() -> None:
     shutil.rmtree(OUTPUT, ignore_errors=True)
     OUTPUT.mkdir(parents=True)
     judge = load_judge()
-    seconds = {"search": 0.0, "edit": 0.0}
+    seconds = {"search": 0.0, "edit": 0.0, "ablate": 0.0}
 
     def timed(kind: str, work: Callable[[], dict]) -> dict:
         begun = time.monotonic()
@@ -139,14 +154,17 @@ def main() -> None:
         return result
 
     with host() as running:
-        summary: dict = {"host": running.name, "search": {}, "edit": {}, "edit_fact": {}, "seconds": seconds}
+        summary: dict = {"host": running.name, "search": {}, "edit": {}, "ablate": {}, "edit_fact": {}}
+        summary["seconds"] = seconds
         for attribute, search in searches().items():
             print(f"{running.name}: searching, {attribute}", flush=True)
             summary["search"][attribute] = timed("search", lambda search=search: running.search(search))
         print("updating facts", flush=True)
         summary["edit_fact"] = timed("edit", lambda: edit_facts(running, judge))
-        print("removing styles", flush=True)
-        summary["edit"] = timed("edit", lambda: edit_styles(running, judge))
+        print("removing styles, by edits and by ablated neurons", flush=True)
+        before = StyleReadings(*(readings(running, judge, None, group) for group in (MANY, FEW)))
+        summary["edit"] = timed("edit", lambda: remove_styles(running, judge, before, style_edit, "edited"))
+        summary["ablate"] = timed("ablate", lambda: remove_styles(running, judge, before, style_ablation, "ablated"))
     (OUTPUT / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print_table(summary)
     print(f"Look at the pictures in {OUTPUT}")

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("diffusers")
 
 from demo import diffusers_host
-from demo.jobs import readings, searches, style_edit, styled_pictures
+from demo.jobs import readings, searches, style_ablation, style_edit, styled_pictures
 from demo.judge import load_judge
 from demo.world import HELD_OUT_TEMPLATES
 
@@ -21,7 +21,7 @@ def host(tmp_path, monkeypatch):
     return diffusers_host.DiffusersHost(tmp_path)
 
 
-def test_a_style_is_found_and_removed(host, tmp_path):
+def test_a_style_is_found_and_removed_by_an_edit_or_by_ablated_neurons(host, tmp_path):
     found = host.search(searches()["style"])
     assert found["window"] == [8, 9]
     assert len(found["scores"]) == 15
@@ -31,7 +31,8 @@ def test_a_style_is_found_and_removed(host, tmp_path):
 
     groups = {"pointillism": styled_pictures("pointillism", 1, 2)}
     judge = load_judge()
-    before, after = (readings(host, judge, edit, groups)["pointillism"] for edit in (None, style_edit("pointillism")))
+    changes = (None, style_edit("pointillism"), style_ablation("pointillism"))
+    before, edited, ablated = (readings(host, judge, change, groups)["pointillism"] for change in changes)
     assert len(before.images) == 2 * len(HELD_OUT_TEMPLATES)
     assert before.share("style", "pointillism") >= 0.75
-    assert after.share("style", "pointillism") <= 0.25
+    assert max(after.share("style", "pointillism") for after in (edited, ablated)) <= 0.25

@@ -207,7 +207,7 @@ def test_a_second_model_of_the_same_checkpoint_in_the_graph_is_not_edited(server
     assert pictures(server, run_afresh(server, graph)) == expected
 
 
-@pytest.mark.parametrize("name", ["demo_find_style", "demo_inject", "demo_remove_style"])
+@pytest.mark.parametrize("name", ["demo_find_style", "demo_inject", "demo_remove_style", "demo_ablate_neurons"])
 def test_the_canvas_workflow_and_the_api_workflow_are_the_same_graph(server, name):
     canvas = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
     api = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
