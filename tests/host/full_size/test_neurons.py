@@ -1,0 +1,85 @@
+"""Neurons of a full-size model: detected by its own text towers, ablated, exported, and in compiled code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from comfy_extras.nodes_torch_compile import TorchCompileModel
+
+from host.full_size.measures import agreement, relative, sample
+
+THREE = pytest.mark.parametrize("family", ["sd15", "sd21", "sdxl"])
+CONCEPT, WITHOUT = "Van Gogh", "a photo of a cat\na painting of a house\nMonet"
+PROMPT = "a painting of a house in the style of Van Gogh"
+VALUES = {"sd15": 2 * 1280, "sd21": 2 * 1280 + 640, "sdxl": 3 * 1280}
+"""Of the preset layers."""
+EFFECT = 1e-2
+"""Of an ablation, the least share of the latent: differences from it mean something."""
+
+
+@pytest.fixture
+def detect(execute):
+    """detect(loaded) -> the neurons of the values of the family's preset style layers."""
+
+    def run(loaded):
+        (layers, _) = execute("LoCo_LayerSelect", model=loaded.model, preset="style")
+        asked = {"concept": CONCEPT, "without": WITHOUT}
+        return execute("LoCo_NeuronDetect", model=loaded.model, clip=loaded.clip, layers=layers, **asked)[0]
+
+    return run
+
+
+@pytest.fixture
+def prompt(host, loaded):
+    return host.nodes.CLIPTextEncode().encode(loaded.clip, PROMPT)[0]
+
+
+@THREE
+def test_half_of_the_neurons_ablated_to_zero_are_the_same_at_run_time_in_the_weights_and_as_a_lora(
+    host, execute, detect, prompt, loaded, family
+):
+    neurons = detect(loaded)
+    assert neurons.count == VALUES[family]
+    chosen = {"neurons": neurons, "count": neurons.count // 2, "mode": "zero"}
+    models = [
+        execute("LoCo_NeuronAblate", model=loaded.model, apply=way, **chosen)[0] for way in ("run time", "weights")
+    ]
+    (name,) = execute("LoCo_NeuronExportLoRA", model=loaded.model, filename_prefix="loras/full_size", **chosen)
+    path = Path(host.folder_paths.get_output_directory()) / name
+    host.folder_paths.add_model_folder_path("loras", str(path.parent))
+    models.append(host.nodes.LoraLoaderModelOnly().load_lora_model_only(loaded.model, path.name, 1.0)[0])
+    agreed = agreement(*(sample(model, prompt) for model in (loaded.model, *models)))
+    assert agreed.effect >= EFFECT
+    assert agreed.difference <= 5e-3  # the LoRA's factors are in float16
+
+
+@THREE
+def test_means_change_the_image_and_none_leaves_it_as_it_is(execute, detect, prompt, loaded, family):
+    neurons, unablated = detect(loaded), sample(loaded.model, prompt)
+    half, none = (
+        execute("LoCo_NeuronAblate", model=loaded.model, neurons=neurons, count=count)[0]
+        for count in (neurons.count // 2, 0)
+    )
+    assert relative(sample(half, prompt) - unablated, unablated) >= EFFECT
+    assert torch.equal(sample(none, prompt), unablated)
+
+
+@pytest.mark.parametrize("family", ["sd15"])
+@pytest.mark.parametrize("branch", ["both", "positive"])
+def test_a_compiled_model_is_ablated_as_another(execute, detect, prompt, loaded, family, branch):
+    """After it ran without the ablation, too: the host lets compiled code live on when patches come and go."""
+    torch.compiler.reset()
+    fast = TorchCompileModel.execute(loaded.model, "eager").result[0]
+    neurons, unablated = detect(loaded), sample(loaded.model, prompt)
+
+    def ablate(model):
+        asked = {"neurons": neurons, "count": neurons.count // 2, "branch": branch}
+        return execute("LoCo_NeuronAblate", model=model, **asked)[0]
+
+    expected = sample(ablate(loaded.model), prompt)
+    tolerance = 1e-3 * relative(expected - unablated, unablated)  # float32 sums in another order
+    assert tolerance > 0
+    assert relative(sample(fast, prompt) - unablated, unablated) <= tolerance
+    assert relative(sample(ablate(fast), prompt) - expected, unablated) <= tolerance
