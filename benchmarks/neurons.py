@@ -7,11 +7,12 @@ Ours are ranked by signal; the count is the one that the sweep chooses, by CLIP-
 ranked by the paper's z, by measured effect, at random in the located layers, and first in layers that hold no style.
 Images are of held-out templates, on the same seeds, read by the judge, whom no method sees.
 Shares of neurons are of all K and V of the located layers. Writes results/neurons.json and neurons.png. The last line
-of the output is one line of JSON.
+of the output is one line of JSON. `--costs` measures the overhead alone, for a machine that now has nothing else to do.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -159,26 +160,40 @@ def plot(rows: list[dict], choices: list[dict]) -> np.ndarray:
     return drawn(figure)
 
 
-def main() -> None:
+def costs() -> dict:
+    """The overhead of an ablation, and what detecting takes by shape of model."""
     comfyui = os.environ.get("COMFYUI_PATH") or sys.exit("COMFYUI_PATH names no ComfyUI folder: the overhead needs one")
     with tempfile.TemporaryDirectory() as folder, Server(Path(comfyui), Path(folder)) as server:
         overhead = ablation_overhead(server)
-    detection = {shape: detection_cost(shape) for shape in SHAPES}
-    say(json.dumps({"overhead": overhead, "detection": detection}))
-    rows, choices = compare(Bench())
-    ours = at_chosen(rows, choices, "signal")
-    summary = {
+    return {"overhead": overhead, "detection": {shape: detection_cost(shape) for shape in SHAPES}}
+
+
+def summary(results: dict) -> dict:
+    """What the last line says: the worst style at the count that the sweep chooses for each."""
+    rows = results["ablations"]
+    ours = at_chosen(rows, results["choices"], "signal")
+    return {
         "share_of_neurons": max(row["count"] for row in ours) / NEURONS,
         "judge_after": max(row["judge_after"] for row in ours),
         "objects_kept": min(row["objects_after"] for row in ours),
         "other_styles_kept": min(row["other_styles_after"] for row in ours),
         "random_judge_after": mean(row["judge_after"] for row in rows if row["chosen"] == "random"),
-        "overhead": overhead,
+        "overhead": results["overhead"],
     }
-    results = {"summary": summary, "detection": detection, "choices": choices, "ablations": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--costs", action="store_true", help="measure the costs anew, and keep the other results")
+    only_costs = parser.parse_args().costs
+    results = costs()
+    if only_costs:
+        results = json.loads((RESULTS / "neurons.json").read_text(encoding="utf-8")) | results
+    else:
+        results["ablations"], results["choices"] = compare(Bench())
+        write_picture(RESULTS / "neurons.png", plot(results["ablations"], results["choices"]))
     write_text(RESULTS / "neurons.json", json.dumps(results, indent=1) + "\n")
-    write_picture(RESULTS / "neurons.png", plot(rows, choices))
-    say(json.dumps(summary))
+    say(json.dumps(summary(results)))
 
 
 if __name__ == "__main__":
