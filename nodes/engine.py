@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import re
@@ -15,13 +14,13 @@ import comfy.sample
 import comfy.samplers
 import numpy as np
 import torch
-from comfy.k_diffusion import sampling as k_diffusion
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 
 from ..loco_core.engine import Row, Sampling, TextEmbedding
 from ..loco_core.layers import CrossAttentionLayer, LayerSet
 from .branches import KEY, tell_branches
+from .samplers import row_sampler
 
 logger = logging.getLogger(__name__)
 
@@ -69,19 +68,6 @@ def located(model: ModelPatcher, layers: LayerSet) -> list[CrossAttentionLayer]:
 def repeat_tokens(tokens: torch.Tensor, length: int) -> torch.Tensor:
     """[..., T, d] as [..., length, d], a multiple of T: the softmax over repeated tokens gives the same attention."""
     return torch.cat([tokens] * (length // tokens.shape[-2]), dim=-2)
-
-
-def samplers() -> list[str]:
-    """The host's samplers that draw no noise of their own.
-
-    The others draw one noise for a whole batch, so that an image would depend on its neighbours in the batch.
-    """
-    names = []
-    for name in comfy.samplers.KSampler.SAMPLERS:
-        function = getattr(k_diffusion, f"sample_{name}", None)
-        if function is None or "noise_sampler" not in inspect.signature(function).parameters:
-            names.append(name)
-    return names
 
 
 def encode(clip: CLIP, prompts: Sequence[str]) -> list[TextEmbedding]:
@@ -180,13 +166,15 @@ class ComfyEngine:
             if on_step:
                 on_step()
 
-        samples = comfy.sample.sample(
+        schedule = comfy.samplers.KSampler(
+            model, sampling.steps, model.load_device, sampling.sampler, sampling.scheduler
+        )
+        samples = comfy.sample.sample_custom(
             model,
             noise,
-            sampling.steps,
             sampling.guidance,
-            sampling.sampler,
-            sampling.scheduler,
+            row_sampler(sampling.sampler, [row.seed for row in rows]),
+            schedule.sigmas,
             positive,
             negative,
             latent.expand(len(rows), -1, -1, -1),

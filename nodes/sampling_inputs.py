@@ -5,7 +5,7 @@ from __future__ import annotations
 import comfy.samplers
 from comfy_api.latest import io
 
-from .engine import samplers
+from .samplers import samplers
 
 
 def sampling_inputs() -> list[io.Input]:
@@ -32,8 +32,8 @@ def sampling_inputs() -> list[io.Input]:
             "sampler_name",
             options=samplers(),
             default="euler",
-            tooltip="Samplers that draw noise at every step are left out: they would draw one noise for all "
-            "images of a batch.",
+            tooltip="Ancestral and SDE samplers draw each image's noise by its own seed. dpm_adaptive is left out: it "
+            "chooses its steps for a whole batch.",
         ),
         io.Combo.Input(
             "scheduler",

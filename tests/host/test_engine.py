@@ -214,9 +214,3 @@ def test_a_single_image_that_does_not_fit_is_an_error(pack, demo, core, monkeypa
     monkeypatch.setattr(engine, "_sample", never)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         engine.generate([core.Row(star, SEED)], core.Sampling(2, 2.0, "euler", "normal", 128, 128))
-
-
-def test_samplers_that_draw_noise_per_step_are_not_offered(pack):
-    offered = pack("nodes.engine").samplers()
-    assert {"euler", "dpmpp_2m", "ddim", "uni_pc"} <= set(offered)
-    assert not {"euler_ancestral", "dpmpp_2m_sde", "dpmpp_sde", "lcm", "ddpm"} & set(offered)

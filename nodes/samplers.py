@@ -1,0 +1,67 @@
+"""The host's samplers for batches whose rows are images of their own.
+
+Ancestral and SDE samplers add noise at every step. The host draws it for a whole batch by one seed, so that an image
+depends on its neighbours. Here each row draws what the host would draw for it alone, by the row's own seed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import comfy.samplers
+import torch
+from comfy.k_diffusion import sampling as k_diffusion
+
+Noise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(sigma, next sigma) -> noise of the latents' shape; what k-diffusion calls a noise sampler."""
+
+NOISELESS = {"dpm_fast"}
+"""Asks for noise, but the host runs it with none and takes no noise sampler for it."""
+WHOLE_BATCH = {"dpm_adaptive"}
+"""Chooses its steps by the error of the whole batch: an image depends on its neighbours whatever the noise."""
+
+
+def samplers() -> list[str]:
+    """The host's samplers under which an image does not depend on its neighbours in the batch.
+
+    Another pack's sampler that draws noise is left out: it need not draw it as the host's do.
+    """
+    return [
+        name
+        for name in comfy.samplers.KSampler.SAMPLERS
+        if name not in WHOLE_BATCH and (not _draws_noise(name) or _function(name).__module__ == k_diffusion.__name__)
+    ]
+
+
+def row_sampler(name: str, seeds: Sequence[int]) -> comfy.samplers.Sampler:
+    """The host's sampler, for a batch of one row per seed, each with noise of its own."""
+    if name in NOISELESS or not _draws_noise(name):
+        return comfy.samplers.sampler_object(name)
+
+    def sample(model: torch.nn.Module, x: torch.Tensor, sigmas: torch.Tensor, **options) -> torch.Tensor:
+        return _function(name)(model, x, sigmas, noise_sampler=_row_noise(name, x, sigmas, seeds), **options)
+
+    return comfy.samplers.KSAMPLER(sample)
+
+
+def _function(name: str) -> Callable | None:
+    return getattr(k_diffusion, f"sample_{name}", None)
+
+
+def _draws_noise(name: str) -> bool:
+    function = _function(name)
+    return function is not None and "noise_sampler" in inspect.signature(function).parameters
+
+
+def _row_noise(name: str, x: torch.Tensor, sigmas: torch.Tensor, seeds: Sequence[int]) -> Noise:
+    """Noise for the rows of `x`: of each, what the host's sampler would draw for that row alone."""
+    if name.startswith("dpmpp") and "_sde" in name:  # their intervals overlap: a Brownian path, not independent draws
+        low, high, on_cpu = sigmas[sigmas > 0].min(), sigmas.max(), not name.endswith("_gpu")
+        own = [
+            k_diffusion.BrownianTreeNoiseSampler(row[None], low, high, seed=seed, cpu=on_cpu)
+            for row, seed in zip(x, seeds, strict=True)
+        ]
+    else:
+        own = [k_diffusion.default_noise_sampler(row[None], seed=seed) for row, seed in zip(x, seeds, strict=True)]
+    return lambda sigma, sigma_next: torch.cat([draw(sigma, sigma_next) for draw in own])
