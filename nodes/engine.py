@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 END_OF_TEXT = 49407
 CHUNK = 77
 """CLIP reads a long prompt in chunks of this many tokens, special tokens included."""
+HOST_MARGIN = 1.5
+"""By which the host multiplies its own estimate of a denoiser call's memory before it joins chunks of rows."""
 
 _LAYER_NAME = re.compile(r"(input|middle|output)_blocks?(?:\.(\d+))?\.\d+\.transformer_blocks\.(\d+)\.attn2")
 
@@ -134,9 +136,10 @@ class ComfyEngine:
         self, rows: Sequence[Row], sampling: Sampling, on_step: Callable[[], None] | None = None
     ) -> torch.Tensor:
         """All rows in one sampler call, or in several where memory is short. Cancel ends it at the next step."""
-        images = []
+        _check_room_for_images(len(rows), sampling)
+        images, most = [], _rows_at_once(self._model, len(rows), sampling)
         while rows:
-            batch = rows[: self._most_rows]
+            batch = rows[: min(most, self._most_rows or most)]
             try:
                 images.append(self._sample(batch, sampling, on_step))
                 rows = rows[len(batch) :]
@@ -198,6 +201,50 @@ def _out_of_memory(error: Exception) -> bool:
         return False
     known = getattr(comfy.model_management, "is_oom", lambda error: isinstance(error, torch.OutOfMemoryError))
     return known(error)
+
+
+def _check_room_for_images(count: int, sampling: Sampling) -> None:
+    """The images of one call are kept in main memory, whatever device makes them; twice while they are put together."""
+    needed = 2 * 12 * count * sampling.width * sampling.height
+    free = comfy.model_management.get_free_memory(torch.device("cpu"))
+    if needed > free:
+        raise ValueError(
+            f"batch rows: {count} images of {sampling.width} x {sampling.height} pixels take {needed / 1e9:.1f} GB of "
+            f"memory, {free / 1e9:.1f} GB are free; give at most {max(1, int(count * free / needed))}"
+        )
+
+
+def _rows_at_once(model: ModelPatcher, count: int, sampling: Sampling) -> int:
+    """How many of `count` rows go into one sampler call: all, or halved until they fit the free memory.
+
+    Halved, so that a little more or less free memory makes the same batches; one row is tried whatever is free.
+    """
+    fit, most = int(_free_memory(model) // _memory_per_row(model, sampling)), count
+    while most > max(1, fit):
+        most //= 2
+    if most < count:
+        logger.warning("batch rows: memory is free for %d images at once; making %d at a time", max(fit, 0), most)
+    return most
+
+
+def _memory_per_row(model: ModelPatcher, sampling: Sampling) -> float:
+    """Bytes that the host sets aside for one row in a denoiser call; it grows with the rows."""
+    channels = model.get_model_object("latent_format").latent_channels
+    return HOST_MARGIN * model.model.memory_required([1, channels, sampling.height // 8, sampling.width // 8])
+
+
+def _free_memory(model: ModelPatcher) -> float:
+    """Bytes free for sampling on the model's device, once the host has loaded it and put away what it can."""
+    device = model.load_device
+    free = comfy.model_management.get_free_memory(device)
+    if device == model.offload_device:
+        return free
+    others = [
+        loaded.model_loaded_memory()
+        for loaded in comfy.model_management.current_loaded_models
+        if loaded.device == device and loaded.model is not None and not loaded.model.is_clone(model)
+    ]
+    return free + sum(others) - (model.model_size() - model.loaded_size())
 
 
 def _conditioning(embeddings: list[TextEmbedding]) -> list[list]:

@@ -188,6 +188,69 @@ def test_when_memory_runs_out_the_rows_are_halved_and_the_images_are_the_same(pa
     assert sizes[4:] == [2, 2, 1]  # it remembers
 
 
+@pytest.fixture
+def with_free_memory(pack, demo, monkeypatch):
+    """with_free_memory(rows) -> an engine whose host has memory for so many rows, and the sizes of its batches."""
+
+    def run(rows: float):
+        module = pack("nodes.engine")
+        engine = module.ComfyEngine(demo.model, demo.clip, demo.vae)
+        sampling = pack("loco_core.engine").Sampling(2, 2.0, "euler", "normal", 128, 128)
+        free = rows * module._memory_per_row(demo.model, sampling)
+        monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device=None, torch_free_too=False: free)
+        sample, sizes = engine._sample, []
+
+        def counted(batch, *arguments):
+            sizes.append(len(batch))
+            return sample(batch, *arguments)
+
+        engine._sample = counted
+        return engine, sampling, sizes
+
+    return run
+
+
+def test_rows_that_would_not_fit_are_halved_before_memory_runs_out(with_free_memory, pack, demo, core, caplog):
+    engine, sampling, sizes = with_free_memory(3.5)
+    rows = [core.Row(embedding, SEED + number) for number, embedding in enumerate(engine.encode(["a red star"] * 9))]
+    images = engine.generate(rows, sampling)
+    assert sizes == [2, 2, 2, 2, 1]
+    assert "batch rows: memory is free for 3 images at once; making 2 at a time" in caplog.text
+    close(images, pack("nodes.engine").ComfyEngine(demo.model, demo.clip, demo.vae).generate(rows, sampling))
+
+
+def test_a_row_is_tried_even_where_the_hosts_estimate_leaves_no_room_for_it(with_free_memory, core):
+    engine, sampling, sizes = with_free_memory(0.1)
+    engine.generate([core.Row(embedding, SEED) for embedding in engine.encode(["a red star"] * 2)], sampling)
+    assert sizes == [1, 1]
+
+
+def test_images_that_main_memory_cannot_keep_are_an_error_that_says_how_many_can_be(with_free_memory, core):
+    engine, sampling, sizes = with_free_memory(3.5)
+    (star,) = engine.encode(["a red star"])
+    with pytest.raises(ValueError, match="batch rows: 1000000 images of 128 x 128 pixels .* GB are free; give"):
+        engine.generate([core.Row(star, SEED)] * 1_000_000, sampling)
+    assert sizes == []
+
+
+def test_memory_that_other_models_hold_on_a_gpu_counts_as_free_and_weights_still_to_be_loaded_do_not(
+    pack, demo, monkeypatch
+):
+    class OnGpu:
+        load_device, offload_device = "gpu", "cpu"
+        model_size, loaded_size = (lambda self: 50), (lambda self: 20)
+
+    class Loaded:
+        def __init__(self, device: str, bytes_held: int, ours: bool = False) -> None:
+            self.device, self.model = device, self
+            self.model_loaded_memory, self.is_clone = (lambda: bytes_held), (lambda other: ours)
+
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: {"gpu": 1000}[device])
+    loaded = [Loaded("gpu", 300), Loaded("gpu", 20, ours=True), Loaded("cpu", 4000)]
+    monkeypatch.setattr(comfy.model_management, "current_loaded_models", loaded)
+    assert pack("nodes.engine")._free_memory(OnGpu()) == 1000 + 300 - 30
+
+
 def test_when_memory_runs_out_in_the_vae_it_decodes_in_tiles(engine, generate, core, demo, monkeypatch, caplog):
     rows = [core.Row(embedding, SEED) for embedding in engine.encode(["a red star", "a blue fish"])]
     together = generate(rows)
