@@ -1,9 +1,10 @@
-"""CLIP-Score: how well an image fits a text, by an open_clip model from a local file."""
+"""CLIP-Score: how well an image fits a text, by two towers that embed both in one space; open_clip's from a file."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -27,9 +28,13 @@ DOWNLOADS = {
 
 
 class Scorer(Protocol):
-    """Scores images against texts; what the search asks for."""
+    """Scores images against texts; what the search asks for.
+
+    name: for a person; digest: tells scorers apart by their weights.
+    """
 
     name: str
+    digest: str
 
     def score(self, images: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         """One score per image [N, H, W, 3] and its own text: [N]."""
@@ -40,25 +45,28 @@ class Scorer(Protocol):
         ...
 
 
-class ClipScorer:
-    """An open_clip model as a scorer: cosine x 100, clipped at 0 (Hessel et al., 2021)."""
+class CosineScorer:
+    """Two towers as a scorer: cosine x 100, clipped at 0 (Hessel et al., 2021). `read` and `see` are a subclass's."""
 
-    def __init__(self, model: torch.nn.Module, name: str) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.name = name
-        self._preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
-        self._tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
+    def __init__(self, name: str, digest: str) -> None:
+        self.name, self.digest = name, digest
+
+    def read(self, texts: Sequence[str]) -> torch.Tensor:
+        """Text embeddings [N, d], of any length."""
+        raise NotImplementedError
+
+    def see(self, images: torch.Tensor) -> torch.Tensor:
+        """Embeddings [N, d] of images (0..1, [N, H, W, 3]), of any length."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def score(self, images: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         """CLIP-Score of each image (0..1, [N, H, W, 3]) against the text of the same position: float32 [N]."""
         if len(images) != len(texts):
             raise ValueError(f"scorer: {len(images)} images and {len(texts)} texts; give one text per image")
-        device = next(self.model.parameters()).device
         distinct = list(dict.fromkeys(texts))
-        read = functional.normalize(self.model.encode_text(self._tokenizer(distinct).to(device)), dim=-1)
-        read = read[[distinct.index(text) for text in texts]]
-        scores = (100 * (self._seen(images) * read).sum(-1)).clamp(min=0).float().cpu()
+        read = functional.normalize(self.read(distinct), dim=-1)[[distinct.index(text) for text in texts]]
+        scores = (100 * (functional.normalize(self.see(images), dim=-1) * read).sum(-1)).clamp(min=0).float().cpu()
         if not torch.isfinite(scores).all():
             raise ValueError(f"scorer {self.name}: NaN or Inf in a score; its weights are damaged or the image is")
         return scores
@@ -66,13 +74,37 @@ class ClipScorer:
     @torch.no_grad()
     def similarity(self, images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
         """The cosine x 100 of the embeddings of each image (0..1, [N, H, W, 3]) and the other of its place: [N]."""
-        return (100 * (self._seen(images) * self._seen(others)).sum(-1)).float().cpu()
+        seen = (functional.normalize(self.see(part), dim=-1) for part in (images, others))
+        return (100 * torch.mul(*seen).sum(-1)).float().cpu()
 
-    def _seen(self, images: torch.Tensor) -> torch.Tensor:
-        """Image embeddings of length 1."""
-        device = next(self.model.parameters()).device
-        pixels = torch.stack([self._preprocess(_picture(image)) for image in images]).to(device)
-        return functional.normalize(self.model.encode_image(pixels), dim=-1)
+
+class ClipScorer(CosineScorer):
+    """An open_clip model as a scorer."""
+
+    def __init__(self, model: torch.nn.Module, name: str) -> None:
+        super().__init__(name, weights_digest(model.parameters()))
+        self.model = model.eval().requires_grad_(False)
+        self._preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
+        self._tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def read(self, texts: Sequence[str]) -> torch.Tensor:
+        return self.model.encode_text(self._tokenizer(list(texts)).to(self._device))
+
+    def see(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = torch.stack([self._preprocess(_picture(image)) for image in images]).to(self._device)
+        return self.model.encode_image(pixels)
+
+
+def weights_digest(weights: Iterable[torch.Tensor]) -> str:
+    """Tells models apart by their weights: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for weight in weights:
+        digest.update(weight.detach().sum(dtype=torch.float32).cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _picture(image: torch.Tensor) -> Image.Image:

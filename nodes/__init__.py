@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import (
     clip_scorer,
+    clip_vision_scorer,
     conditioning_injector,
     demo_model,
     edit_apply,
@@ -30,6 +31,7 @@ from . import (
 
 MODULES = (
     clip_scorer,
+    clip_vision_scorer,
     layer_search,
     layer_select,
     layers_load,

@@ -36,7 +36,7 @@ class ManagedScorer:
     """A scorer whose weights ComfyUI moves to the device when they are needed, and away when others need the room."""
 
     def __init__(self, scorer: ClipScorer) -> None:
-        self.name = scorer.name
+        self.name, self.digest = scorer.name, scorer.digest
         self._scorer = scorer
         self._patcher = ModelPatcher(
             scorer.model,

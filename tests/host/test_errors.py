@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from comfy.clip_vision import ClipVisionModel
 from safetensors.torch import save_file
 
 from loco_core.edit import solve_edit
@@ -16,7 +17,18 @@ from loco_core.neurons import Neurons, NeuronScores
 from loco_core.solver import EditOperator
 from made_up import edit_of, recipe
 
-SOCKETS = ("neurons", "model", "model_after", "clip", "conditioning", "layers", "edit", "edit_1", "edit_2")
+SOCKETS = (
+    "neurons",
+    "model",
+    "model_after",
+    "clip",
+    "clip_vision",
+    "conditioning",
+    "layers",
+    "edit",
+    "edit_1",
+    "edit_2",
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +61,21 @@ def files(host, tmp_path_factory) -> None:
 
 
 @pytest.fixture(scope="module")
-def good(host, pack, demo, files) -> dict[str, dict]:
+def vision(tmp_path_factory):
+    """vision(projection) -> a small vision tower whose projection is of that width."""
+
+    def build(projection: int) -> ClipVisionModel:
+        sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
+        shape = {"patch_size": 8, "image_size": 16, "num_channels": 3, "hidden_act": "gelu"}
+        path = tmp_path_factory.mktemp("vision") / "config.json"
+        path.write_text(json.dumps(sizes | shape | {"projection_dim": projection, "model_type": "clip_vision_model"}))
+        return ClipVisionModel(str(path))
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def good(host, pack, demo, files, vision) -> dict[str, dict]:
     """Inputs of each node with which it would work: the schema's defaults and what is wired."""
     layers = pack("loco_core.layers").LayerSet((8, 9), 16)
     scorer = host.nodes.NODE_CLASS_MAPPINGS["LoCo_CLIPScorer"].execute(
@@ -58,6 +84,7 @@ def good(host, pack, demo, files) -> dict[str, dict]:
     wired = {
         "model": demo.model,
         "clip": demo.clip,
+        "clip_vision": vision(128),
         "vae": demo.vae,
         "scorer": scorer.result[0],
         "layers": layers,
@@ -86,7 +113,7 @@ def good(host, pack, demo, files) -> dict[str, dict]:
 
 
 @pytest.fixture(scope="module")
-def broken(pack, demo, host) -> dict[str, object]:
+def broken(pack, demo, host, vision) -> dict[str, object]:
     """Wired values that are wrong, by name."""
     core = pack("loco_core.layers")
     clip = demo.clip.clone()
@@ -95,7 +122,14 @@ def broken(pack, demo, host) -> dict[str, object]:
     headless = demo.model.clone()
     headless.add_object_patch("diffusion_model", torch.nn.Linear(1, 1))
     own = host.nodes.CLIPTextEncode().encode(demo.clip, "a red star")[0]
+    unprojected = host.nodes.CheckpointLoaderSimple().load_checkpoint("loco_demo.safetensors")[1]
+    unprojected.cond_stage_model.clip_l.transformer.text_projection.weight.data.zero_()
+    siglip = vision(128)
+    siglip.model.visual_projection = torch.nn.Identity()
     return {
+        "clip without projection": unprojected,
+        "vision without projection": siglip,
+        "vision 64 wide": vision(64),
         "no cross-attention": headless,
         "NaN clip": clip,
         "70 layers": core.LayerSet((45,), 70),
@@ -212,6 +246,13 @@ CASES = [
     ("LoCo_CLIPScorer", {"file": "torn.safetensors"}, "torn"),
     ("LoCo_CLIPScorer", {"file": "../../x.safetensors"}, "is not in models/open_clip"),
     ("LoCo_CLIPScorer", {"download": True}, "architecture: 'from the file'; to download, choose one of ViT-B-32"),
+    ("LoCo_CLIPVisionScorer", {"clip": "clip without projection"}, "clip: its text tower clip_l has no projection to"),
+    ("LoCo_CLIPVisionScorer", {"clip_vision": "vision without projection"}, "clip_vision: it has no projection to a"),
+    (
+        "LoCo_CLIPVisionScorer",
+        {"clip_vision": "vision 64 wide"},
+        "clip: the embeddings of its text towers are 128 (clip_l) wide, those of clip_vision 64; they must be the two",
+    ),
     ("LoCo_LayerSearch", {"concept_prompts": " \n "}, "concept prompts: empty; give at least one line"),
     ("LoCo_LayerSearch", {"target_prompts": ""}, "target prompts: empty; give at least one line"),
     (

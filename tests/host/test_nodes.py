@@ -12,6 +12,7 @@ from safetensors import safe_open
 ROOT = Path(__file__).resolve().parents[2]
 NODES = [
     "LoCo_CLIPScorer",
+    "LoCo_CLIPVisionScorer",
     "LoCo_LayerSearch",
     "LoCo_LayerSelect",
     "LoCo_LayersLoad",
