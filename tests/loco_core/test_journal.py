@@ -1,0 +1,271 @@
+"""A search that was ended at any moment goes on where it was, and never from something it cannot trust."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loco_core.journal import KEPT_DAYS, Cell, Journal
+from loco_core.prompts import PromptPair
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = {"model_hash": "0123", "scorer": "clip 4567", "seeds": [0, 1], "sampling": {"steps": 20, "sampler": "euler"}}
+PAIR = PromptPair('a "cat" in \u00e9toil\u00e9', "a cat")
+
+
+def batch(number: int, size: int = 4) -> tuple[list[Cell], np.ndarray, np.ndarray]:
+    """Cells of two windows, the unmodified image first, and what was made of them."""
+    rng = np.random.default_rng(number)
+    windows = [None, (0, 1), (1, 2), (2, 3)]
+    cells = [Cell(windows[place % 4], PAIR, number, 20) for place in range(size)]
+    return cells, rng.random(size).astype(np.float32) * 100, rng.integers(256, size=(size, 8, 6, 3), dtype=np.uint8)
+
+
+def filled(folder: Path, batches: int = 3) -> Journal:
+    journal = Journal.open(folder, SETTINGS)
+    for number in range(batches):
+        journal.add(*batch(number))
+    return journal
+
+
+def holds(journal: Journal, number: int) -> bool:
+    """Whether the batch is known; if so, it must be what was added, bit for bit."""
+    cells, scores, thumbnails = batch(number)
+    found = journal.known(cells)
+    if found is not None:
+        np.testing.assert_array_equal(found.scores, scores)
+        np.testing.assert_array_equal(found.thumbnails, thumbnails)
+    return found is not None
+
+
+def test_what_was_finished_is_known_bit_for_bit_when_the_search_is_run_again(tmp_path):
+    filled(tmp_path)
+    again = Journal.open(tmp_path, SETTINGS)
+    assert [holds(again, number) for number in range(4)] == [True, True, True, False]
+    assert len(again) == 12
+
+
+def test_cells_are_found_one_by_one_whatever_batches_they_were_made_in(tmp_path):
+    filled(tmp_path)
+    first, second = batch(0)[0], batch(1)[0]
+    again = Journal.open(tmp_path, SETTINGS)
+    found = again.known([second[1], first[3]])
+    assert found.scores.tolist() == [batch(1)[1][1], batch(0)[1][3]]
+    assert again.known([*first, batch(3)[0][0]]) is None
+
+
+@pytest.mark.parametrize(
+    "change", [{"window": (0,)}, {"pair": PromptPair("a dog", "a cat")}, {"seed": 9}, {"steps": 8}]
+)
+def test_a_cell_is_its_window_pair_seed_and_steps(tmp_path, change):
+    journal = filled(tmp_path)
+    cell = batch(0)[0][1]
+    assert journal.known([cell]) is not None
+    assert journal.known([Cell(**vars(cell) | change)]) is None
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_changed_setting_starts_anew_and_the_old_one_can_still_be_continued(tmp_path, setting):
+    filled(tmp_path)
+    assert len(Journal.open(tmp_path, SETTINGS | {setting: "another"})) == 0
+    assert len(Journal.open(tmp_path, SETTINGS)) == 12
+
+
+def test_the_order_in_which_settings_are_given_does_not_matter(tmp_path):
+    filled(tmp_path)
+    assert len(Journal.open(tmp_path, dict(reversed(SETTINGS.items())))) == 12
+
+
+def test_a_cell_made_again_is_known_as_it_was_made_last(tmp_path):
+    journal = filled(tmp_path)
+    cells, scores, thumbnails = batch(0)
+    journal.add(cells, scores + 1, thumbnails)
+    for known in (journal, Journal.open(tmp_path, SETTINGS)):
+        np.testing.assert_array_equal(known.known(cells).scores, scores + 1)
+
+
+def test_a_finished_search_leaves_nothing_behind(tmp_path):
+    filled(tmp_path).finish()
+    assert list(tmp_path.iterdir()) == []
+    assert len(Journal.open(tmp_path, SETTINGS)) == 0
+
+
+def test_a_run_killed_between_writing_and_renaming_has_not_finished_that_batch(tmp_path):
+    journal = filled(tmp_path)
+    last = journal.folder / "batch_000003.npz"
+    last.rename(last.with_name(last.name + ".part"))
+    again = Journal.open(tmp_path, SETTINGS)
+    assert [holds(again, number) for number in range(3)] == [True, True, False]
+    again.add(*batch(2))
+    assert len(Journal.open(tmp_path, SETTINGS)) == 12
+    assert sorted(path.suffix for path in journal.folder.iterdir()) == [".json", ".npz", ".npz", ".npz"]
+
+
+@pytest.mark.parametrize("left", [[], ["settings.json.part"]])
+def test_a_run_killed_while_it_began_is_begun_without_a_warning(tmp_path, caplog, left):
+    journal = filled(tmp_path, batches=0)
+    (journal.folder / "settings.json").unlink()
+    for name in left:
+        (journal.folder / name).write_text("{")
+    Journal.open(tmp_path, SETTINGS).add(*batch(0))
+    assert holds(Journal.open(tmp_path, SETTINGS), 0)
+    assert caplog.text == ""
+
+
+def test_a_run_killed_while_it_removed_its_journal_is_cleaned_up_by_the_next_search(tmp_path, caplog):
+    journal = filled(tmp_path)
+    journal.folder.rename(journal.folder.with_name(journal.folder.name + ".done"))
+    assert len(Journal.open(tmp_path, SETTINGS | {"seeds": [7]})) == 0
+    assert len(list(tmp_path.iterdir())) == 1
+    assert caplog.text == ""
+
+
+def test_a_batch_torn_or_changed_anywhere_is_set_aside_with_a_warning_and_the_others_stay(tmp_path, caplog):
+    """A hundred files cut short, a hundred with one byte changed: what is read at all is read as it was written."""
+    journal = filled(tmp_path)
+    path = journal.folder / "batch_000002.npz"
+    good, choose = path.read_bytes(), random.Random(0)
+    for case in range(200):
+        place = choose.randrange(len(good))
+        changed = good[:place] + bytes([good[place] ^ 1 << choose.randrange(8)]) + good[place + 1 :]
+        path.write_bytes(good[:place] if case % 2 else changed)
+        caplog.clear()
+        again = Journal.open(tmp_path, SETTINGS)
+        assert holds(again, 0) and holds(again, 2)
+        if not holds(again, 1):
+            assert "batch_000002.npz is damaged and was set aside as batch_000002.npz.damaged" in caplog.text
+            assert not path.exists()
+            (path.parent / (path.name + ".damaged")).unlink()
+        else:
+            assert not case % 2 and caplog.text == ""  # a byte that says nothing, as a file's date in the archive
+
+
+@pytest.mark.parametrize("content", ["text", "another archive", "other shapes", "NaN", "nothing"])
+def test_a_foreign_file_is_set_aside(tmp_path, caplog, content):
+    journal = filled(tmp_path)
+    path = journal.folder / "batch_000002.npz"
+    parts = dict(np.load(path))
+    if content == "text":
+        path.write_text("hello")
+    elif content == "another archive":
+        np.savez(path, weights=np.zeros(3))
+    elif content == "other shapes":
+        np.savez(path, **parts | {"scores": parts["scores"][:2]})
+    elif content == "NaN":
+        np.savez(path, **parts | {"scores": parts["scores"] * np.nan})
+    else:
+        path.write_bytes(b"")
+    again = Journal.open(tmp_path, SETTINGS)
+    assert [holds(again, number) for number in range(3)] == [True, False, True]
+    assert "was set aside" in caplog.text
+    again.add(*batch(1))
+    assert len(Journal.open(tmp_path, SETTINGS)) == 12
+
+
+def test_a_pickle_is_not_unpickled(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    journal = filled(tmp_path)
+    np.savez(journal.folder / "batch_000002.npz", cells=np.array([Harmful()], dtype=object))
+    assert len(Journal.open(tmp_path, SETTINGS)) == 8
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_journal_whose_settings_are_anothers_is_set_aside_as_a_whole(tmp_path, caplog):
+    journal = filled(tmp_path)
+    for number in range(2):
+        (journal.folder / "settings.json").write_text("{}")
+        again = Journal.open(tmp_path, SETTINGS)
+        assert len(again) == 0
+        again.add(*batch(number))
+    assert caplog.text.count("was set aside") == 2
+    names = sorted(path.name.removeprefix(journal.folder.name) for path in tmp_path.iterdir())
+    assert names == ["", ".damaged", ".damaged_2"]
+
+
+def test_journals_nobody_has_continued_are_removed_when_another_search_begins(tmp_path):
+    old, recent = filled(tmp_path), Journal.open(tmp_path, SETTINGS | {"seeds": [5]})
+    keep = tmp_path / "holiday pictures"
+    keep.mkdir()
+    for folder, days in ((old.folder, KEPT_DAYS + 1), (recent.folder, KEPT_DAYS - 1), (keep, 1000)):
+        os.utime(folder, (0, time.time() - days * 24 * 3600))
+    newest = Journal.open(tmp_path, SETTINGS | {"seeds": [6]})
+    assert {path.name for path in tmp_path.iterdir()} == {recent.folder.name, newest.folder.name, keep.name}
+
+
+def test_an_old_journal_is_continued_when_its_own_search_is_run_again(tmp_path):
+    journal = filled(tmp_path)
+    os.utime(journal.folder, (0, 0))
+    assert len(Journal.open(tmp_path, SETTINGS)) == 12
+
+
+def test_a_full_disk_is_a_warning_and_the_search_goes_on(tmp_path, caplog, monkeypatch):
+    journal = filled(tmp_path)
+
+    def full(*arguments, **arrays):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    journal.add(*batch(3))
+    assert holds(journal, 3)
+    assert "No space left on device" in caplog.text
+    assert not list(journal.folder.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("scores", "thumbnails"),
+    [
+        (np.zeros(3), np.zeros((4, 8, 6, 3))),
+        (np.zeros(4), np.zeros((3, 8, 6, 3))),
+        (np.full(4, np.nan), np.zeros((4,))),
+    ],
+)
+def test_a_batch_that_is_not_one_is_an_error(tmp_path, scores, thumbnails):
+    with pytest.raises(ValueError, match="journal: 4 cells"):
+        Journal.open(tmp_path, SETTINGS).add(batch(0)[0], scores, thumbnails)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_journal import SETTINGS, Journal, batch
+journal = Journal.open(Path({folder!r}), SETTINGS)
+print("ready", flush=True)
+for number in range(100000):
+    if journal.known(batch(number)[0]) is None:
+        journal.add(*batch(number))
+"""
+
+
+def test_killed_at_ten_random_moments_nothing_is_damaged_and_nothing_is_lost(tmp_path, caplog):
+    """SIGKILL while batches are written as fast as they can be: each run finds all that earlier ones finished."""
+    program, choose, found = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path)), random.Random(1), 0
+    for _ in range(10):
+        run = subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        run.stdout.readline()
+        time.sleep(choose.uniform(0, 0.3))
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        run.stdout.close()
+        journal = Journal.open(tmp_path, SETTINGS)
+        assert len(journal) >= found and len(journal) % 4 == 0
+        found = len(journal)
+        assert all(holds(journal, number) for number in range(found // 4))
+    assert found > 40
+    assert caplog.text == ""
