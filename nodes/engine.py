@@ -141,7 +141,7 @@ class ComfyEngine:
         while rows:
             batch = rows[: min(most, self._most_rows or most)]
             try:
-                images.append(self._sample(batch, sampling, on_step))
+                images.append(self._vae.decode(self._sample(batch, sampling, on_step)).float().cpu())
                 rows = rows[len(batch) :]
                 continue
             except Exception as error:
@@ -153,6 +153,7 @@ class ComfyEngine:
         return torch.cat(images)
 
     def _sample(self, rows: Sequence[Row], sampling: Sampling, on_step: Callable[[], None] | None) -> torch.Tensor:
+        """The latents of all rows."""
         model = self._model.clone()
         tell_branches(model)
         model.set_model_attn2_patch(_InterventionPatch(rows, self.layers))
@@ -187,7 +188,7 @@ class ComfyEngine:
         )
         if not torch.isfinite(samples).all():
             raise ValueError("model: NaN or Inf in the sampled latents; try a float32 U-Net or another sampler")
-        return self._vae.decode(samples).float().cpu()
+        return samples
 
     def key_value_weights(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         name = self._names[self.layers[layer]]

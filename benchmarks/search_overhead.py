@@ -1,0 +1,94 @@
+"""What a search's patches cost: sampling with an intervention on every row, against plain sampling of as many rows.
+
+On the demo model, in a ComfyUI in this process: OMP_NUM_THREADS=1 COMFYUI_PATH=... python -m benchmarks.search_overhead
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS, STEPS, GUIDANCE, SIZE, RUNS = 16, 5, 2.0, 128, 9
+CONCEPT, TARGET = "a picture of a red star in the style of woodcut", "a picture of a red star"
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """patched, plain: CPU seconds, the median of RUNS each; ratio: the median of each run's patched by its plain.
+
+    CPU seconds, so that what else the machine does counts little.
+    """
+
+    patched: float
+    plain: float
+    ratio: float
+
+
+def host_in_process(comfyui: str) -> tuple[Callable[[str], ModuleType], SimpleNamespace]:
+    """ComfyUI in this process, on the CPU: pack(name) -> a module of the loaded pack; the demo's model, clip, vae."""
+    sys.path.insert(0, comfyui)
+    from comfy.cli_args import args
+
+    args.cpu = args.use_pytorch_cross_attention = True
+    import utils.extra_config  # noqa: F401 - before `nodes`, or the host's `utils` is not found
+
+    import nodes
+
+    installed = Path(tempfile.mkdtemp()) / "ComfyUI-Loco"
+    installed.symlink_to(ROOT, target_is_directory=True)
+    if not asyncio.run(nodes.load_custom_node(str(installed))):
+        raise RuntimeError(f"{comfyui} did not load the pack")
+    name = str(installed).replace(".", "_x_")
+    model, clip, vae = nodes.CheckpointLoaderSimple().load_checkpoint("loco_demo.safetensors")[:3]
+    return lambda module: importlib.import_module(f"{name}.{module}"), SimpleNamespace(model=model, clip=clip, vae=vae)
+
+
+@torch.inference_mode()
+def patch_overhead(pack: Callable[[str], ModuleType], demo: SimpleNamespace, rows: int = ROWS) -> Overhead:
+    """Samples latents of `rows` images, with and without patches, in turn: every row gives another window a target."""
+    import comfy.sample
+
+    core, layers, adapter = pack("loco_core.engine"), pack("loco_core.layers"), pack("nodes.engine")
+    engine = adapter.ComfyEngine(demo.model, demo.clip, demo.vae)
+    concept, target, empty = engine.encode([CONCEPT, TARGET, ""])
+    windows = layers.windows(len(engine.layers), 2)
+    asked = [core.Row(concept, seed, core.Intervention(windows[seed % len(windows)], target)) for seed in range(rows)]
+    sampling = core.Sampling(STEPS, GUIDANCE, "euler", "normal", SIZE, SIZE)
+    positive = adapter._conditioning([concept] * rows)
+    negative = adapter._conditioning([empty])
+    latent = torch.zeros(rows, 4, SIZE // 8, SIZE // 8)
+    noise = torch.cat([comfy.sample.prepare_noise(latent[:1], row.seed) for row in asked])
+
+    def patched() -> torch.Tensor:
+        return engine._sample(asked, sampling, None)
+
+    def plain() -> torch.Tensor:
+        how = (STEPS, GUIDANCE, "euler", "normal")
+        return comfy.sample.sample(demo.model, noise, *how, positive, negative, latent, disable_pbar=True, seed=0)
+
+    def seconds(sample: Callable[[], torch.Tensor]) -> float:
+        begun = time.process_time()
+        sample()
+        return time.process_time() - begun
+
+    patched(), plain()  # what is loaded once
+    runs = [(seconds(patched), seconds(plain)) for _ in range(RUNS)]
+    times = [statistics.median(side) for side in zip(*runs, strict=True)]
+    return Overhead(*times, statistics.median(one / other for one, other in runs))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(patch_overhead(*host_in_process(os.environ["COMFYUI_PATH"])))) + "\n")
