@@ -85,7 +85,7 @@ def _text_tower(clip: CLIP, width: int) -> str:
             f"clip: the embeddings of its text towers are {widths} wide, those of clip_vision {width}; "
             f"they must be the two towers of one model. {ADVICE}"
         )
-    weight = towers[fitting[0]].weight
+    weight = towers[fitting[0]].weight.float()
     if not torch.isfinite(weight).all() or not weight.any():
         raise ValueError(
             f"clip: its text tower {fitting[0]} has no projection to the space that images share (the CLIP of an SD "

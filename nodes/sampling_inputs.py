@@ -48,6 +48,7 @@ def sampling_inputs() -> list[io.Input]:
             default=8,
             min=1,
             max=1024,
-            tooltip="Images made in one sampler call. As many as your memory takes is fastest.",
+            tooltip="Images made in one sampler call. As many as your memory takes is fastest; where "
+            "less is free, fewer are made at once.",
         ),
     ]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from demo.world import STYLES, Scene, draw
-from loco_core.scorer import load_scorer
+from loco_core.scorer import load_scorer, weights_digest
 
 DEMO_SCORER = Path(__file__).resolve().parents[2] / "demo" / "open_clip" / "loco_demo_clip.safetensors"
 
@@ -67,3 +67,12 @@ def test_a_folder_from_the_hub_is_read_as_it_is(tmp_path):
     images = drawings(Scene("star", "woodcut", "red"))
     expected, copied = load_scorer(DEMO_SCORER), load_scorer(tmp_path / "open_clip_model.safetensors")
     torch.testing.assert_close(copied.score(images, ["woodcut"]), expected.score(images, ["woodcut"]))
+
+
+def test_the_digest_tells_weights_apart_whatever_kind_of_numbers_they_are():
+    weights = [torch.randn(300, 40, generator=torch.Generator().manual_seed(0)), torch.tensor(4.6)]
+    changed = [weights[0] + 1e-3, weights[1]]
+    for kind in (torch.float32, torch.bfloat16, torch.float8_e4m3fn):
+        one, same, other = ([weight.to(kind) for weight in each] for each in (weights, weights, changed))
+        assert weights_digest(one) == weights_digest(same) != weights_digest(other)
+    assert weights_digest(weights) == weights_digest([weights[0].T.contiguous().T, weights[1]])
