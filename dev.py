@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent
 COMFYUI_URL = "https://github.com/comfyanonymous/ComfyUI"
 COMFYUI_TAG = "v0.33.0"
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
-DEVELOPMENT = ["pytest>=8", "ruff>=0.9", "peft>=0.18"]
+DEVELOPMENT = ["pytest>=8", "ruff>=0.9", "peft>=0.18", "playwright>=1.49"]
 VENV = ROOT / ".venv"
 CLONE = ROOT / ".comfyui"
 

@@ -30,7 +30,7 @@ class Server:
         self._comfyui, self.folder = comfyui, folder
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self._address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+            self.address = f"http://127.0.0.1:{probe.getsockname()[1]}"
         self._process: subprocess.Popen | None = None
 
     @property
@@ -46,7 +46,7 @@ class Server:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         shutil.copytree(ROOT, self.folder / "custom_nodes" / PACK, ignore=NOT_INSTALLED, dirs_exist_ok=True)
         command = [sys.executable, str(self._comfyui / "main.py"), "--listen", "127.0.0.1"]
-        command += ["--port", self._address.rsplit(":", 1)[1], "--base-directory", str(self.folder)]
+        command += ["--port", self.address.rsplit(":", 1)[1], "--base-directory", str(self.folder)]
         command += ["--database-url", "sqlite:///:memory:", "--use-pytorch-cross-attention"]
         if not torch.cuda.is_available():
             command.append("--cpu")
@@ -76,7 +76,7 @@ class Server:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
     def content(self, path: str) -> bytes:
-        with urllib.request.urlopen(self._address + path, timeout=30) as answer:
+        with urllib.request.urlopen(self.address + path, timeout=30) as answer:
             return answer.read()
 
     def get(self, path: str) -> dict:
@@ -84,7 +84,7 @@ class Server:
 
     def post(self, path: str, content: dict) -> dict:
         body = json.dumps(content).encode()
-        request = urllib.request.Request(self._address + path, body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(self.address + path, body, {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 text = answer.read()
@@ -111,7 +111,11 @@ class Server:
 
     def run(self, workflow: dict) -> dict:
         """Runs an API workflow; returns its outputs by node id. A node's error is raised with its message."""
-        entry = self.wait(self.queue(workflow))
+        return self.outputs(self.queue(workflow))
+
+    def outputs(self, prompt_id: str) -> dict:
+        """The outputs of a queued workflow by node id, once it has ended. A node's error is raised with its message."""
+        entry = self.wait(prompt_id)
         if entry["status"]["status_str"] != "success":
             raise RuntimeError(f"the workflow failed: {entry['status']['messages'][-1]}")
         return entry["outputs"]

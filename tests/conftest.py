@@ -24,11 +24,13 @@ if COMFYUI:
     args.use_pytorch_cross_attention = True
     import utils.extra_config  # noqa: F401 - before `nodes`, or the host's `utils` is not found
 
+from host.browser.chromium import NO_PLAYWRIGHT, obstacle  # noqa: E402 - the path is set above
 
 MEMORY = 16e9
 """What full-size SDXL takes, in bytes: its U-Net in float32, its text towers, and what the host needs to load them."""
 FULL_SIZE = not COMFYUI or importlib.import_module("psutil").virtual_memory().total > MEMORY
 DIFFUSERS = importlib.util.find_spec("diffusers") is not None
+NO_BROWSER = obstacle(Path(COMFYUI)) if COMFYUI else None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "COMFYUI_PATH is not set, diffusers is missing, or memory for full-size models: CI must run all tests"
         )
+    if NO_BROWSER == NO_PLAYWRIGHT and (os.environ.get("CI") or os.environ.get("LOCO_BROWSER")):
+        raise pytest.UsageError(f"the workflows cannot be tested in the browser: {NO_BROWSER}")
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config) -> None:
@@ -47,6 +51,8 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config) -> None:
         terminalreporter.write_line(
             f"NOT TESTED: full-size models; they take {MEMORY / 1e9:.0f} GB of memory", red=True
         )
+    if NO_BROWSER:
+        terminalreporter.write_line(f"NOT TESTED: the workflows in a browser; {NO_BROWSER}", red=True)
     if not DIFFUSERS:
         terminalreporter.write_line(
             "NOT TESTED: everything that needs diffusers; `python dev.py test` brings it", red=True
@@ -54,7 +60,9 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Without a host, or memory for full-size models, their tests are left out, and the summary says so."""
+    """Without a host, a browser, or memory for full-size models, their tests are left out; the summary says so."""
     if not FULL_SIZE and collection_path.name == "full_size":
+        return True
+    if NO_BROWSER and collection_path.parent.name == "browser":  # so that naming the folder does not run them either
         return True
     return True if COMFYUI is None and collection_path.name in ("host", "nodes") else None

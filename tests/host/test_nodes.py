@@ -107,6 +107,13 @@ def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(host, node
     assert {socket.id for socket in schema.inputs} | {output.display_name for output in schema.outputs} <= named
 
 
+@pytest.mark.parametrize("node_id", NODES)
+def test_every_help_page_shows_a_small_picture_of_its_node(node_id):
+    page = ROOT / "web" / "docs" / f"{node_id}.md"
+    assert f"]({node_id}.png)\n" in page.read_text(encoding="utf-8")  # the frontend looks beside the page
+    assert page.with_suffix(".png").stat().st_size < 40_000  # tests/host/browser/pictures.py makes them
+
+
 def test_the_edit_node_edits_the_layers_it_is_given(execute, pack, demo, sample):
     layers = pack("loco_core.layers").LayerSet((8, 9), 16)
     inputs = {"model": demo.model, "clip": demo.clip, "layers": layers, "concept": "woodcut", "preserve": ""}

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -94,9 +97,20 @@ def test_before_and_after_are_other_pictures_of_the_same_seeds(server, workflow)
     assert all(one != other for one, other in zip(before, after, strict=True))
 
 
-def test_the_help_pages_are_served(server):
+def test_the_help_pages_and_their_pictures_are_served(server):
     page = server.content("/extensions/ComfyUI-Loco/docs/LoCo_LayerSearch.md")
     assert page.startswith(b"# LocoGen Layer Search")
+    assert Image.open(io.BytesIO(server.content("/extensions/ComfyUI-Loco/docs/LoCo_LayerSearch.png"))).width > 300
+
+
+def test_the_script_in_the_readme_runs_a_workflow(server):
+    (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    here = script.replace("http://127.0.0.1:8188", server.address)
+    assert here != script
+    ran = subprocess.run([sys.executable, "-c", here], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("success {")
+    assert "injected_" in ran.stdout
 
 
 def test_the_templates_browser_lists_every_workflow_with_a_picture(server):
@@ -207,7 +221,7 @@ def test_a_second_model_of_the_same_checkpoint_in_the_graph_is_not_edited(server
     assert pictures(server, run_afresh(server, graph)) == expected
 
 
-@pytest.mark.parametrize("name", ["demo_find_style", "demo_inject", "demo_remove_style", "demo_ablate_neurons"])
+@pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "workflows").glob("*.json"))])
 def test_the_canvas_workflow_and_the_api_workflow_are_the_same_graph(server, name):
     canvas = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
     api = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))

@@ -77,11 +77,15 @@ VAE = {
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of checkpoint: the host's class for it, and what that class leaves open of the U-Net."""
+    """A kind of checkpoint: the host's class for it, and what that class leaves open of the U-Net.
+
+    `vae` is a VAE with its values; without one it is Stable Diffusion's, with random weights.
+    """
 
     name: str
     config: type[BASE]
     unet: dict = field(default_factory=dict)
+    vae: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 FAMILIES = {
@@ -105,9 +109,13 @@ def checkpoint(name: str) -> Path:
     """The file of a family, written if it is not there."""
     path = folder() / f"{name}_r{RECIPE}.safetensors"
     if not path.exists():
-        with replacing(path) as unfinished:
-            _write(unfinished, _tensors(FAMILIES[name]))
+        write_checkpoint(path, FAMILIES[name])
     return path
+
+
+def write_checkpoint(path: Path, family: Family) -> None:
+    with replacing(path) as unfinished:
+        _write(unfinished, _tensors(family))
 
 
 def _tensors(family: Family) -> dict[str, torch.Tensor]:
@@ -116,11 +124,11 @@ def _tensors(family: Family) -> dict[str, torch.Tensor]:
     config.set_inference_dtype(torch.float16, None)
     towers = config.clip_target().clip(device=META, dtype=torch.float16)
     with META:
-        vae = AutoencoderKL(ddconfig=VAE, embed_dim=VAE["z_channels"])
+        vae = family.vae or AutoencoderKL(ddconfig=VAE, embed_dim=VAE["z_channels"]).state_dict()
     return {
         **config.process_unet_state_dict_for_saving(config.get_model({}, device=META).diffusion_model.state_dict()),
         **config.process_clip_state_dict_for_saving(towers.state_dict()),
-        **config.process_vae_state_dict_for_saving(vae.state_dict()),
+        **config.process_vae_state_dict_for_saving(vae),
     }
 
 

@@ -1,0 +1,72 @@
+"""Every workflow in ComfyUI's own frontend: loaded, converted to the API form, and run.
+
+Those for real checkpoints run as they are saved, on narrow models by the same file names (see narrow_models.py), but
+for sizes and counts. A picture of each is left in screenshots/.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from host.browser.frontend import API, CLASSIC, HERE, NODES_2, WORKFLOWS
+
+QUICK_IMAGES = {"seed_count": 1, "steps": 2, "width": 64, "height": 64, "batch_rows": 32}
+ONE_PROMPT = {"concept_prompts": "a house in the style of Van Gogh", "target_prompts": "a house"}
+QUICK = {
+    "KSampler": {"steps": 2},
+    "EmptyLatentImage": {"width": 64, "height": 64, "batch_size": 2},
+    "LoCo_EditSolve": {"preserve": "a photo of a cat"},
+    "LoCo_NeuronDetect": {"without": "a photo of a cat\na photo of a dog\nMonet"},
+    "LoCo_LayerSearch": {**QUICK_IMAGES, **ONE_PROMPT, "steps": 1},
+    "LoCo_ErasureReport": {**QUICK_IMAGES, **ONE_PROMPT, "keep_prompts": "a house"},
+    "LoCo_NeuronSweep": {**QUICK_IMAGES, **ONE_PROMPT, "keep_prompts": "a house", "counts": "10, 25%"},
+}
+"""Values of widgets, by node, that make a workflow run in seconds on a CPU."""
+
+every_workflow = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+classic = pytest.mark.parametrize("frontend", [CLASSIC], indirect=True)
+both_renderings = pytest.mark.parametrize("frontend", [CLASSIC, NODES_2], indirect=True)
+
+
+def overlapping(nodes: list[dict]) -> list[tuple[str, str]]:
+    """The pairs of nodes of which one covers a part of the other."""
+    return [
+        (one["type"], other["type"])
+        for one, other in combinations(nodes, 2)
+        if one["left"] < other["right"]
+        and other["left"] < one["right"]
+        and one["top"] < other["bottom"]
+        and other["top"] < one["bottom"]
+    ]
+
+
+@both_renderings
+@every_workflow
+def test_a_workflow_loads_and_converts_to_its_api_form(frontend, workflow: Path, request):
+    frontend.load(workflow)
+    nodes = frontend.nodes()
+    assert [node["type"] for node in nodes if not node["known"]] == []
+    assert frontend.links() == len(json.loads(workflow.read_text(encoding="utf-8"))["links"])
+    assert overlapping(nodes) == []
+    assert frontend.prompt() == json.loads((API / workflow.name).read_text(encoding="utf-8"))
+    rendering = request.node.callspec.params["frontend"]
+    frontend.screenshot(HERE / "screenshots" / f"{workflow.stem}_{rendering}.png")
+
+
+@classic
+@every_workflow
+def test_a_workflow_runs_to_images(frontend, browser_server, workflow: Path):
+    frontend.load(workflow)
+    frontend.set_widgets(QUICK)
+    outputs = frontend.run()
+    savers = [key for key, node in frontend.prompt().items() if node["class_type"] == "SaveImage"]
+    saved = [Image.open(file) for key in savers for file in browser_server.images(outputs[key]["images"])]
+    assert len({image.tobytes() for image in saved}) == len(saved) > 0  # before and after differ, also by seed
+    frontend.page.wait_for_timeout(1000)  # of drawing the images
+    frontend.screenshot(HERE / "screenshots" / f"{workflow.stem}_run.png")
+    assert overlapping(frontend.nodes()) == []
