@@ -29,7 +29,9 @@ def register_folder() -> None:
 
 
 def scorer_files() -> list[str]:
-    return [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(".safetensors")]
+    """With forward slashes, so that a workflow names its file alike on every system."""
+    names = folder_paths.get_filename_list(FOLDER)
+    return [Path(name).as_posix() for name in names if name.endswith(".safetensors")]
 
 
 class ManagedScorer:
