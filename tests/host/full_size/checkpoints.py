@@ -124,11 +124,11 @@ def _tensors(family: Family) -> dict[str, torch.Tensor]:
     config.set_inference_dtype(torch.float16, None)
     towers = config.clip_target().clip(device=META, dtype=torch.float16)
     with META:
-        vae = family.vae or AutoencoderKL(ddconfig=VAE, embed_dim=VAE["z_channels"]).state_dict()
+        vae = dict(family.vae) or AutoencoderKL(ddconfig=VAE, embed_dim=VAE["z_channels"]).state_dict()
     return {
         **config.process_unet_state_dict_for_saving(config.get_model({}, device=META).diffusion_model.state_dict()),
         **config.process_clip_state_dict_for_saving(towers.state_dict()),
-        **config.process_vae_state_dict_for_saving(vae),
+        **config.process_vae_state_dict_for_saving(vae),  # which renames in place
     }
 
 
