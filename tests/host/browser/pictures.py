@@ -1,8 +1,8 @@
 """Writes what the frontend makes of workflows and nodes: COMFYUI_PATH=... python tests/host/browser/pictures.py
 
-For every workflow the API form in workflows/api/, where it has changed. For those for real checkpoints a picture for
-the Templates browser: of the graph before a run, for no image made here would show what such a checkpoint does. For
-every node a picture for its help page, with the values that it begins with.
+For every workflow the API form in workflows/api/, where it has changed, and a picture for the Templates browser: of the
+demo's after a run, of those for real checkpoints before one, for no image made here would show what such a checkpoint
+does. For every node a picture for its help page, with the values that it begins with.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ def write_workflow(frontend: Frontend, workflow: Path) -> None:
     prompt, api = frontend.prompt(), API / workflow.name
     if not api.is_file() or json.loads(api.read_text(encoding="utf-8")) != prompt:
         api.write_text(json.dumps(prompt, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if not workflow.stem.startswith("demo_"):
-        picture(frontend, 0.6).save(workflow.with_suffix(".jpg"), quality=85)
+    if workflow.stem.startswith("demo_"):
+        frontend.run()
+    picture(frontend, 0.6).save(workflow.with_suffix(".jpg"), quality=85)
 
 
 def write_node(frontend: Frontend, page: Path, number: int) -> None:
