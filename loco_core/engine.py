@@ -6,12 +6,12 @@ Search and edit need four things of a model, and this is all they may ask for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 
-from .layers import CrossAttentionLayer, LayerSet
+from .layers import PARTS, CrossAttentionLayer, LayerSet
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,11 @@ class TextEmbedding:
 
 @dataclass(frozen=True)
 class Intervention:
-    """Giving the chosen layers another text embedding, to keys and values, at all steps, in the positive branch."""
+    """Giving the chosen layers another text embedding, at all steps, in the positive branch; `part`: one of PARTS."""
 
     layers: LayerSet
     embedding: TextEmbedding
+    part: str = PARTS[0]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ class Sampling:
     width: int
     height: int
     negative_prompt: str = ""
+
+    def with_steps(self, steps: int) -> Sampling:
+        return replace(self, steps=steps)
 
 
 class Engine(Protocol):

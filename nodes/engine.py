@@ -19,6 +19,7 @@ from comfy.sd import CLIP, VAE
 
 from ..loco_core.engine import Row, Sampling, TextEmbedding
 from ..loco_core.layers import CrossAttentionLayer, LayerSet
+from ..loco_core.neurons import KEYS, VALUES
 from .branches import KEY, tell_branches
 from .samplers import row_sampler
 
@@ -275,12 +276,13 @@ class _InterventionPatch:
     """
 
     def __init__(self, rows: Sequence[Row], layers: Sequence[CrossAttentionLayer]) -> None:
-        self._reads: dict[tuple[str, int, int], list[tuple[int, torch.Tensor]]] = {}
+        self._reads: dict[tuple[str, int, int], list[tuple[int, torch.Tensor, str]]] = {}
         for position, row in enumerate(rows):
             for index in row.intervention.layers if row.intervention else ():
                 layer = layers[index]
                 address = (layer.block, layer.block_number, layer.transformer_index)
-                self._reads.setdefault(address, []).append((position, row.intervention.embedding.tokens))
+                change = (position, row.intervention.embedding.tokens, row.intervention.part)
+                self._reads.setdefault(address, []).append(change)
 
     def __call__(
         self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict
@@ -289,11 +291,15 @@ class _InterventionPatch:
         chunks, run = extra_options["cond_or_uncond"], extra_options[KEY]
         if reads is None or not run.positive_entries & set(chunks):
             return n, context, value
-        length = math.lcm(context.shape[1], *(len(tokens) for _, tokens in reads))
+        length = math.lcm(context.shape[1], *(len(tokens) for _, tokens, _ in reads))
         context, value = (repeat_tokens(part, length) for part in (context, value))
         rows_per_chunk = len(context) // len(chunks)
         for chunk, entry in enumerate(chunks):
-            for position, tokens in reads if entry in run.positive_entries else ():
+            for position, tokens, part in reads if entry in run.positive_entries else ():
                 row = chunk * rows_per_chunk + position
-                context[row] = value[row] = repeat_tokens(tokens.to(context), length)
+                tokens = repeat_tokens(tokens.to(context), length)
+                if part != VALUES:
+                    context[row] = tokens
+                if part != KEYS:
+                    value[row] = tokens
         return n, context, value
