@@ -46,7 +46,8 @@ class ComfyHost:
             shutil.copy(file, self._output / f"search_{search.attribute}{file.suffix}")
         found = json.loads(newest.read_text(encoding="utf-8"))
         self._found[search.attribute] = found["layers"]
-        return {"window": found["layers"], "baseline": found["baseline"], "scores": found["scores"]}
+        verdict = found["verdict"]
+        return {"window": found["layers"], "verdict": verdict["kind"], "text": verdict["text"]}
 
     def make(self, pictures: Sequence[Picture], change: Change | None) -> torch.Tensor:
         """Samples with the stock nodes, on the loaded model or on what LocoEdit Apply or Neuron Ablate makes of it."""

@@ -16,11 +16,12 @@ from loco_core.engine import Row, Sampling
 from loco_core.files import write_picture, write_text
 from loco_core.layers import LayerSet
 from loco_core.neurons import ablation, chosen_neurons, detect_neurons
-from loco_core.pictures import contact_sheet, score_plot
+from loco_core.plan import SearchPlan
 from loco_core.prompts import PromptPair, contrast_prompts
-from loco_core.report import provenance, result_json, scores_csv
+from loco_core.report import provenance, result_json, scores_csv, verdict_text
 from loco_core.scorer import load_scorer
-from loco_core.search import SearchPlan, search
+from loco_core.search import search
+from loco_core.search_pictures import contact_sheet, model_figure, score_plot
 
 from .jobs import GUIDANCE, SEARCH_SEEDS, SIZE, STEPS, Change, Edit, Picture, Search
 
@@ -46,14 +47,11 @@ class DiffusersHost:
         stem = self._output / f"search_{search_.attribute}"
         came_from = provenance(self._engine, self._scorer.name, self.name)
         write_text(stem.with_suffix(".json"), result_json(result, came_from))
-        write_text(stem.with_suffix(".csv"), scores_csv(plan, result.windows, result.all_scores))
+        write_text(stem.with_suffix(".csv"), scores_csv(plan, result.cells, result.scores))
         write_picture(self._output / f"{stem.name}_scores.png", score_plot(result))
         write_picture(self._output / f"{stem.name}_windows.png", contact_sheet(result))
-        return {
-            "window": list(result.layers),
-            "baseline": float(result.baseline.mean()),
-            "scores": result.mean_scores.tolist(),
-        }
+        write_picture(self._output / f"{stem.name}_model.png", model_figure(result, self._engine.layers))
+        return {"window": list(result.layers), "verdict": result.verdict.kind, "text": verdict_text(result)}
 
     def make(self, pictures: Sequence[Picture], change: Change | None) -> torch.Tensor:
         embeddings = self._engine.encode([picture.prompt for picture in pictures])

@@ -5,6 +5,7 @@ them. See `python -m loco_core --help`.
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from pathlib import Path
 
@@ -25,14 +26,18 @@ from .edit import (
 )
 from .edit_file import recipe_metadata, save_edit
 from .engine import Row
+from .evaluation import Evaluation
 from .files import write_picture, write_text
-from .layers import parse_layers, windows
+from .layers import PARTS, parse_layers
 from .lora import NAMINGS, lora_tensors, save_lora
 from .neurons_command import neurons
-from .pictures import before_after_sheet, contact_sheet, score_plot
+from .pictures import before_after_sheet
+from .plan import AUTO, SearchPlan
 from .prompts import ATTRIBUTES, prompt_pairs
 from .report import provenance, report_text, result_json, scores_csv
-from .search import SearchPlan, search
+from .search import search
+from .search_pictures import contact_sheet, model_figure, score_plot
+from .strategies import EFFORTS
 
 CONCEPT = click.option(
     "--concept",
@@ -61,8 +66,20 @@ def app() -> None:
 @TARGET
 @ATTRIBUTE
 @click.option(
-    "--window-size", type=click.IntRange(1), default=2, show_default=True, help="Adjacent layers tried at once."
+    "--window-size",
+    type=click.IntRange(AUTO),
+    default=2,
+    show_default=True,
+    help="Adjacent layers tried at once; 0 to find the size at which the effect saturates.",
 )
+@click.option(
+    "--effort",
+    type=click.Choice(list(EFFORTS)),
+    default="balanced",
+    show_default=True,
+    help="'balanced' spends images where the answer is open, a fifth of 'exhaustive' or less; 'fast' half of that.",
+)
+@click.option("--part", type=click.Choice(PARTS), default=PARTS[0], show_default=True, help="What reads the target.")
 @click.option("--seeds", type=click.IntRange(1), default=2, show_default=True, help="Images of each prompt.")
 @click.option(
     "--scorer",
@@ -77,13 +94,16 @@ def trace(
     targets: tuple[str, ...],
     attribute: str,
     window_size: int,
+    effort: str,
+    part: str,
     seeds: int,
     scorer: Path | None,
     architecture: str | None,
     out: Path,
     settings: Settings,
 ) -> None:
-    """LocoGen: find the layers. Writes result.json, scores.csv (every image), scores.png and windows.png.
+    """LocoGen: find the layers. Writes result.json, scores.csv (every image), scores.png, model.png (the
+    U-Net with its layers by effect) and windows.png.
 
     \b
     python -m loco_core trace --target "a picture of a red star"
@@ -95,22 +115,24 @@ def trace(
         attribute,
         window_size,
         settings.sampling,
+        effort,
+        part,
     )
     clip = load_clip(settings.model, scorer, architecture)
     engine = load_engine(settings.model)
-    tried = windows(len(engine.layers), window_size)
 
     with bar() as progress:
-        task = progress.add_task("unmodified", total=(1 + len(tried)) * plan.images_per_window)
+        task = progress.add_task("unmodified", total=math.ceil(plan.most_images(len(engine.layers))))
 
-        def on_batch(scores, total: int, label: str, thumbnail) -> None:
-            progress.update(task, completed=len(scores), description=label)
-            write_text(out / "scores.csv", scores_csv(plan, tried, scores))
+        def on_batch(evaluation: Evaluation) -> None:
+            progress.update(task, completed=round(evaluation.cost), description=evaluation.label)
+            write_text(out / "scores.csv", scores_csv(plan, evaluation.cells, evaluation.scores))
 
         result = search(engine, clip, plan, settings.rows, on_batch)
     came_from = provenance(engine, clip.name, f"diffusers {diffusers.__version__}")
     write_text(out / "result.json", result_json(result, came_from))
     write_picture(out / "scores.png", score_plot(result))
+    write_picture(out / "model.png", model_figure(result, engine.layers))
     write_picture(out / "windows.png", contact_sheet(result))
     click.echo(f"{report_text(result)}\nsaved in {out}")
 

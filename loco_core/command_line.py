@@ -16,8 +16,8 @@ from .demo_pipeline import SCORER as DEMO_SCORER
 from .demo_pipeline import demo_pipeline
 from .diffusers_engine import SAMPLERS, SPACINGS, VAE_FACTOR, DiffusersEngine, load_pipeline
 from .engine import Row, Sampling
+from .evaluation import thumbnails
 from .scorer import ClipScorer, load_scorer
-from .search import thumbnails
 
 DEMO = "demo"
 SHEET_PICTURE = 256

@@ -37,10 +37,6 @@ class DeepFloydEngine(DiffusersEngine):
         """IF's latents are the pixels, in -1..1."""
         return (latents / 2 + 0.5).clamp(0, 1).movedim(1, -1)
 
-    def _context(self, embedding: TextEmbedding) -> torch.Tensor:
-        """The U-Net projects T5's embedding once, before all attentions."""
-        return self._unet.encoder_hid_proj(self._place(embedding.tokens))
-
     @contextmanager
     def edited_subjects(
         self,
@@ -73,10 +69,14 @@ class DeepFloydEngine(DiffusersEngine):
         return solve(torch.cat(originals).T, torch.cat(replacements).T, PAPER_LAMBDA)
 
     @torch.no_grad()
-    def layer_input(self, layer: int, embedding: TextEmbedding) -> torch.Tensor:
-        """What W_K and W_V of a layer are multiplied with: [T, d] in float64 on the CPU."""
+    def _layer_input(self, layer: int, embedding: TextEmbedding) -> torch.Tensor:
+        """The U-Net projects T5's embedding once, before all attentions, and some attentions normalise it."""
         attention = self._unet.get_submodule(self._names[layer])
-        context = self._context(embedding)[None]
+        context = self._unet.encoder_hid_proj(self._place(embedding.tokens))[None]
         if attention.norm_cross is not None:
             context = attention.norm_encoder_hidden_states(context)
-        return context[0].double().cpu()
+        return context[0]
+
+    def layer_input(self, layer: int, embedding: TextEmbedding) -> torch.Tensor:
+        """What W_K and W_V of a layer are multiplied with: [T, d] in float64 on the CPU."""
+        return self._layer_input(layer, embedding).double().cpu()

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import diffusers
@@ -22,7 +23,7 @@ from safetensors import SafetensorError
 
 from .edit import WINDOW, Edit
 from .engine import Row, Sampling, TextEmbedding
-from .layers import CrossAttentionLayer
+from .layers import PARTS, CrossAttentionLayer
 from .neurons import KEYS, Ablation
 from .solver import EditOperator
 
@@ -282,23 +283,24 @@ class DiffusersEngine:
     @contextmanager
     def _intervening(self, rows: Sequence[Row]) -> Iterator[None]:
         """Within it, every layer gives the rows that intervene there what they are to read."""
-        reads: dict[int, dict[int, torch.Tensor]] = {}
-        for position, row in enumerate(rows):
-            for layer in row.intervention.layers if row.intervention else ():
-                reads.setdefault(layer, {})[position] = self._context(row.intervention.embedding)
-        before = {}
+        handles = []
         try:
-            for layer, tokens in reads.items():
-                attention = self._unet.get_submodule(self._names[layer])
-                before[attention] = attention.processor
-                attention.set_processor(_Intervening(attention.processor, tokens))
+            for layer in {layer for row in rows if row.intervention for layer in row.intervention.layers}:
+                for part, module in zip(PARTS[1:], self._projections(layer), strict=True):
+                    reads = {
+                        position: self._layer_input(layer, row.intervention.embedding)
+                        for position, row in enumerate(rows)
+                        if row.intervention and layer in row.intervention.layers
+                        if row.intervention.part in (PARTS[0], part)
+                    }
+                    handles.append(module.register_forward_pre_hook(partial(_reading, reads)))
             yield
         finally:
-            for attention, processor in before.items():
-                attention.set_processor(processor)
+            for handle in handles:
+                handle.remove()
 
-    def _context(self, embedding: TextEmbedding) -> torch.Tensor:
-        """What an attention is given for a text embedding: [T, d]."""
+    def _layer_input(self, layer: int, embedding: TextEmbedding) -> torch.Tensor:
+        """What W_K and W_V of a layer are multiplied with for a text embedding: [T, d]."""
         return self._place(embedding.tokens)
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -319,24 +321,12 @@ class AblatedEngine:
             return self._engine.generate(rows, sampling, on_step)
 
 
-class _Intervening:
-    """An attention processor in which some rows read other tokens [T, d]; the positive rows come first."""
-
-    def __init__(self, inner, tokens: dict[int, torch.Tensor]) -> None:
-        self._inner, self._tokens = inner, tokens
-
-    def __call__(
-        self,
-        attention: Attention,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        *arguments,
-        **options,
-    ) -> torch.Tensor:
-        encoder_hidden_states = encoder_hidden_states.clone()
-        for row, tokens in self._tokens.items():
-            encoder_hidden_states[row] = tokens
-        return self._inner(attention, hidden_states, encoder_hidden_states, *arguments, **options)
+def _reading(reads: Mapping[int, torch.Tensor], _: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+    """A projection's input in which some rows read other tokens [T, d]; the positive rows come first."""
+    tokens = inputs[0].clone()
+    for row, other in reads.items():
+        tokens[row] = other
+    return tokens
 
 
 def _scheduler(own: diffusers.SchedulerMixin, sampling: Sampling) -> diffusers.SchedulerMixin:

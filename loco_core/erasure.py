@@ -11,9 +11,9 @@ import torch
 from scipy import stats
 
 from .engine import Engine, Row, Sampling
+from .evaluation import thumbnails
 from .prompts import PromptPair
 from .scorer import Scorer
-from .search import thumbnails
 
 CONFIDENCE = 0.95
 REMOVED = 0.8

@@ -1,4 +1,4 @@
-"""What a search and an edit look like: scores per window, the labelled contact sheet, before and after."""
+"""What edits and neurons look like, and the labelled sheets of images."""
 
 from __future__ import annotations
 
@@ -12,43 +12,11 @@ from PIL import Image, ImageDraw, ImageFont
 from .erasure import ErasureResult
 from .neuron_sweep import SweepResult
 from .neurons import Neurons
-from .search import SearchResult
 
 BEST, OTHER, BASELINE = "#d1495b", "#8d99ae", "#2b2d42"
 SHEET_COLUMNS = 12
 """Images side by side on a before/after sheet."""
 INK, PAPER, RULE = (28, 28, 32), (255, 255, 255), (209, 73, 91)
-
-
-def score_plot(result: SearchResult) -> np.ndarray:
-    """Mean CLIP-Score per window with twice the standard error of its difference to the unmodified images.
-
-    Returns uint8 [H, W, 3].
-    """
-    plan = result.plan
-    figure = Figure(figsize=(max(7.0, 0.5 * len(result.windows) + 2), 4.2), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    colours = [BEST if i == result.best else OTHER for i in range(len(result.windows))]
-    places = np.arange(len(result.windows))
-    axes.bar(places, result.mean_scores, color=colours, width=0.72)
-    if plan.images_per_window > 1:
-        axes.errorbar(
-            places, result.mean_scores, yerr=2 * result.standard_errors, fmt="none", ecolor=BASELINE, capsize=2
-        )
-    mean = result.baseline.mean()
-    axes.axhline(mean, color=BASELINE, linestyle="--", linewidth=1.2, label=f"unmodified: {mean:.1f}")
-    axes.set_xticks(places, [str(window) for window in result.windows], rotation=90 if len(places) > 20 else 0)
-    axes.set_xlabel(f"layers that read the target prompt ({plan.window_size} adjacent)")
-    against = "target" if plan.attribute == "fact" else "concept"
-    axes.set_ylabel(f"CLIP-Score against the {against} prompt")
-    axes.set_title(
-        f"{plan.attribute}: {plan.pairs[0].concept} \u2192 {plan.pairs[0].target}"
-        f"\nbest window: layers {result.layers}, {plan.images_per_window} images per window",
-        fontsize=10,
-    )
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
-    return drawn(figure)
 
 
 def neuron_plot(neurons: Neurons) -> np.ndarray:
@@ -94,15 +62,6 @@ def effect_plot(neurons: Neurons) -> np.ndarray:
     return drawn(figure)
 
 
-def contact_sheet(result: SearchResult, most_columns: int = 8) -> np.ndarray:
-    """A row of images per window, the unmodified ones first, the best window marked. Returns uint8 [H, W, 3]."""
-    images = result.thumbnails[:, :most_columns]
-    captions = [result.plan.pairs[i // len(result.plan.seeds)].concept for i in range(images.shape[1])]
-    names = ["unmodified", *(f"layers {window}" for window in result.windows)]
-    scores = [f"score {mean:.1f}" for mean in (result.baseline.mean(), *result.mean_scores)]
-    return _rows_sheet(images, captions, list(zip(names, scores, strict=True)), result.best + 1)
-
-
 def sweep_sheet(result: SweepResult, most_columns: int = 8) -> np.ndarray:
     """A row of images per count, the unmodified ones first, the count to choose marked: half of the columns show
     concept prompts, half kept prompts. Returns uint8 [H, W, 3].
@@ -115,10 +74,10 @@ def sweep_sheet(result: SweepResult, most_columns: int = 8) -> np.ndarray:
     labels = [("unmodified", "")]
     for count, removed, kept in zip(result.counts, result.removed, result.kept, strict=True):
         labels.append((f"{count} neurons", f"-{removed:.0%}, kept {kept:.0%}"))
-    return _rows_sheet(images, [plan.shown[pick // size] for pick in picks], labels, result.best + 1)
+    return rows_sheet(images, [plan.shown[pick // size] for pick in picks], labels, result.best + 1)
 
 
-def _rows_sheet(
+def rows_sheet(
     images: np.ndarray, captions: Sequence[str], labels: Sequence[tuple[str, str]], marked: int
 ) -> np.ndarray:
     """Images [rows, columns, h, w, 3] in uint8 with a caption per column and two lines per row; one row marked."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,44 +14,105 @@ import torch
 
 from .engine import Engine
 from .layers import LayerSet
-from .search import SearchPlan, SearchResult
+from .plan import SearchPlan
+from .score_table import Cell
+from .search import SearchResult
+from .statistics import Estimate
+from .verdict import LOCALIZED, NO_EFFECT, SPREAD
 
 FORMAT = 1
+LISTED = 5
+"""Windows in the text of a report."""
+
+
+def verdict_text(result: SearchResult) -> str:
+    """The verdict in a sentence or two."""
+    plan, verdict = result.plan, result.verdict
+    if verdict.kind == NO_EFFECT:
+        return (
+            f"no effect: the unmodified images show no {plan.attribute} that the scorer can tell from the target's "
+            f"({_points(verdict.whole)}). The model does not know it, the prompts differ in something else, or the "
+            "scorer cannot see it; no window was tried."
+        )
+    share = f"{verdict.share:.0%} of the effect of all layers"
+    if verdict.kind == SPREAD:
+        return f"spread over several layers: the best window, layers {result.layers}, has {share}{_ahead(result)}."
+    return f"localized: layers {result.layers} have {share}{_ahead(result)}."
+
+
+def _ahead(result: SearchResult) -> str:
+    verdict = result.verdict
+    if verdict.rival is None:
+        return ""
+    sure = f"{min(verdict.margin.confidence_positive, 0.999):.1%} sure" if verdict.margin.freedom else "from one image"
+    return f", {_points(verdict.margin)} ahead of the best window apart from it, layers {verdict.rival} ({sure})"
+
+
+def _points(value: Estimate) -> str:
+    """An estimate with half its 95 % interval."""
+    reach = f" \u00b1 {value.high - value.mean:.2f}" if value.freedom else ""
+    return f"{value.mean:.2f}{reach} points"
 
 
 def report_text(result: SearchResult) -> str:
     """What was found, in lines a person reads."""
-    plan, means = result.plan, result.mean_scores
+    plan, tried = result.plan, result.windows
     against = "target" if plan.attribute == "fact" else "concept"
-    ranked = np.argsort(-means if plan.attribute == "fact" else means)
-    found = [
-        f"{plan.attribute}: layers {result.layers} of {result.layers.layer_count}",
-        f"CLIP-Score against the {against} prompts, {plan.images_per_window} images per window "
-        f"(difference to the unmodified images \u00b1 standard error):",
-        f"  unmodified    {result.baseline.mean():6.2f}",
-    ]
-    for place in ranked[:5]:
-        difference = means[place] - result.baseline.mean()
-        name = f"layers {result.windows[place]}"
+    found = [f"{plan.attribute}: layers {result.layers} of {result.layers.layer_count}"] if result.layers else []
+    found.append(verdict_text(result))
+    if result.confirmation:
+        effect, raced = result.confirmation.effect, result.confirmation.raced
+        says = "confirmed" if result.confirmation.holds else "NOT confirmed, search again with effort exhaustive"
         found.append(
-            f"  {name:<13} {means[place]:6.2f}  ({difference:+.2f} \u00b1 {result.standard_errors[place]:.2f})"
+            f"{says}: {_points(effect)} in images of {plan.sampling.steps} steps, "
+            f"{raced.mean:.2f} in the search's of {plan.steps}"
         )
+    found += [
+        f"CLIP-Score against the {against} prompts in images of {plan.steps} steps (difference to the unmodified "
+        "images \u00b1 half the 95 % interval; images):",
+        f"  unmodified    {result.baseline.mean():6.2f}  ({len(result.baseline)})",
+    ]
+    ranked = sorted(tried, key=lambda window: -result.effect(window).mean)[:LISTED]
+    for window in [result.table.whole, *ranked]:
+        effect = result.effect(window)
+        name = "all layers" if window == result.table.whole else f"layers {window}"
+        reach = f" \u00b1 {effect.high - effect.mean:.2f}" if effect.freedom else ""
+        found.append(
+            f"  {name:<13} {result.mean_score(window):6.2f}  ({plan.sign * effect.mean:+.2f}{reach}; {effect.images})"
+        )
+    left = len(tried) - len(ranked)
+    found += [f"  and {left} more windows"] if left else []
+    all_of_them = (1 + len(plan.windows(result.layers.layer_count))) * len(plan.images)
+    found.append(f"cost: as {result.cost:.0f} images of {plan.sampling.steps} steps; every window: {all_of_them}")
     return "\n".join(found)
 
 
 def result_json(result: SearchResult, came_from: dict[str, str]) -> str:
     """The result as JSON. `came_from` is its `provenance`."""
-    plan = result.plan
+    plan, verdict = result.plan, result.verdict
     content = {
         "format": FORMAT,
         "attribute": plan.attribute,
         "layers": list(result.layers),
         "layer_count": result.layers.layer_count,
+        "verdict": {
+            "kind": verdict.kind,
+            "text": verdict_text(result),
+            "whole": _numbers(verdict.whole),
+            "effect": verdict.effect and _numbers(verdict.effect),
+            "rival": verdict.rival and list(verdict.rival),
+            "margin": verdict.margin and _numbers(verdict.margin),
+            "confirmed": result.confirmation and result.confirmation.holds,
+        },
         "window_size": plan.window_size,
+        "effort": plan.effort,
+        "part": plan.part,
         "windows": [list(window) for window in result.windows],
         "baseline": float(result.baseline.mean()),
-        "scores": result.mean_scores.tolist(),
-        "standard_errors": [None if np.isnan(value) else float(value) for value in result.standard_errors],
+        "scores": [result.mean_score(window) for window in result.windows],
+        "effects": [_numbers(result.effect(window)) for window in result.windows],
+        "steps": plan.steps,
+        "cost": result.cost,
         "pairs": [asdict(pair) for pair in plan.pairs],
         "seeds": list(plan.seeds),
         "sampling": asdict(plan.sampling),
@@ -61,19 +121,26 @@ def result_json(result: SearchResult, came_from: dict[str, str]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def scores_csv(plan: SearchPlan, windows: Sequence[LayerSet], scores: Sequence[float]) -> str:
-    """One line per image: layers, concept, target, seed, scored text, score, difference to the unmodified image.
+def _numbers(value: Estimate) -> dict[str, float | int | None]:
+    """An estimate for JSON, which knows no NaN."""
+    low, high = (None if np.isnan(end) else float(end) for end in (value.low, value.high))
+    return {"mean": float(value.mean), "low": low, "high": high, "images": value.images}
 
-    `scores` are in a search's order, the unmodified images first; fewer than all, where the search was stopped.
+
+def scores_csv(plan: SearchPlan, cells: Sequence[Cell], scores: Sequence[float]) -> str:
+    """One line per image, in the order in which they were made: layers (none for an unmodified image), what of them
+    reads the target, concept, target, seed, steps, scored text, score, difference to the unmodified image.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["layers", "concept", "target", "seed", "scored_text", "score", "difference"])
-    images = list(itertools.product(plan.pairs, plan.seeds))
-    jobs = itertools.product(("", *map(str, windows)), enumerate(images))
-    for (name, (place, (pair, seed))), score in zip(jobs, scores, strict=False):
-        line = [name, pair.concept, pair.target, seed, plan.scored_text(pair)]
-        writer.writerow([*line, f"{score:.4f}", f"{score - scores[place]:.4f}"])
+    columns = ("layers", "part", "concept", "target", "seed", "steps", "scored_text", "score", "difference")
+    writer.writerow(columns)
+    unmodified = {(cell.image, cell.steps): score for cell, score in zip(cells, scores, strict=True) if not cell.window}
+    for cell, score in zip(cells, scores, strict=True):
+        pair, seed = plan.images[cell.image]
+        line = [cell.window or "", plan.part if cell.window else "", pair.concept, pair.target]
+        difference = score - unmodified[cell.image, cell.steps]
+        writer.writerow([*line, seed, cell.steps, plan.scored_text(pair), f"{score:.4f}", f"{difference:.4f}"])
     return out.getvalue()
 
 
@@ -97,6 +164,10 @@ def read_layers(text: str, name: str) -> tuple[LayerSet, str]:
         content = json.loads(text)
         layers = LayerSet(tuple(content["layers"]), content["layer_count"])
         concepts = ", ".join(dict.fromkeys(pair["concept"] for pair in content["pairs"]))
-        return layers, f"layers {layers} of {layers.layer_count}: {content['attribute']}, {concepts}"
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        verdict = content.get("verdict", {}).get("kind", LOCALIZED)
+        said = f"layers {layers} of {layers.layer_count}: {content['attribute']}, {concepts}"
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"file: {name!r} is not a search saved by LocoGen Layer Search ({error!r})") from error
+    if not layers:
+        raise ValueError(f"file: {name!r} found no layers ({verdict}: {concepts}); choose another search")
+    return layers, said if verdict == LOCALIZED else f"{said} ({verdict})"

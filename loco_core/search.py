@@ -5,94 +5,91 @@ all other layers read the concept prompt's. With the attribute gone, the CLIP-Sc
 for a style or an object the window with the lowest mean score wins. A fact is updated rather than removed: there the
 score is taken against the target prompt and the highest mean wins. All windows share the same pairs and seeds, so
 their scores are paired.
+
+First of all it is asked whether the concept shows at all: without it there is nothing to find. Then a strategy spends
+the images (see `strategies`), and the scores are judged (see `verdict`).
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch.nn import functional
 
-from .engine import Engine, Intervention, Row, Sampling
-from .layers import LayerSet, windows
-from .prompts import ATTRIBUTES, PromptPair
+from .engine import Engine
+from .evaluation import Evaluation
+from .layers import LayerSet
+from .plan import AUTO, SearchPlan
+from .score_table import Cell, ScoreTable
 from .scorer import Scorer
+from .statistics import Estimate, estimate
+from .strategies import exhaustive, grown, race
+from .verdict import NO_EFFECT, Verdict, judge, shows
 
-THUMBNAIL = 128
-"""Largest side, in pixels, of the images that a search keeps for its contact sheet."""
+CONFIRMED_SHARE = 0.5
+"""A race's window is confirmed if its effect in images of all steps is at least this share of that in the race's."""
 
 
 @dataclass(frozen=True)
-class SearchPlan:
-    """What a search is to do: every window of `window_size` layers x every pair x every seed."""
+class Confirmation:
+    """The winner of a race in images of all steps: its effect there, and in the race's images of the same seeds."""
 
-    pairs: tuple[PromptPair, ...]
-    seeds: tuple[int, ...]
-    attribute: str
-    window_size: int
-    sampling: Sampling
-
-    def __post_init__(self) -> None:
-        if self.attribute not in ATTRIBUTES:
-            raise ValueError(f"attribute: {self.attribute!r}; give one of {', '.join(ATTRIBUTES)}")
-        if not self.pairs:
-            raise ValueError("concept prompts: empty; give at least one line")
-        if not self.seeds:
-            raise ValueError("seeds: 0; give at least 1")
+    effect: Estimate
+    raced: Estimate
 
     @property
-    def images_per_window(self) -> int:
-        return len(self.pairs) * len(self.seeds)
-
-    def scored_text(self, pair: PromptPair) -> str:
-        """The prompt an image is scored against: the target of a fact, else the concept."""
-        return pair.target if self.attribute == "fact" else pair.concept
+    def holds(self) -> bool:
+        return self.effect.mean >= CONFIRMED_SHARE * self.raced.mean
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Scores of every window.
+    """What a search found.
 
-    baseline: [images] scores of the unmodified images; scores: [windows, images], the images in the same order (pairs,
-    then seeds). thumbnails: uint8 [1 + windows, images, h, w, 3], the unmodified images first.
+    layers: the winning window; empty where the concept has no effect. table: the scores by which windows were compared.
+    confirmation: None where those had all steps already. cells, scores and thumbnails (uint8 [h, w, 3]) of every image
+    in the order in which they were made. cost: in images of all steps.
     """
 
     plan: SearchPlan
-    windows: tuple[LayerSet, ...]
-    baseline: np.ndarray
+    layers: LayerSet
+    table: ScoreTable
+    verdict: Verdict
+    confirmation: Confirmation | None
+    cells: tuple[Cell, ...]
     scores: np.ndarray
-    thumbnails: np.ndarray
+    thumbnails: tuple[np.ndarray, ...]
+    cost: float
 
     @property
-    def all_scores(self) -> np.ndarray:
-        """[(1 + windows) x images] in the order in which they were made."""
-        return np.concatenate([self.baseline, *self.scores])
+    def windows(self) -> list[LayerSet]:
+        """The windows tried, in order of their first layer."""
+        tried = (window for window in self.table.windows if window != self.table.whole)
+        return sorted(tried, key=lambda window: (window.indices, len(window)))
 
     @property
-    def mean_scores(self) -> np.ndarray:
-        return self.scores.mean(1)
+    def baseline(self) -> np.ndarray:
+        """Scores of the unmodified images: [images]."""
+        return self.table.scores(None)
 
-    @property
-    def standard_errors(self) -> np.ndarray:
-        """Of each window's mean difference to the unmodified images of the same prompt and seed: [windows]."""
-        count = self.scores.shape[1]
-        if count < 2:
-            return np.full(len(self.windows), np.nan)
-        return (self.scores - self.baseline).std(1, ddof=1) / np.sqrt(count)
+    def effect(self, window: LayerSet) -> Estimate:
+        """Of reading the target there: positive as wanted, in points of CLIP-Score."""
+        return estimate(self.table.effects(window), len(self.plan.pairs))
 
-    @property
-    def best(self) -> int:
-        """The index of the winning window."""
-        mean = self.mean_scores
-        return int(mean.argmax() if self.plan.attribute == "fact" else mean.argmin())
+    def mean_score(self, window: LayerSet) -> float:
+        """As it would be on all images: the unmodified images' mean, and the window's difference to them."""
+        return float(self.baseline.mean() + self.plan.sign * self.effect(window).mean)
 
-    @property
-    def layers(self) -> LayerSet:
-        return self.windows[self.best]
+    def pictures(self, count: int) -> Mapping[LayerSet | None, list[np.ndarray | None]]:
+        """Of every window, the thumbnails of the first images: those of most steps, None where there is none."""
+        best: dict[tuple[LayerSet | None, int], tuple[int, np.ndarray]] = {}
+        for cell, picture in zip(self.cells, self.thumbnails, strict=True):
+            place = (cell.window, cell.image)
+            if place not in best or best[place][0] <= cell.steps:
+                best[place] = (cell.steps, picture)
+        shown = (None, *self.windows)
+        return {w: [best[w, i][1] if (w, i) in best else None for i in range(count)] for w in shown}
 
 
 def search(
@@ -100,41 +97,51 @@ def search(
     scorer: Scorer,
     plan: SearchPlan,
     rows_per_batch: int,
-    on_batch: Callable[[np.ndarray, int, str, np.ndarray], None] = lambda scores, total, label, thumbnail: None,
+    on_batch: Callable[[Evaluation], None] = lambda evaluation: None,
     on_step: Callable[[], None] | None = None,
 ) -> SearchResult:
-    """Scores every window. `on_batch(scores so far, images in all, what was made last, its thumbnail)` after each
-    batch; `on_step()` after each sampler step, where an exception ends the search.
+    """Finds the window. `on_batch(evaluation so far)` after each batch, `on_step()` after each sampler step; an
+    exception there ends the search.
     """
-    if rows_per_batch < 1:
-        raise ValueError(f"batch rows: {rows_per_batch}; give at least 1")
-    tried = windows(len(engine.layers), plan.window_size)
-    prompts = list(dict.fromkeys(text for pair in plan.pairs for text in (pair.concept, pair.target)))
-    embeddings = dict(zip(prompts, engine.encode(prompts), strict=True))
-    jobs: list[tuple[str, str, Row]] = []
-    for number, window in enumerate((None, *tried)):
-        for pair, seed in itertools.product(plan.pairs, plan.seeds):
-            change = Intervention(window, embeddings[pair.target]) if window else None
-            label = f"window {number} of {len(tried)} (layers {window})" if window else "unmodified"
-            jobs.append((label, plan.scored_text(pair), Row(embeddings[pair.concept], seed, change)))
-    scores, pictures = np.zeros(0, np.float32), []
-    for start in range(0, len(jobs), rows_per_batch):
-        batch = jobs[start : start + rows_per_batch]
-        images = engine.generate([row for _, _, row in batch], plan.sampling, on_step)
-        scores = np.concatenate([scores, scorer.score(images, [text for _, text, _ in batch]).numpy()])
-        pictures.append(thumbnails(images))
-        on_batch(scores, len(jobs), batch[-1][0], pictures[-1][-1])
-    table = scores.reshape(1 + len(tried), plan.images_per_window)
-    sheet = np.concatenate(pictures)
-    sheet = sheet.reshape(1 + len(tried), plan.images_per_window, *sheet.shape[1:])
-    return SearchResult(plan, tuple(tried), table[0], table[1:], sheet)
+    tried, pairs = plan.windows(len(engine.layers)), len(plan.pairs)
+    evaluation = Evaluation(engine, scorer, plan, rows_per_batch, on_batch, on_step)
+    table = ScoreTable(evaluation, len(plan.images), plan.steps, plan.sign, len(engine.layers))
+    layers, confirmation = LayerSet((), len(engine.layers)), None
+    if shows(table, pairs):
+        layers = _winner(table, plan, tried)
+        verdict = judge(table, layers, tried, pairs)
+        if plan.steps < plan.sampling.steps:
+            confirmation = _confirmed(evaluation, plan, table, layers)
+    else:
+        verdict = Verdict(NO_EFFECT, estimate(table.effects(table.whole), pairs))
+    made = (tuple(evaluation.cells), np.array(evaluation.scores), tuple(evaluation.thumbnails))
+    return SearchResult(plan, layers, table, verdict, confirmation, *made, evaluation.cost)
 
 
-def thumbnails(images: torch.Tensor, largest: int = THUMBNAIL) -> np.ndarray:
-    """Images [N, H, W, 3] in 0..1 as uint8, no side longer than `largest` pixels."""
-    height, width = images.shape[1:3]
-    if max(height, width) > largest:
-        factor = largest / max(height, width)
-        size = (round(height * factor), round(width * factor))
-        images = functional.interpolate(images.movedim(-1, 1), size, mode="area").movedim(1, -1)
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+def _winner(table: ScoreTable, plan: SearchPlan, tried: list[LayerSet]) -> LayerSet:
+    pairs = len(plan.pairs)
+    if plan.effort == "exhaustive":
+        best = exhaustive(table, tried)
+    else:
+        full = plan.most_images(table.layer_count) - _reserve(plan)
+        best = race(table, tried, full * plan.sampling.steps / plan.steps - table.made)
+    if plan.window_size != AUTO:
+        return best
+    return grown(table, best, estimate(table.effects(table.whole), pairs).mean, pairs)
+
+
+def _reserve(plan: SearchPlan) -> float:
+    """What a race leaves of its budget to the rival's images and to the confirmation, in images of all steps."""
+    quick = plan.steps < plan.sampling.steps
+    return len(plan.images) * plan.steps / plan.sampling.steps + (2 * _confirming(plan) if quick else 0)
+
+
+def _confirming(plan: SearchPlan) -> int:
+    return max(1, len(plan.images) // 4)
+
+
+def _confirmed(evaluation: Evaluation, plan: SearchPlan, raced: ScoreTable, window: LayerSet) -> Confirmation:
+    count, pairs = _confirming(plan), len(plan.pairs)
+    full = ScoreTable(evaluation, count, plan.sampling.steps, plan.sign, raced.layer_count)
+    full.ask({window: count})
+    return Confirmation(estimate(full.effects(window), pairs), estimate(raced.effects(window)[:count], pairs))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import comfyui_version
 from comfy_api.latest import io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..loco_core.engine import Sampling
 from ..loco_core.files import write_text
-from ..loco_core.layers import windows
-from ..loco_core.pictures import contact_sheet, score_plot
+from ..loco_core.layers import PARTS
+from ..loco_core.plan import AUTO, SearchPlan
 from ..loco_core.prompts import ATTRIBUTES, prompt_pairs
-from ..loco_core.report import provenance, report_text, result_json, scores_csv
-from ..loco_core.search import SearchPlan, search
+from ..loco_core.report import provenance, report_text, result_json, scores_csv, verdict_text
+from ..loco_core.search import search
+from ..loco_core.search_pictures import contact_sheet, model_figure, score_plot
+from ..loco_core.strategies import EFFORTS
 from .engine import ComfyEngine, to_image
 from .files import output_name, output_path
 from .progress import ImageProgress, show_text
@@ -58,10 +63,10 @@ class LayerSearchNode(io.ComfyNode):
                 io.Int.Input(
                     "window_size",
                     default=2,
-                    min=1,
+                    min=AUTO,
                     max=70,
                     tooltip="How many adjacent layers are changed together (m). The paper uses 2 for SD 1.5, 3 for "
-                    "SD 2.1 and 3 to 5 for SDXL.",
+                    "SD 2.1 and 3 to 5 for SDXL. 0 finds it: layers are added as long as the effect grows.",
                 ),
                 *sampling_inputs(),
                 io.String.Input(
@@ -69,12 +74,27 @@ class LayerSearchNode(io.ComfyNode):
                     default="loco/search",
                     tooltip="Where the result (.json) and every image's score (.csv) go in the output folder.",
                 ),
+                io.Combo.Input(
+                    "effort",
+                    options=list(EFFORTS),
+                    default="balanced",
+                    tooltip="Balanced makes images of fewer steps, most of them where the answer is still open: a "
+                    "fifth of the work of exhaustive on SD 1.5, a tenth on SDXL. Fast takes half of that. Exhaustive "
+                    "makes every image of every window.",
+                ),
+                io.Combo.Input(
+                    "part",
+                    options=list(PARTS),
+                    default=PARTS[0],
+                    tooltip="What of the layers reads the target prompt: keys and values, as in the paper, or one.",
+                ),
             ],
             outputs=[
                 Layers.Output(display_name="layers", tooltip="The window found, for LocoEdit Apply."),
-                io.Image.Output(display_name="plot", tooltip="The score of every window."),
+                io.Image.Output(display_name="plot", tooltip="The effect of every window, with its 95 % interval."),
                 io.Image.Output(display_name="contact_sheet", tooltip="The images of every window, side by side."),
-                io.String.Output(display_name="report", tooltip="What was found, in words and figures."),
+                io.String.Output(display_name="report", tooltip="The verdict, how sure it is, and the best windows."),
+                io.Image.Output(display_name="model_figure", tooltip="The U-Net, its layers coloured by effect."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -102,6 +122,8 @@ class LayerSearchNode(io.ComfyNode):
         height: int,
         batch_rows: int,
         filename_prefix: str,
+        effort: str,
+        part: str,
     ) -> io.NodeOutput:
         engine = ComfyEngine(model, clip, vae)
         plan = SearchPlan(
@@ -110,11 +132,13 @@ class LayerSearchNode(io.ComfyNode):
             attribute=attribute,
             window_size=window_size,
             sampling=Sampling(steps, cfg, sampler_name, scheduler, width, height, negative_prompt),
+            effort=effort,
+            part=part,
         )
-        each, count = plan.images_per_window, len(windows(len(engine.layers), window_size))
-        images, node_id = (1 + count) * each, cls.hidden.unique_id
-        intro = f"{images} images: {each} without a change and for each of {count} windows"
-        progress = ImageProgress(images, steps, batch_rows, node_id, intro)
+        count, node_id = len(plan.windows(len(engine.layers))), cls.hidden.unique_id
+        most = math.ceil(plan.most_images(len(engine.layers)))
+        intro = f"{count} windows, {len(plan.images)} images each; at most as long as {most} images of {steps} steps"
+        progress = ImageProgress(most, steps, batch_rows, node_id, intro)
         # What can fail without the search does so before it: it may take hours.
         path = output_path(filename_prefix, ".json")
         came_from = provenance(engine, scorer.name, f"comfyui {comfyui_version.__version__}")
@@ -123,17 +147,20 @@ class LayerSearchNode(io.ComfyNode):
             scorer,
             plan,
             batch_rows,
-            lambda scores, *rest: progress.on_batch(len(scores), *rest),
+            lambda made: progress.on_batch(min(round(made.cost), most), most, made.label, made.thumbnails[-1]),
             progress.on_step,
         )
         write_text(path, result_json(result, came_from))
-        write_text(path.with_suffix(".csv"), scores_csv(plan, result.windows, result.all_scores))
+        write_text(path.with_suffix(".csv"), scores_csv(plan, result.cells, result.scores))
         saved = output_name(path)
         report = f"{report_text(result)}\nsaved as {saved}"
         show_text(report, node_id)
-        plot, sheet = to_image(score_plot(result)), to_image(contact_sheet(result))
-        previews = [*ui.PreviewImage(plot, cls=cls).values, *ui.PreviewImage(sheet, cls=cls).values]
-        return io.NodeOutput(result.layers, plot, sheet, report, ui={"images": previews, "text": (report,)})
+        drawn = (score_plot(result), model_figure(result, engine.layers), contact_sheet(result))
+        plot, figure, sheet = map(to_image, drawn)
+        previews = [value for image in (plot, figure, sheet) for value in ui.PreviewImage(image, cls=cls).values]
+        found = result.layers or ExecutionBlocker(verdict_text(result))  # what needs layers says why it did not run
+        shown = {"images": previews, "text": (report,)}
+        return io.NodeOutput(found, plot, sheet, report, figure, ui=shown)
 
 
 NODES = [LayerSearchNode]

@@ -94,7 +94,7 @@ def test_an_intervention_at_one_layer_changes_what_that_layer_reads_and_no_other
     def record(row: Row) -> None:
         read.append([])
         hooks = [
-            engine._unet.get_submodule(name).add_k_proj.register_forward_pre_hook(lambda _, x: read[-1].append(x[0]))
+            engine._unet.get_submodule(name).add_k_proj.register_forward_hook(lambda _, x, out: read[-1].append(x[0]))
             for name in engine._names
         ]
         x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
