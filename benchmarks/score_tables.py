@@ -3,9 +3,10 @@ the facts changed in every way and two objects.
 
     python benchmarks/score_tables.py --seeds 5   # an hour and a half on one core; goes on where it was stopped
 
-Each concept has four prompt pairs; a seed gives an image for each. Scores are of images of QUICK steps, the
-last window being all layers; for the first seed also of images of the demo's own number of steps. Writes results/score_tables.npz: for each concept
-and number of steps an array [1 + windows, pairs, seeds], the unmodified images first.
+Each concept has four prompt pairs; a seed gives an image for each. Scores are of images of QUICK steps, the last window
+being all layers; for the first seed also of images of the demo's own number of steps. Writes results/score_tables.npz:
+for each concept and number of steps an array [1 + windows, pairs, seeds], the unmodified images first; and for two
+concepts, as "many", a few windows on many more seeds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,15 +26,18 @@ from demo.jobs import GUIDANCE, SIZE, STEPS  # noqa: E402
 from demo.world import COLOURS, COUNTRIES, OBJECTS, STYLES, Scene, thing  # noqa: E402
 from loco_core.demo_pipeline import SCORER, demo_pipeline  # noqa: E402
 from loco_core.diffusers_engine import DiffusersEngine  # noqa: E402
-from loco_core.engine import Intervention, Row, Sampling  # noqa: E402
+from loco_core.engine import Sampling  # noqa: E402
+from loco_core.evaluation import Evaluation  # noqa: E402
 from loco_core.files import replacing  # noqa: E402
 from loco_core.layers import LayerSet  # noqa: E402
+from loco_core.plan import SearchPlan  # noqa: E402
 from loco_core.prompts import PromptPair  # noqa: E402
+from loco_core.score_table import Cell  # noqa: E402
 from loco_core.scorer import load_scorer  # noqa: E402
 
 TABLES = ROOT / "benchmarks" / "results" / "score_tables.npz"
 QUICK = 5
-ROWS = 34
+ROWS = 36
 FULL_SEEDS = 1
 """Seeds with images of all steps: enough to see that they rank the windows as those of QUICK steps do."""
 LAYERS = 16
@@ -60,6 +65,8 @@ def concepts() -> dict[str, tuple[str, tuple[PromptPair, ...]]]:
 
 NARROW = [LayerSet((start, start + 1), LAYERS) for start in range(LAYERS - 1)]
 ALL = LayerSet(tuple(range(LAYERS)), LAYERS)
+FIRST_SEED, MANY_SEEDS = 1000, 44
+MANY = {"stained glass": [NARROW[7], NARROW[8]], "flags, 1 on": [NARROW[6], NARROW[7]]}
 ASKED = {QUICK: [*NARROW, ALL], STEPS: NARROW}
 
 
@@ -76,34 +83,49 @@ def write_tables(tables: dict[str, np.ndarray]) -> None:
 
 
 def collect(seeds: int) -> None:
-    engine, scorer = DiffusersEngine(demo_pipeline()), load_scorer(SCORER)
+    demo = Demo()
     tables = read_tables()
-    for seed, (name, (attribute, pairs)), steps in itertools.product(range(seeds), concepts().items(), ASKED):
+    for seed, name, steps in itertools.product(range(seeds), concepts(), ASKED):
         key = f"{name}/{steps}"
-        known = tables.get(key, np.zeros((1 + len(ASKED[steps]), len(pairs), 0), np.float32))
-        if known.shape[2] > seed or (steps == STEPS and seed >= FULL_SEEDS):
-            continue
-        texts = dict.fromkeys(text for pair in pairs for text in (pair.concept, pair.target))
-        read = dict(zip(texts, engine.encode(list(texts)), strict=True))
-        jobs = list(itertools.product((None, *ASKED[steps]), pairs))
-        rows = [
-            Row(read[pair.concept], 1000 + seed, Intervention(window, read[pair.target]) if window else None)
-            for window, pair in jobs
-        ]
-        against = [pair.target if attribute == "fact" else pair.concept for _, pair in jobs]
-        sampling = Sampling(steps, GUIDANCE, "euler", "linspace", SIZE, SIZE)
-        scores = []
-        for start in range(0, len(rows), ROWS):
-            images = engine.generate(rows[start : start + ROWS], sampling)
-            scores.append(scorer.score(images, against[start : start + ROWS]).numpy())
-        table = np.concatenate(scores).reshape(-1, len(pairs), 1)
-        tables[key] = np.concatenate([known, table], 2)
-        write_tables(tables)
-        mean = table[1:16].mean((1, 2)) - table[0].mean()
-        print(key, seed, table[0].mean().round(1), mean.round(1).tolist(), flush=True)
+        known = tables.get(key, np.zeros((1 + len(ASKED[steps]), 4, 0), np.float32))
+        if known.shape[2] <= seed and (steps == QUICK or seed < FULL_SEEDS):
+            table = demo.scores(name, ASKED[steps], [FIRST_SEED + seed], steps)
+            tables[key] = np.concatenate([known, table], 2)
+            write_tables(tables)
+            sys.stderr.write(f"{key}, seed {seed}\n")
+
+
+def collect_many() -> None:
+    """Few windows on many seeds: samples ten times as large as a search's."""
+    demo = Demo()
+    tables = read_tables()
+    for name, windows in MANY.items():
+        key = f"{name}/many"
+        while (known := tables.get(key, np.zeros((1 + len(windows), 4, 0), np.float32))).shape[2] < MANY_SEEDS:
+            seed = FIRST_SEED + known.shape[2]
+            table = demo.scores(name, windows, range(seed, seed + 4), QUICK)
+            tables[key] = np.concatenate([known, table], 2)
+            write_tables(tables)
+            sys.stderr.write(f"{key}, {tables[key].shape[2]} seeds\n")
+
+
+class Demo:
+    def __init__(self) -> None:
+        self._engine, self._scorer = DiffusersEngine(demo_pipeline()), load_scorer(SCORER)
+
+    def scores(self, name: str, windows: Sequence[LayerSet], seeds: Sequence[int], steps: int) -> np.ndarray:
+        """[1 + windows, pairs, seeds], the unmodified images first."""
+        attribute, pairs = concepts()[name]
+        plan = SearchPlan(pairs, tuple(seeds), attribute, 2, Sampling(steps, GUIDANCE, "euler", "linspace", SIZE, SIZE))
+        cells = [Cell(window, i, steps) for window in (None, *windows) for i in range(len(plan.images))]
+        scores = Evaluation(self._engine, self._scorer, plan, ROWS)(cells)
+        return scores.reshape(1 + len(windows), len(seeds), len(pairs)).swapaxes(1, 2)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="images of each prompt pair")
-    collect(parser.parse_args().seeds)
+    asked = parser.parse_args()
+    collect(min(2, asked.seeds))
+    collect_many()
+    collect(asked.seeds)

@@ -21,7 +21,7 @@ from .engine import Engine
 from .evaluation import Evaluation
 from .layers import LayerSet
 from .plan import AUTO, SearchPlan
-from .score_table import Cell, ScoreTable
+from .score_table import Cell, Evaluate, ScoreTable
 from .scorer import Scorer
 from .statistics import Estimate, estimate
 from .strategies import exhaustive, grown, race
@@ -108,17 +108,17 @@ def search(
     table = ScoreTable(evaluation, len(plan.images), plan.steps, plan.sign, len(engine.layers))
     layers, confirmation = LayerSet((), len(engine.layers)), None
     if shows(table, pairs):
-        layers = _winner(table, plan, tried)
+        layers = find_window(table, plan, tried)
         verdict = judge(table, layers, tried, pairs)
         if plan.steps < plan.sampling.steps:
-            confirmation = _confirmed(evaluation, plan, table, layers)
+            confirmation = confirm(evaluation, plan, table, layers)
     else:
         verdict = Verdict(NO_EFFECT, estimate(table.effects(table.whole), pairs))
     made = (tuple(evaluation.cells), np.array(evaluation.scores), tuple(evaluation.thumbnails))
     return SearchResult(plan, layers, table, verdict, confirmation, *made, evaluation.cost)
 
 
-def _winner(table: ScoreTable, plan: SearchPlan, tried: list[LayerSet]) -> LayerSet:
+def find_window(table: ScoreTable, plan: SearchPlan, tried: list[LayerSet]) -> LayerSet:
     pairs = len(plan.pairs)
     if plan.effort == "exhaustive":
         best = exhaustive(table, tried)
@@ -140,8 +140,8 @@ def _confirming(plan: SearchPlan) -> int:
     return max(1, len(plan.images) // 4)
 
 
-def _confirmed(evaluation: Evaluation, plan: SearchPlan, raced: ScoreTable, window: LayerSet) -> Confirmation:
+def confirm(evaluate: Evaluate, plan: SearchPlan, raced: ScoreTable, window: LayerSet) -> Confirmation:
     count, pairs = _confirming(plan), len(plan.pairs)
-    full = ScoreTable(evaluation, count, plan.sampling.steps, plan.sign, raced.layer_count)
+    full = ScoreTable(evaluate, count, plan.sampling.steps, plan.sign, raced.layer_count)
     full.ask({window: count})
     return Confirmation(estimate(full.effects(window), pairs), estimate(raced.effects(window)[:count], pairs))

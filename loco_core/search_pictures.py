@@ -50,15 +50,13 @@ def score_plot(result: SearchResult) -> np.ndarray:
 
 
 def layer_effects(result: SearchResult) -> np.ndarray:
-    """What each layer can have to do with the effect: the least effect of the windows that hold it, as a share of that
-    of all layers, 0..1; NaN where no window was tried: [layers].
-
-    A window has at least the effect of what is in it, so a layer in any window without effect has none itself.
+    """The effect of the best window that each layer is in, as a share of that of all layers, 0..1; NaN where no window
+    was tried: [layers].
     """
     shares = np.full(result.layers.layer_count, np.nan)
     for window in result.windows:
         share = np.clip(result.effect(window).mean / result.verdict.whole.mean, 0, 1)
-        shares[list(window)] = np.fmin(shares[list(window)], share)
+        shares[list(window)] = np.fmax(shares[list(window)], share)
     return shares
 
 
@@ -69,9 +67,9 @@ def model_figure(result: SearchResult, layers: Sequence[CrossAttentionLayer]) ->
     blocks: dict[tuple[str, int], list[CrossAttentionLayer]] = {}
     for layer in layers:
         blocks.setdefault((layer.block, layer.block_number), []).append(layer)
-    sides = {
-        side: [own for (block, _), own in blocks.items() if block == side] for side in ("input", "middle", "output")
-    }
+    sides: dict[str, list[list[CrossAttentionLayer]]] = {"input": [], "middle": [], "output": []}
+    for (side, _), own in blocks.items():
+        sides[side].append(own)
     rows = max(len(sides["input"]), len(sides["output"]))
     widest = max(map(len, blocks.values()))
     figure = Figure(figsize=(max(7.0, 1.2 * widest + 4), 1.0 + 0.55 * (rows + 2)), dpi=120, layout="constrained")
@@ -95,7 +93,7 @@ def model_figure(result: SearchResult, layers: Sequence[CrossAttentionLayer]) ->
     found = f"layers {result.layers}" if result.layers else "no layers"
     axes.set_title(f"{result.plan.pairs[0].concept}\n{result.verdict.kind}: {found}", fontsize=10)
     scale = ScalarMappable(Normalize(0, 1), WARM)
-    figure.colorbar(scale, ax=axes, shrink=0.6, label="effect, share of all layers'")
+    figure.colorbar(scale, ax=axes, shrink=0.6, label="effect of the best window with the layer,\nshare of all layers'")
     return drawn(figure)
 
 
@@ -126,10 +124,8 @@ def _draw_block(
                 zorder=2 if inside else 1,
             )
         )
-        weight = "bold" if inside else "normal"
-        axes.text(
-            left + offset + 0.5, bottom + 0.4, str(layer.index), ha="center", va="center", fontsize=8, weight=weight
-        )
+        centre = {"ha": "center", "va": "center", "fontsize": 8, "weight": "bold" if inside else "normal"}
+        axes.text(left + offset + 0.5, bottom + 0.4, str(layer.index), **centre)
 
 
 def contact_sheet(result: SearchResult) -> np.ndarray:

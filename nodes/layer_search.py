@@ -78,6 +78,7 @@ class LayerSearchNode(io.ComfyNode):
                     "effort",
                     options=list(EFFORTS),
                     default="balanced",
+                    optional=True,
                     tooltip="Balanced makes images of fewer steps, most of them where the answer is still open: a "
                     "fifth of the work of exhaustive on SD 1.5, a tenth on SDXL. Fast takes half of that. Exhaustive "
                     "makes every image of every window.",
@@ -86,6 +87,7 @@ class LayerSearchNode(io.ComfyNode):
                     "part",
                     options=list(PARTS),
                     default=PARTS[0],
+                    optional=True,
                     tooltip="What of the layers reads the target prompt: keys and values, as in the paper, or one.",
                 ),
             ],
@@ -122,8 +124,8 @@ class LayerSearchNode(io.ComfyNode):
         height: int,
         batch_rows: int,
         filename_prefix: str,
-        effort: str,
-        part: str,
+        effort: str = "balanced",
+        part: str = PARTS[0],
     ) -> io.NodeOutput:
         engine = ComfyEngine(model, clip, vae)
         plan = SearchPlan(

@@ -27,7 +27,7 @@ def test_a_style_is_found_and_removed_by_an_edit_or_by_ablated_neurons(host, tmp
     assert len(found["scores"]) == 15
     assert json.loads((tmp_path / "search_style.json").read_text())["layers"] == [8, 9]
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {f"search_style{rest}" for rest in (".json", ".csv", "_scores.png", "_windows.png")}
+    assert names == {f"search_style{rest}" for rest in (".json", ".csv", "_scores.png", "_windows.png", "_model.png")}
 
     groups = {"pointillism": styled_pictures("pointillism", 1, 2)}
     judge = load_judge()

@@ -262,6 +262,8 @@ CASES = [
     ),
     ("LoCo_LayerSearch", {"attribute": "colour"}, "attribute: 'colour'; give one of style, object, fact"),
     ("LoCo_LayerSearch", {"window_size": 17}, "window size: 17; this model has 16 layers, so give 1 to 16"),
+    ("LoCo_LayerSearch", {"effort": "heroic"}, "effort: 'heroic'; give one of fast, balanced, exhaustive"),
+    ("LoCo_LayerSearch", {"part": "queries"}, "part: 'queries'; give one of keys and values, keys, values"),
     ("LoCo_LayerSearch", {"seed_count": 0}, "seeds: 0; give at least 1"),
     ("LoCo_LayerSearch", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
     ("LoCo_LayerSearch", {"clip": "NaN clip"}, "clip: NaN or Inf in the text embedding of"),

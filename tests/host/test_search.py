@@ -14,6 +14,7 @@ SUBJECTS = ("a red star", "a blue house", "a green fish", "a yellow boat")
 def find(pack, demo, host):
     """find(attribute, pairs, seed) -> the layers found with windows of two, 4 pairs, 1 seed and 10 steps."""
     core, prompts, search = pack("loco_core.engine"), pack("loco_core.prompts"), pack("loco_core.search")
+    planning = pack("loco_core.plan")
     scorer = host.nodes.NODE_CLASS_MAPPINGS["LoCo_CLIPScorer"].execute(
         "loco_demo_clip.safetensors", "from the file", False
     )
@@ -23,7 +24,7 @@ def find(pack, demo, host):
     @torch.no_grad()
     def run(attribute: str, pairs: list[tuple[str, str]], seed: int) -> tuple[int, ...]:
         chosen = tuple(prompts.PromptPair(*pair) for pair in pairs)
-        plan = search.SearchPlan(chosen, (seed,), attribute, 2, sampling)
+        plan = planning.SearchPlan(chosen, (seed,), attribute, 2, sampling)
         return search.search(engine, scorer.result[0], plan, rows_per_batch=32).layers.indices
 
     return run

@@ -62,7 +62,7 @@ def test_finding_a_style_gives_a_plot_a_sheet_a_report_and_a_json(server):
     pictures = [server.images(outputs[node]["images"])[0] for node in ("5", "6")]
     assert all(min(Image.open(picture).size) > 300 for picture in pictures)
     assert "style: layers" in outputs["4"]["text"][0]
-    assert len(outputs["3"]["images"]) == 2
+    assert len(outputs["3"]["images"]) == 3
     saved = json.loads(next((server.output / "loco").glob("search_*.json")).read_text())
     assert len(saved["scores"]) == 15
 

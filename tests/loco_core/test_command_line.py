@@ -35,9 +35,9 @@ def test_ctrl_c_leaves_the_scores_of_the_finished_images(tmp_path, monkeypatch, 
     search = command_line.search
 
     def stopped(engine, scorer, plan, rows, on_batch):
-        def press_after_two_batches(scores, *arguments):
-            on_batch(scores, *arguments)
-            if len(scores) == 8:
+        def press_after_two_batches(evaluation):
+            on_batch(evaluation)
+            if len(evaluation.scores) == 8:
                 raise KeyboardInterrupt
 
         return search(engine, scorer, plan, rows, press_after_two_batches)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from loco_core.statistics import estimate, margin
+
+
+def test_how_the_pairs_differ_is_no_noise():
+    """Two pairs far apart, each the same in all its images: another run with other seeds gives the same."""
+    value = estimate(np.array([1.0, 9.0, 1.0, 9.0]), pairs=2)
+    assert (value.mean, value.standard_error, value.freedom) == (5.0, 0.0, 2)
+    assert (value.low, value.high) == (5.0, 5.0)
+
+
+def test_with_one_image_of_each_pair_both_count_as_noise():
+    value = estimate(np.array([1.0, 9.0]), pairs=2)
+    assert value.standard_error == pytest.approx(4.0)
+    assert value.freedom == 1
+
+
+def test_every_pair_weighs_alike_though_one_has_more_images():
+    assert estimate(np.array([0.0, 6.0, 0.0]), pairs=2).mean == 3.0
+
+
+def test_a_single_image_says_nothing_of_its_noise():
+    value = estimate(np.array([3.0]), pairs=4)
+    assert value.mean == 3.0
+    assert np.isnan(value.low) and value.confidence_positive == 0.5
+
+
+@pytest.mark.parametrize(("pairs", "seeds"), [(4, 2), (4, 8), (1, 6)])
+def test_95_percent_intervals_hold_the_truth_in_95_percent_of_cases(pairs, seeds):
+    """Pairs that differ by far more than their seeds do. 4000 draws: three standard deviations are one point."""
+    random = np.random.default_rng(0)
+    offsets, held = np.linspace(0, 100, pairs), 0
+    for _ in range(4000):
+        value = estimate((offsets + random.standard_normal((seeds, pairs))).ravel(), pairs)
+        held += value.low <= offsets.mean() <= value.high
+    assert abs(held / 4000 - 0.95) < 0.0105
+
+
+def test_a_margin_is_taken_on_the_images_that_both_have():
+    value = margin(np.array([5.0, 6.0, 99.0]), np.array([1.0, 2.0]), pairs=1)
+    assert (value.mean, value.images) == (4.0, 2)
