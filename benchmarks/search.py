@@ -5,8 +5,8 @@
 
 (a) On stored scores of the demo model (score_tables.py): searches with IMAGES images are drawn from them, with
 replacement, and both strategies replayed, for every style and fact; right is the window that was planted. Mean effects
-are scaled, for each concept apart, until exhaustive search is right in 70 %, 90 % and 99 % of cases; what varies between
-images is kept as it is.
+are scaled, for each concept apart, until exhaustive search is right in 70 %, 90 % and 99 % of cases; what varies
+between images is kept as it is.
 (b) The same with tables of SDXL's size, 70 layers, windows of 5 and of 3, a window planted anywhere. The effect of a
 window is the share of the planted layers that it covers; its noise is measured in (a), for a concept drawn anew for
 each search: what every window has, and what varies with the effect, in all windows of an image alike as far as
@@ -43,11 +43,11 @@ from loco_core.files import write_text  # noqa: E402
 from loco_core.layers import LayerSet, windows  # noqa: E402
 from loco_core.plan import SearchPlan  # noqa: E402
 from loco_core.prompts import PromptPair  # noqa: E402
-from loco_core.score_table import Cell, ScoreTable  # noqa: E402
+from loco_core.score_table import Cell, Evaluate, ScoreTable  # noqa: E402
 from loco_core.scorer import load_scorer  # noqa: E402
 from loco_core.search import confirm, find_window  # noqa: E402
 from loco_core.statistics import estimate  # noqa: E402
-from loco_core.verdict import judge  # noqa: E402
+from loco_core.verdict import NO_EFFECT, judge, shows  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 SAMPLING = Sampling(STEPS, GUIDANCE, "euler", "linspace", SIZE, SIZE)
@@ -188,6 +188,29 @@ def replay(name: str, cases: Sequence[Case]) -> list[dict]:
     return rows
 
 
+def verdicts() -> dict[str, str]:
+    """Of every concept as it is, by a balanced search on the stored scores: the layers found and the verdict."""
+    said = {}
+    for name, (attribute, pairs) in concepts().items():
+        scores = read_tables()[f"{name}/{QUICK}"]
+        plan = SearchPlan(pairs, tuple(range(scores.shape[2])), attribute, 2, SAMPLING)
+        table = ScoreTable(stored(scores), len(plan.images), QUICK, plan.sign, 16)
+        if not shows(table, len(pairs)):
+            said[name] = NO_EFFECT
+            continue
+        found = find_window(table, plan, NARROW)
+        verdict = judge(table, found, NARROW, len(pairs))
+        said[name] = f"{verdict.kind}: layers {found}, {verdict.share:.0%} of all layers' effect"
+    return said
+
+
+def stored(scores: np.ndarray) -> Evaluate:
+    """Scores [1 + windows, pairs, seeds] as a search asks for them."""
+    place = {None: 0} | {window: 1 + i for i, window in enumerate((*NARROW, ALL))}
+    in_turns = scores.swapaxes(1, 2).reshape(len(scores), -1)
+    return lambda cells: np.array([in_turns[place[cell.window], cell.image] for cell in cells])
+
+
 def steps_agree() -> dict[str, float]:
     """How alike the windows' mean effects are in images of few steps and of all, over concepts: Pearson's r, at least
     and in the mean; and in how many concepts the same window is best.
@@ -277,10 +300,12 @@ def main() -> None:
     say(f"{len(STYLES)} styles and the facts, {IMAGES} images for each window, {SEARCHES} searches")
     agree = steps_agree()
     say(f"effects in images of {QUICK} and of {STEPS} steps: {json.dumps(agree)}")
+    judged = verdicts()
+    say(json.dumps(judged, indent=1))
     rows = {16: replay("demo, 16 layers", demo_cases(random)), 70: []}
     for size in SDXL_SIZES:
         rows[70] += replay(f"simulated, 70 layers, windows of {size}", sdxl_cases(random, size))
-    held = coverage(random) if "stained glass/many" in read_tables() else {"x": 0.0}
+    held = coverage(random)
     say(json.dumps(held))
     summary = {}
     for layers, own in rows.items():
@@ -291,7 +316,13 @@ def main() -> None:
         summary |= timings()
     summary["coverage_95"] = round(float(np.mean(list(held.values()))), 4)
     if not only_replay:
-        content = {"summary": summary, "replayed": [*rows[16], *rows[70]], "steps": agree, "coverage": held}
+        content = {
+            "summary": summary,
+            "replayed": [*rows[16], *rows[70]],
+            "steps": agree,
+            "coverage": held,
+            "verdicts": judged,
+        }
         write_text(RESULTS / "search.json", json.dumps(content, indent=1) + "\n")
     say(json.dumps(summary))
 

@@ -45,7 +45,8 @@ def _ahead(result: SearchResult) -> str:
     if verdict.rival is None:
         return ""
     sure = f"{min(verdict.margin.confidence_positive, 0.999):.1%} sure" if verdict.margin.freedom else "from one image"
-    return f", {_points(verdict.margin)} ahead of the best window apart from it, layers {verdict.rival} ({sure})"
+    apart = f"the best window apart from it, layers {verdict.rival} with {verdict.rival_effect.mean:.2f} points"
+    return f", {_points(verdict.margin)} ahead of {apart} ({sure})"
 
 
 def _points(value: Estimate) -> str:
@@ -64,7 +65,7 @@ def report_text(result: SearchResult) -> str:
         effect, raced = result.confirmation.effect, result.confirmation.raced
         says = "confirmed" if result.confirmation.holds else "NOT confirmed, search again with effort exhaustive"
         found.append(
-            f"{says}: {_points(effect)} in images of {plan.sampling.steps} steps, "
+            f"{says}: {effect.mean:.2f} points in {effect.images} images of {plan.sampling.steps} steps, "
             f"{raced.mean:.2f} in the search's of {plan.steps}"
         )
     found += [
@@ -101,6 +102,7 @@ def result_json(result: SearchResult, came_from: dict[str, str]) -> str:
             "whole": _numbers(verdict.whole),
             "effect": verdict.effect and _numbers(verdict.effect),
             "rival": verdict.rival and list(verdict.rival),
+            "rival_effect": verdict.rival_effect and _numbers(verdict.rival_effect),
             "margin": verdict.margin and _numbers(verdict.margin),
             "confirmed": result.confirmation and result.confirmation.holds,
         },

@@ -12,7 +12,9 @@ LOCALIZED, SPREAD, NO_EFFECT = "localized", "spread over several layers", "no ef
 LEAST_EFFECT = 0.5
 """Points of CLIP-Score; what is less than this with all layers changed is no effect, however sure."""
 LEAST_SHARE = 0.5
-"""A concept is localized if the window has at least this share of the effect of all layers."""
+"""A concept is localized if the window has at least this share of the effect of all layers..."""
+SECOND_HOME = 0.2
+"""... and no window apart from it surely has an effect of more than this share of the window's own."""
 SURE, SURE_EARLY = 0.95, 0.999
 """How sure it must be that an effect or a margin is above 0: after all images, and to stop before."""
 
@@ -20,13 +22,14 @@ SURE, SURE_EARLY = 0.95, 0.999
 @dataclass(frozen=True)
 class Verdict:
     """`whole`: the effect of all layers. The others are None without an effect: `effect` of the winning window, `rival`
-    the best window that shares no layer with it, `margin` between the two, on the same images.
+    the best window that shares no layer with it, `rival_effect` and the `margin` between the two on the same images.
     """
 
     kind: str
     whole: Estimate
     effect: Estimate | None = None
     rival: LayerSet | None = None
+    rival_effect: Estimate | None = None
     margin: Estimate | None = None
 
     @property
@@ -70,7 +73,8 @@ def judge(table: ScoreTable, best: LayerSet, tried: list[LayerSet], pairs: int) 
         if count == table.images or ahead.confidence_positive >= SURE:
             break
         count = min(table.images, 2 * count)
-    effect = estimate(table.effects(best), pairs)
+    effect, other = (estimate(table.effects(window), pairs) for window in (best, rival))
     clear = ahead.mean > 0 and (ahead.confidence_positive >= SURE or ahead.images == 1)
-    kind = LOCALIZED if clear and effect.mean >= LEAST_SHARE * whole.mean else SPREAD
-    return Verdict(kind, whole, effect, rival, ahead)
+    second = other.mean > SECOND_HOME * effect.mean and not other.low <= 0
+    kind = LOCALIZED if clear and effect.mean >= LEAST_SHARE * whole.mean and not second else SPREAD
+    return Verdict(kind, whole, effect, rival, other, ahead)

@@ -26,7 +26,7 @@ def test_trace_writes_a_result_the_scores_of_every_image_and_two_pictures(tmp_pa
     assert len(result["scores"]) == 15
     assert result["provenance"]["host"].startswith("diffusers ")
     with (tmp_path / "found" / "scores.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 16
+        assert len(list(csv.DictReader(file))) == 17  # with one of all layers
     for name in ("scores.png", "windows.png"):
         assert min(Image.open(tmp_path / "found" / name).size) > 200
 

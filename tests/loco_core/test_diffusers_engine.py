@@ -17,6 +17,7 @@ from loco_core.edit import TOKEN_CHOICES, columns, solve_edit
 from loco_core.engine import Intervention, Row, Sampling
 from loco_core.layers import LayerSet, windows
 from loco_core.lora import NAMINGS, lora_tensors, save_lora
+from loco_core.plan import SearchPlan
 from loco_core.prompts import PromptPair
 from loco_core.scorer import load_scorer
 from loco_core.search import search

@@ -194,7 +194,10 @@ def test_a_plan_that_cannot_be_run_is_refused(change, message):
 def test_the_report_names_the_window_its_score_and_the_verdict():
     text = report_text(run()[1])
     assert "style: layers 4-5 of 8" in text
-    assert "localized: layers 4-5 have 100% of the effect of all layers, 20.00 \u00b1 0.00 points ahead" in text
+    assert (
+        "localized: layers 4-5 have 100% of the effect of all layers, 20.00 \u00b1 0.00 points ahead of the best"
+        in text
+    )
     assert "layers 4-5     10.00  (-20.00 \u00b1 0.00; 4)" in text
 
 
