@@ -51,10 +51,10 @@ def score_plot(result: SearchResult) -> np.ndarray:
 
 def layer_effects(result: SearchResult) -> np.ndarray:
     """The effect of the best window that each layer is in, as a share of that of all layers, 0..1; NaN where no window
-    was tried: [layers].
+    was tried: [layers]. Windows larger than the one found, tried to find its size, do not count.
     """
     shares = np.full(result.layers.layer_count, np.nan)
-    for window in result.windows:
+    for window in (window for window in result.windows if len(window) <= len(result.layers)):
         share = np.clip(result.effect(window).mean / result.verdict.whole.mean, 0, 1)
         shares[list(window)] = np.fmax(shares[list(window)], share)
     return shares
