@@ -126,6 +126,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="images of each prompt pair")
     asked = parser.parse_args()
-    collect(min(2, asked.seeds))
     collect_many()
     collect(asked.seeds)

@@ -56,7 +56,7 @@ DIFFICULTIES = (0.7, 0.9, 0.99)
 PLANTED = {"style": LayerSet((8, 9), 16), "fact": LayerSet((6, 7), 16)}
 SDXL_LAYERS, SDXL_SIZES = 70, (5, 3)
 COVERED, TIMES_LARGER, COVERAGE_DRAWS = 8, 10, 1000
-TIMED, BATCH = 9, 32
+TIMED, BATCH = 9, 16
 
 
 # --- replayed searches ------------------------------------------------------------------------------------------------

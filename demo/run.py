@@ -123,8 +123,7 @@ def save_sheet(title: str, before: torch.Tensor, after: torch.Tensor) -> None:
 def print_table(summary: dict) -> None:
     for attribute, found in summary["search"].items():
         window = f"{found['window'][0]}-{found['window'][-1]}"
-        best = (max if attribute == "fact" else min)(found["scores"])
-        print(f"{attribute:<7} layers {window:<6} CLIP-Score {found['baseline']:.1f} unmodified, {best:.1f} there")
+        print(f"{attribute:<7} layers {window:<6} {found['text']}")
     for key, title in (("edit", "edited away"), ("ablate", f"{ABLATED} neurons")):
         print(f"\n{title:<15} {'before':>7} {'after':>7} {'plain':>7} {'other styles':>15} {'objects':>15}")
         for style, row in summary[key].items():

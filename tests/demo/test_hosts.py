@@ -24,7 +24,7 @@ def host(tmp_path, monkeypatch):
 def test_a_style_is_found_and_removed_by_an_edit_or_by_ablated_neurons(host, tmp_path):
     found = host.search(searches()["style"])
     assert found["window"] == [8, 9]
-    assert len(found["scores"]) == 15
+    assert found["verdict"] == "localized"
     assert json.loads((tmp_path / "search_style.json").read_text())["layers"] == [8, 9]
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {f"search_style{rest}" for rest in (".json", ".csv", "_scores.png", "_windows.png", "_model.png")}
