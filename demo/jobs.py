@@ -78,7 +78,7 @@ class Host(Protocol):
     name: str
 
     def search(self, search: Search) -> dict:
-        """{"window", "verdict": its kind, "text": the verdict in words}; keeps the search's files in the output folder."""
+        """{"window", "verdict" (its kind), "text"}; keeps the search's files in the output folder."""
         ...
 
     def make(self, pictures: Sequence[Picture], change: Change | None) -> torch.Tensor:

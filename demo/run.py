@@ -122,8 +122,7 @@ def save_sheet(title: str, before: torch.Tensor, after: torch.Tensor) -> None:
 
 def print_table(summary: dict) -> None:
     for attribute, found in summary["search"].items():
-        window = f"{found['window'][0]}-{found['window'][-1]}"
-        print(f"{attribute:<7} layers {window:<6} {found['text']}")
+        print(f"{attribute:<7} {found['text']}")
     for key, title in (("edit", "edited away"), ("ablate", f"{ABLATED} neurons")):
         print(f"\n{title:<15} {'before':>7} {'after':>7} {'plain':>7} {'other styles':>15} {'objects':>15}")
         for style, row in summary[key].items():
