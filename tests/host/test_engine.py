@@ -126,6 +126,14 @@ def test_an_intervention_at_all_layers_is_the_other_prompt(engine, generate, cor
     close(generate([core.Row(star, SEED, core.Intervention(layer_set(*range(16)), fish))]), stock("a blue fish"))
 
 
+def test_another_prompts_keys_are_that_prompt_with_the_first_ones_values(engine, generate, core, layer_set):
+    star, fish = engine.encode(["a red star", "a blue fish"])
+    keys = core.Row(star, SEED, core.Intervention(layer_set(*range(16)), fish, "keys"))
+    values = core.Row(fish, SEED, core.Intervention(layer_set(*range(16)), star, "values"))
+    close(generate([keys]), generate([values]))
+    assert (generate([keys]) - generate([core.Row(star, SEED)])).abs().max() > 0.05
+
+
 def test_under_self_attention_guidance_only_the_positive_prompt_is_exchanged(pack, demo, core, layer_set):
     """Its extra call evaluates the negative prompt alone, as entry 0."""
     model = nodes_sag.SelfAttentionGuidance.execute(demo.model, 0.5, 2.0).result[0]

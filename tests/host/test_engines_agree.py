@@ -114,15 +114,17 @@ def test_one_call_of_the_denoiser_gives_the_same(demo, diffusers_engine, sigmas,
     assert relative(x / spread**2 - velocity * sigma / spread, expected) <= 1e-4
 
 
-@pytest.mark.parametrize("layer", range(16))
-def test_an_intervention_at_each_layer_has_the_same_effect(pack, demo, diffusers_engine, sigmas, layer):
+@pytest.mark.parametrize(
+    ("layer", "part"), [*((layer, "keys and values") for layer in range(16)), (8, "keys"), (8, "values"), (9, "values")]
+)
+def test_an_intervention_at_each_layer_has_the_same_effect(pack, demo, diffusers_engine, sigmas, layer, part):
     other = nodes.CLIPTextEncode().encode(demo.clip, OTHER)[0]
     chosen = pack("loco_core.layers").LayerSet((layer,), 16)
     inject = pack("nodes.injection").inject
-    injected = inject(demo.model, other, chosen, "keys and values", "positive", 1.0, 0.0, 1.0)
+    injected = inject(demo.model, other, chosen, part, "positive", 1.0, 0.0, 1.0)
     some = torch.cat([sigmas[:3], sigmas[-1:]])
     effect = by_comfy(injected, demo.clip, some) - by_comfy(demo.model, demo.clip, some)
-    intervention = Intervention(LayerSet((layer,), 16), diffusers_engine.encode([OTHER])[0])
+    intervention = Intervention(LayerSet((layer,), 16), diffusers_engine.encode([OTHER])[0], part)
     same = by_diffusers(diffusers_engine, some, intervention) - by_diffusers(diffusers_engine, some)
     assert effect.norm() > 1e-3
     assert relative(same, effect) <= 1e-3
