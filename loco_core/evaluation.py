@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from .engine import Engine, Intervention, Row
+from .journal import Finished, Journal
 from .plan import SearchPlan
 from .score_table import Cell
 from .scorer import Scorer
@@ -22,7 +23,8 @@ class Evaluation:
     """An `Evaluate` on an engine and a scorer.
 
     Cells of one number of steps go into full batches of `rows_per_batch`, whatever their windows. `on_batch(this)` is
-    called after each batch, `on_step()` after each sampler step; an exception there ends the search.
+    called after each batch, `on_step()` after each sampler step; an exception there ends the search. A batch that the
+    `journal` knows is not made again.
     """
 
     def __init__(
@@ -33,11 +35,12 @@ class Evaluation:
         rows_per_batch: int,
         on_batch: Callable[[Evaluation], None] = lambda evaluation: None,
         on_step: Callable[[], None] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         if rows_per_batch < 1:
             raise ValueError(f"batch rows: {rows_per_batch}; give at least 1")
         self._engine, self._scorer, self._plan, self._rows = engine, scorer, plan, rows_per_batch
-        self._on_batch, self._on_step = on_batch, on_step
+        self._on_batch, self._on_step, self._journal = on_batch, on_step, journal
         prompts = list(dict.fromkeys(text for pair in plan.pairs for text in (pair.concept, pair.target)))
         self._embeddings = dict(zip(prompts, engine.encode(prompts), strict=True))
         self.cells: list[Cell] = []
@@ -63,15 +66,22 @@ class Evaluation:
         return np.concatenate(scores)
 
     def _batch(self, cells: Sequence[Cell], steps: int) -> np.ndarray:
+        made = None if self._journal is None else self._journal.known(cells)
+        if made is None:
+            made = self._make(cells, steps)
+            if self._journal is not None:
+                self._journal.add(cells, made)
+        self.cells += cells
+        self.scores += made.scores.tolist()
+        self.thumbnails += list(made.thumbnails)
+        self._on_batch(self)
+        return made.scores
+
+    def _make(self, cells: Sequence[Cell], steps: int) -> Finished:
         sampling = self._plan.sampling.with_steps(steps)
         images = self._engine.generate([self._row(cell) for cell in cells], sampling, self._on_step)
         texts = [self._plan.scored_text(self._plan.images[cell.image][0]) for cell in cells]
-        scores = self._scorer.score(images, texts).numpy()
-        self.cells += cells
-        self.scores += scores.tolist()
-        self.thumbnails += list(thumbnails(images))
-        self._on_batch(self)
-        return scores
+        return Finished(self._scorer.score(images, texts).numpy(), thumbnails(images))
 
     def _row(self, cell: Cell) -> Row:
         pair, seed = self._plan.images[cell.image]

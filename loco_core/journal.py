@@ -28,7 +28,10 @@ from pathlib import Path
 import numpy as np
 
 from .files import replacing, write_text
-from .prompts import PromptPair
+from .layers import LayerSet
+from .plan import SearchPlan
+from .score_table import Cell
+from .scorer import Scorer
 
 logger = logging.getLogger(__name__)
 
@@ -43,20 +46,6 @@ DAMAGED = (
 """What reading a torn or foreign batch file raises."""
 KEPT_DAYS = 30
 """A journal that nobody has continued for so long is removed when another search begins."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One image of a search.
-
-    window: the indices of the layers that read the target, or None for the unmodified image of the concept. (All
-    layers make the image of the target prompt.)
-    """
-
-    window: tuple[int, ...] | None
-    pair: PromptPair
-    seed: int
-    steps: int
 
 
 @dataclass(frozen=True)
@@ -78,8 +67,7 @@ class Journal:
     def open(cls, folder: Path, settings: Mapping[str, object]) -> Journal:
         """The journal of the search with these settings, in a folder of its own inside `folder`.
 
-        `settings` is all that a score depends on, as JSON has it: model hash, scorer with its digest, pairs, seeds,
-        attribute, sampling, what is changed at a layer. The number of rows per batch is none of it.
+        `settings` is all that a score depends on, as JSON has it (see `search_settings`).
         """
         text = json.dumps({"format": FORMAT, **settings}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         own = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -109,12 +97,12 @@ class Journal:
         scores, thumbnails = zip(*(self._finished[cell] for cell in cells), strict=True)
         return Finished(np.array(scores, np.float32), np.stack(thumbnails))
 
-    def add(self, cells: Sequence[Cell], scores: np.ndarray, thumbnails: np.ndarray) -> None:
-        """Writes a finished batch: scores [cells], thumbnails uint8 [cells, h, w, 3] of one size in all batches.
+    def add(self, cells: Sequence[Cell], made: Finished) -> None:
+        """Writes a finished batch; its thumbnails have one size in all batches.
 
         A disk that cannot take it is a warning: the search goes on, only this batch would have to be made again.
         """
-        scores, thumbnails = np.asarray(scores, np.float32), np.asarray(thumbnails, np.uint8)
+        scores, thumbnails = np.asarray(made.scores, np.float32), np.asarray(made.thumbnails, np.uint8)
         if scores.shape != (len(cells),) or thumbnails.shape[:1] != scores.shape or not np.isfinite(scores).all():
             raise ValueError(
                 f"journal: {len(cells)} cells, scores {scores.shape}, thumbnails {thumbnails.shape}; give one finite "
@@ -137,6 +125,22 @@ class Journal:
         shutil.rmtree(done, ignore_errors=True)
 
 
+def search_settings(plan: SearchPlan, model: str, scorer: Scorer) -> dict[str, object]:
+    """All that a cell's score depends on. `model`: the model's digest.
+
+    How windows are tried, and how many rows go into a batch, is none of it.
+    """
+    return {
+        "model": model,
+        "scorer": f"{scorer.name} {scorer.digest}",
+        "attribute": plan.attribute,
+        "part": plan.part,
+        "pairs": [asdict(pair) for pair in plan.pairs],
+        "seeds": list(plan.seeds),
+        "sampling": asdict(plan.sampling),
+    }
+
+
 def _by_cell(cells: Sequence[Cell], scores: np.ndarray, thumbnails: np.ndarray) -> dict[Cell, tuple[float, np.ndarray]]:
     return {cell: (float(score), picture) for cell, score, picture in zip(cells, scores, thumbnails, strict=True)}
 
@@ -149,8 +153,9 @@ def _read_batch(path: Path) -> dict[Cell, tuple[float, np.ndarray]]:
     with np.load(path, allow_pickle=False) as content:
         told, scores, thumbnails = json.loads(str(content["cells"])), content["scores"], content["thumbnails"]
     cells = [
-        Cell(cell["window"] and tuple(cell["window"]), PromptPair(**cell["pair"]), cell["seed"], cell["steps"])
+        Cell(window and LayerSet(tuple(window["indices"]), window["layer_count"]), cell["image"], cell["steps"])
         for cell in told
+        for window in [cell["window"]]
     ]
     if scores.shape != (len(cells),) or thumbnails.ndim != 4 or thumbnails.dtype != np.uint8:
         raise ValueError(f"scores {scores.shape} and thumbnails {thumbnails.shape} of {len(cells)} cells")

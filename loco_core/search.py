@@ -19,6 +19,7 @@ import numpy as np
 
 from .engine import Engine
 from .evaluation import Evaluation
+from .journal import Journal
 from .layers import LayerSet
 from .plan import AUTO, SearchPlan
 from .score_table import Cell, Evaluate, ScoreTable
@@ -99,12 +100,13 @@ def search(
     rows_per_batch: int,
     on_batch: Callable[[Evaluation], None] = lambda evaluation: None,
     on_step: Callable[[], None] | None = None,
+    journal: Journal | None = None,
 ) -> SearchResult:
     """Finds the window. `on_batch(evaluation so far)` after each batch, `on_step()` after each sampler step; an
-    exception there ends the search.
+    exception there ends the search. With a `journal` it goes on where an earlier run was ended.
     """
     tried, pairs = plan.windows(len(engine.layers)), len(plan.pairs)
-    evaluation = Evaluation(engine, scorer, plan, rows_per_batch, on_batch, on_step)
+    evaluation = Evaluation(engine, scorer, plan, rows_per_batch, on_batch, on_step, journal)
     table = ScoreTable(evaluation, len(plan.images), plan.steps, plan.sign, len(engine.layers))
     layers, confirmation = LayerSet((), len(engine.layers)), None
     if shows(table, pairs):

@@ -45,6 +45,11 @@ def output_name(path: Path) -> str:
     return path.relative_to(folder_paths.get_output_directory()).as_posix()
 
 
+def unfinished_searches() -> Path:
+    """Where searches keep what they have finished until they end."""
+    return Path(folder_paths.get_output_directory()) / "loco" / "unfinished"
+
+
 def versions() -> dict[str, str]:
     """The programs that made a file."""
     return {"comfyui": comfyui_version.__version__, "torch": torch.__version__}

@@ -10,6 +10,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..loco_core.engine import Sampling
 from ..loco_core.files import write_text
+from ..loco_core.journal import Journal, search_settings
 from ..loco_core.layers import PARTS
 from ..loco_core.plan import AUTO, SearchPlan
 from ..loco_core.prompts import ATTRIBUTES, prompt_pairs
@@ -17,8 +18,9 @@ from ..loco_core.report import provenance, report_text, result_json, scores_csv,
 from ..loco_core.search import search
 from ..loco_core.search_pictures import contact_sheet, model_figure, score_plot
 from ..loco_core.strategies import EFFORTS
+from .digest import model_digest
 from .engine import ComfyEngine, to_image
-from .files import output_name, output_path
+from .files import output_name, output_path, unfinished_searches
 from .progress import ImageProgress, show_text
 from .sampling_inputs import sampling_inputs
 from .types import Layers, Scorer
@@ -144,6 +146,9 @@ class LayerSearchNode(io.ComfyNode):
         # What can fail without the search does so before it: it may take hours.
         path = output_path(filename_prefix, ".json")
         came_from = provenance(engine, scorer.name, f"comfyui {comfyui_version.__version__}")
+        journal = Journal.open(unfinished_searches(), search_settings(plan, model_digest(model, clip, vae), scorer))
+        if len(journal):
+            show_text(f"going on with {len(journal)} images of a search that was not finished", node_id)
         result = search(
             engine,
             scorer,
@@ -151,9 +156,11 @@ class LayerSearchNode(io.ComfyNode):
             batch_rows,
             lambda made: progress.on_batch(min(round(made.cost), most), most, made.label, made.thumbnails[-1]),
             progress.on_step,
+            journal,
         )
         write_text(path, result_json(result, came_from))
         write_text(path.with_suffix(".csv"), scores_csv(plan, result.cells, result.scores))
+        journal.finish()
         saved = output_name(path)
         report = f"{report_text(result)}\nsaved as {saved}"
         show_text(report, node_id)

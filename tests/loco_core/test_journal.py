@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
@@ -13,26 +14,37 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loco_core.journal import KEPT_DAYS, Cell, Journal
+from loco_core.engine import Sampling
+from loco_core.evaluation import Evaluation
+from loco_core.journal import KEPT_DAYS, Finished, Journal, search_settings
+from loco_core.layers import LayerSet
+from loco_core.plan import SearchPlan
 from loco_core.prompts import PromptPair
+from loco_core.score_table import Cell
+from made_up import GreyScorer, Painter
 
 ROOT = Path(__file__).resolve().parents[2]
+TESTS = [str(ROOT / "tests" / "loco_core"), str(ROOT / "tests")]
 SETTINGS = {"model_hash": "0123", "scorer": "clip 4567", "seeds": [0, 1], "sampling": {"steps": 20, "sampler": "euler"}}
-PAIR = PromptPair('a "cat" in \u00e9toil\u00e9', "a cat")
 
 
 def batch(number: int, size: int = 4) -> tuple[list[Cell], np.ndarray, np.ndarray]:
     """Cells of two windows, the unmodified image first, and what was made of them."""
     rng = np.random.default_rng(number)
-    windows = [None, (0, 1), (1, 2), (2, 3)]
-    cells = [Cell(windows[place % 4], PAIR, number, 20) for place in range(size)]
+    windows = [None, *(LayerSet((first, first + 1), 16) for first in range(3))]
+    cells = [Cell(windows[place % 4], number, 20) for place in range(size)]
     return cells, rng.random(size).astype(np.float32) * 100, rng.integers(256, size=(size, 8, 6, 3), dtype=np.uint8)
+
+
+def add(journal: Journal, number: int) -> None:
+    cells, scores, thumbnails = batch(number)
+    journal.add(cells, Finished(scores, thumbnails))
 
 
 def filled(folder: Path, batches: int = 3) -> Journal:
     journal = Journal.open(folder, SETTINGS)
     for number in range(batches):
-        journal.add(*batch(number))
+        add(journal, number)
     return journal
 
 
@@ -63,9 +75,9 @@ def test_cells_are_found_one_by_one_whatever_batches_they_were_made_in(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "change", [{"window": (0,)}, {"pair": PromptPair("a dog", "a cat")}, {"seed": 9}, {"steps": 8}]
+    "change", [{"window": LayerSet((0,), 16)}, {"window": LayerSet((0, 1), 70)}, {"image": 9}, {"steps": 8}]
 )
-def test_a_cell_is_its_window_pair_seed_and_steps(tmp_path, change):
+def test_a_cell_is_its_window_image_and_steps(tmp_path, change):
     journal = filled(tmp_path)
     cell = batch(0)[0][1]
     assert journal.known([cell]) is not None
@@ -87,7 +99,7 @@ def test_the_order_in_which_settings_are_given_does_not_matter(tmp_path):
 def test_a_cell_made_again_is_known_as_it_was_made_last(tmp_path):
     journal = filled(tmp_path)
     cells, scores, thumbnails = batch(0)
-    journal.add(cells, scores + 1, thumbnails)
+    journal.add(cells, Finished(scores + 1, thumbnails))
     for known in (journal, Journal.open(tmp_path, SETTINGS)):
         np.testing.assert_array_equal(known.known(cells).scores, scores + 1)
 
@@ -104,7 +116,7 @@ def test_a_run_killed_between_writing_and_renaming_has_not_finished_that_batch(t
     last.rename(last.with_name(last.name + ".part"))
     again = Journal.open(tmp_path, SETTINGS)
     assert [holds(again, number) for number in range(3)] == [True, True, False]
-    again.add(*batch(2))
+    add(again, 2)
     assert len(Journal.open(tmp_path, SETTINGS)) == 12
     assert sorted(path.suffix for path in journal.folder.iterdir()) == [".json", ".npz", ".npz", ".npz"]
 
@@ -115,7 +127,7 @@ def test_a_run_killed_while_it_began_is_begun_without_a_warning(tmp_path, caplog
     (journal.folder / "settings.json").unlink()
     for name in left:
         (journal.folder / name).write_text("{")
-    Journal.open(tmp_path, SETTINGS).add(*batch(0))
+    add(Journal.open(tmp_path, SETTINGS), 0)
     assert holds(Journal.open(tmp_path, SETTINGS), 0)
     assert caplog.text == ""
 
@@ -166,7 +178,7 @@ def test_a_foreign_file_is_set_aside(tmp_path, caplog, content):
     again = Journal.open(tmp_path, SETTINGS)
     assert [holds(again, number) for number in range(3)] == [True, False, True]
     assert "was set aside" in caplog.text
-    again.add(*batch(1))
+    add(again, 1)
     assert len(Journal.open(tmp_path, SETTINGS)) == 12
 
 
@@ -187,7 +199,7 @@ def test_a_journal_whose_settings_are_anothers_is_set_aside_as_a_whole(tmp_path,
         (journal.folder / "settings.json").write_text("{}")
         again = Journal.open(tmp_path, SETTINGS)
         assert len(again) == 0
-        again.add(*batch(number))
+        add(again, number)
     assert caplog.text.count("was set aside") == 2
     names = sorted(path.name.removeprefix(journal.folder.name) for path in tmp_path.iterdir())
     assert names == ["", ".damaged", ".damaged_2"]
@@ -216,7 +228,7 @@ def test_a_full_disk_is_a_warning_and_the_search_goes_on(tmp_path, caplog, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", full)
-    journal.add(*batch(3))
+    add(journal, 3)
     assert holds(journal, 3)
     assert "No space left on device" in caplog.text
     assert not list(journal.folder.glob("*.part"))
@@ -232,25 +244,25 @@ def test_a_full_disk_is_a_warning_and_the_search_goes_on(tmp_path, caplog, monke
 )
 def test_a_batch_that_is_not_one_is_an_error(tmp_path, scores, thumbnails):
     with pytest.raises(ValueError, match="journal: 4 cells"):
-        Journal.open(tmp_path, SETTINGS).add(batch(0)[0], scores, thumbnails)
+        Journal.open(tmp_path, SETTINGS).add(batch(0)[0], Finished(scores, thumbnails))
 
 
 KILLED = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_journal import SETTINGS, Journal, batch
+sys.path[:0] = {tests!r}
+from test_journal import SETTINGS, Journal, add, batch
 journal = Journal.open(Path({folder!r}), SETTINGS)
 print("ready", flush=True)
 for number in range(100000):
     if journal.known(batch(number)[0]) is None:
-        journal.add(*batch(number))
+        add(journal, number)
 """
 
 
 def test_killed_at_ten_random_moments_nothing_is_damaged_and_nothing_is_lost(tmp_path, caplog):
     """SIGKILL while batches are written as fast as they can be: each run finds all that earlier ones finished."""
-    program, choose, found = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path)), random.Random(1), 0
+    program, choose, found = KILLED.format(tests=TESTS, folder=str(tmp_path)), random.Random(1), 0
     for _ in range(10):
         run = subprocess.Popen(
             [sys.executable, "-c", program],
@@ -269,3 +281,49 @@ def test_killed_at_ten_random_moments_nothing_is_damaged_and_nothing_is_lost(tmp
         assert all(holds(journal, number) for number in range(found // 4))
     assert found > 40
     assert caplog.text == ""
+
+
+# --- in a search ------------------------------------------------------------------------------------------------------
+
+STYLED, PLAIN = 'a "star" in \u00e9toil\u00e9', "a star"
+PLAN = SearchPlan((PromptPair(STYLED, PLAIN),), (0, 1, 2), "style", 2, Sampling(4, 1.0, "euler", "normal", 16, 16))
+
+
+class CountingPainter(Painter):
+    """Counts the images it makes, and stops at a number of them, as a search that is ended does."""
+
+    def __init__(self, stop: int = 1000) -> None:
+        super().__init__({STYLED: 0.8, PLAIN: 0.2})
+        self.made, self._stop = 0, stop
+
+    def generate(self, rows, sampling, on_step=None):
+        if self.made >= self._stop:
+            raise KeyboardInterrupt
+        self.made += len(rows)
+        return super().generate(rows, sampling, on_step)
+
+
+def test_a_search_makes_only_the_batches_that_an_earlier_run_did_not_finish(tmp_path):
+    cells = [Cell(window, image, 4) for window in (None, LayerSet((0, 1), 16)) for image in range(3)]
+    settings = search_settings(PLAN, "a model", GreyScorer())
+    whole = Evaluation(CountingPainter(), GreyScorer(), PLAN, 2)(cells)
+    with pytest.raises(KeyboardInterrupt):
+        Evaluation(CountingPainter(4), GreyScorer(), PLAN, 2, journal=Journal.open(tmp_path, settings))(cells)
+    engine = CountingPainter()
+    again = Evaluation(engine, GreyScorer(), PLAN, 2, journal=Journal.open(tmp_path, settings))
+    np.testing.assert_array_equal(again(cells), whole)
+    assert engine.made == 2
+    assert len(again.thumbnails) == 6
+
+
+@pytest.mark.parametrize(
+    "change", [{"seeds": (0, 1)}, {"attribute": "fact"}, {"part": "keys"}, {"sampling": PLAN.sampling.with_steps(5)}]
+)
+def test_what_a_score_depends_on_is_a_setting(change):
+    other = dataclasses.replace(PLAN, **change)
+    assert search_settings(other, "a model", GreyScorer()) != search_settings(PLAN, "a model", GreyScorer())
+
+
+def test_how_the_images_are_spent_is_no_setting():
+    other = dataclasses.replace(PLAN, effort="exhaustive", window_size=3)
+    assert search_settings(other, "a model", GreyScorer()) == search_settings(PLAN, "a model", GreyScorer())
