@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import comfyui_version
@@ -24,6 +25,8 @@ from .files import output_name, output_path, unfinished_searches
 from .progress import ImageProgress, show_text
 from .sampling_inputs import sampling_inputs
 from .types import Layers, Scorer
+
+logger = logging.getLogger(__name__)
 
 
 class LayerSearchNode(io.ComfyNode):
@@ -148,7 +151,9 @@ class LayerSearchNode(io.ComfyNode):
         came_from = provenance(engine, scorer.name, f"comfyui {comfyui_version.__version__}")
         journal = Journal.open(unfinished_searches(), search_settings(plan, model_digest(model, clip, vae), scorer))
         if len(journal):
-            show_text(f"going on with {len(journal)} images of a search that was not finished", node_id)
+            told = f"going on with {len(journal)} images of a search that was not finished"
+            logger.info("LocoGen Layer Search: %s", told)
+            show_text(told, node_id)
         result = search(
             engine,
             scorer,

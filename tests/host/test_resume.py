@@ -1,0 +1,68 @@
+"""A search whose server is killed goes on where it was when it is queued again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from demo.comfy_host import inputs, workflow
+from demo.server import Server
+
+ROOT = Path(__file__).resolve().parents[2]
+COMFYUI = Path(os.environ["COMFYUI_PATH"])
+KILLS = int(os.environ.get("LOCO_KILLS", "2"))
+"""How often the server is killed. Each time it must start anew, which takes most of the time."""
+
+
+def quick_search() -> dict:
+    """68 images in batches of 4."""
+    graph = workflow("demo_find_style")
+    inputs("LoCo_LayerSearch", graph).update(steps=4, seed_count=1, effort="exhaustive", batch_rows=4)
+    return graph
+
+
+def found(server: Server) -> dict:
+    return json.loads(max((server.output / "loco").glob("search_*.json")).read_text(encoding="utf-8"))
+
+
+def finished(server: Server) -> int:
+    """Images in the journal."""
+    batches = (server.output / "loco" / "unfinished").glob("*/batch_*.npz")
+    return sum(len(np.load(batch)["scores"]) for batch in batches)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> tuple[dict, float]:
+    """What a search finds that is left alone, and how long it takes."""
+    with Server(COMFYUI, tmp_path_factory.mktemp("whole")) as server:
+        begun = time.monotonic()
+        server.run(quick_search())
+        return found(server), time.monotonic() - begun
+
+
+def test_killed_at_random_moments_it_finds_the_same_and_repeats_nothing(uninterrupted, tmp_path):
+    expected, seconds = uninterrupted
+    choose, before = random.Random(0), 0
+    for _ in range(KILLS):
+        with Server(COMFYUI, tmp_path) as server:
+            server.queue(quick_search())
+            time.sleep(choose.uniform(0, 1.5 * seconds / KILLS))
+            server.kill()
+        kept = finished(server)
+        assert kept >= before
+        before = kept
+    with Server(COMFYUI, tmp_path) as server:
+        server.run(quick_search())
+        result = found(server)
+        log = server.log.read_text(errors="replace")
+    assert result["layers"] == expected["layers"]
+    assert result["verdict"]["kind"] == expected["verdict"]["kind"]
+    assert result["scores"] == pytest.approx(expected["scores"], abs=1e-4)
+    assert finished(server) == 0
+    assert f"going on with {before} images" in log or not before
