@@ -13,13 +13,14 @@ each search: what every window has, and what varies with the effect, in all wind
 measured. The cost counts every image, the unmodified ones and those for the verdict among them; a short image costs
 its steps.
 (c) On the demo model, the same windows, prompts and seeds: one image at a time, as the authors' script does, and
-packed; and a batch of interventions against a batch without. (Coverage) 95 % intervals from samples of 8 images,
+packed; and a batch of interventions against a batch without. (Coverage) 95 % intervals from samples of 8 and 16 images,
 against the mean of a sample ten times as large. Writes results/search.json. The last line is one line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -55,7 +56,7 @@ IMAGES, SEARCHES = 32, 450
 DIFFICULTIES = (0.7, 0.9, 0.99)
 PLANTED = {"style": LayerSet((8, 9), 16), "fact": LayerSet((6, 7), 16)}
 SDXL_LAYERS, SDXL_SIZES = 70, (5, 3)
-COVERED, TIMES_LARGER, COVERAGE_DRAWS = 8, 10, 1000
+COVERED, TIMES_LARGER, COVERAGE_DRAWS = (8, 16), 10, 1000
 TIMED, BATCH = 9, 16
 
 
@@ -232,13 +233,13 @@ def steps_agree() -> dict[str, float]:
 
 
 def coverage(random: np.random.Generator) -> dict[str, float]:
-    """How often the interval from COVERED images holds the mean of TIMES_LARGER times as many others, by window."""
+    """How often the interval from so many images holds the mean of TIMES_LARGER times as many others, by window."""
     held = {}
     for name, asked in MANY.items():
         table = read_tables()[f"{name}/many"].astype(float)
         pairs, seeds = table.shape[1:]
-        few = COVERED // pairs
-        for place, window in enumerate(asked):
+        for (place, window), images in itertools.product(enumerate(asked), COVERED):
+            few = images // pairs
             effects = (table[1 + place] - table[0]).T  # [seeds, pairs]: in turns
             hits = []
             for _ in range(COVERAGE_DRAWS):
@@ -246,7 +247,7 @@ def coverage(random: np.random.Generator) -> dict[str, float]:
                 small, large = effects[order[:few]], effects[order[few : few * (1 + TIMES_LARGER)]]
                 interval = estimate(small.ravel(), pairs)
                 hits.append(interval.low <= large.mean() <= interval.high)
-            held[f"{name}, layers {window}"] = round(float(np.mean(hits)), 4)
+            held[f"{name}, layers {window}, {images} images"] = round(float(np.mean(hits)), 4)
     return held
 
 

@@ -69,14 +69,14 @@ class DeepFloydEngine(DiffusersEngine):
         return solve(torch.cat(originals).T, torch.cat(replacements).T, PAPER_LAMBDA)
 
     @torch.no_grad()
-    def _layer_input(self, layer: int, embedding: TextEmbedding) -> torch.Tensor:
+    def _layer_input(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
         """The U-Net projects T5's embedding once, before all attentions, and some attentions normalise it."""
         attention = self._unet.get_submodule(self._names[layer])
-        context = self._unet.encoder_hid_proj(self._place(embedding.tokens))[None]
+        context = self._unet.encoder_hid_proj(tokens)[None]
         if attention.norm_cross is not None:
             context = attention.norm_encoder_hidden_states(context)
         return context[0]
 
     def layer_input(self, layer: int, embedding: TextEmbedding) -> torch.Tensor:
         """What W_K and W_V of a layer are multiplied with: [T, d] in float64 on the CPU."""
-        return self._layer_input(layer, embedding).double().cpu()
+        return self._layer_input(layer, self._place(embedding.tokens)).double().cpu()

@@ -9,6 +9,7 @@ Kept plain on purpose: it is also the reference against which the ComfyUI engine
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -283,25 +284,30 @@ class DiffusersEngine:
     @contextmanager
     def _intervening(self, rows: Sequence[Row]) -> Iterator[None]:
         """Within it, every layer gives the rows that intervene there what they are to read."""
+        placed: dict[int, torch.Tensor] = {}  # by the embedding's id: most rows share one
+        reads: dict[tuple[int, str], dict[int, torch.Tensor]] = {}
+        for position, row in enumerate(rows):
+            if not row.intervention:
+                continue
+            embedding, part = row.intervention.embedding, row.intervention.part
+            if id(embedding) not in placed:
+                placed[id(embedding)] = self._place(embedding.tokens)
+            for layer, name in itertools.product(row.intervention.layers, PARTS[1:] if part == PARTS[0] else (part,)):
+                own = self._layer_input(layer, placed[id(embedding)])
+                reads.setdefault((layer, name), {})[position] = own
         handles = []
         try:
-            for layer in {layer for row in rows if row.intervention for layer in row.intervention.layers}:
-                for part, module in zip(PARTS[1:], self._projections(layer), strict=True):
-                    reads = {
-                        position: self._layer_input(layer, row.intervention.embedding)
-                        for position, row in enumerate(rows)
-                        if row.intervention and layer in row.intervention.layers
-                        if row.intervention.part in (PARTS[0], part)
-                    }
-                    handles.append(module.register_forward_pre_hook(partial(_reading, reads)))
+            for (layer, name), own in reads.items():
+                module = self._projections(layer)[PARTS.index(name) - 1]
+                handles.append(module.register_forward_pre_hook(partial(_reading, own)))
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _layer_input(self, layer: int, embedding: TextEmbedding) -> torch.Tensor:
-        """What W_K and W_V of a layer are multiplied with for a text embedding: [T, d]."""
-        return self._place(embedding.tokens)
+    def _layer_input(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
+        """What W_K and W_V of a layer are multiplied with for a text embedding's tokens: [T, d]."""
+        return tokens
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._unet.device, self._unet.dtype)

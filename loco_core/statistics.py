@@ -1,9 +1,11 @@
 """How sure a search can be: means of paired differences, with intervals.
 
 The population is that of seeds for the given prompts: another run would draw other seeds, not other prompts. So a mean
-is the mean over the pairs of each pair's mean, and only what varies within a pair counts as noise; the pairs share one
-variance. Images come in turns, one of each pair: number i is of pair i modulo the number of pairs. Where no pair has
-two images, nothing tells noise from how the pairs differ, and both count as noise.
+is the mean over the pairs of each pair's mean, and only what varies within a pair counts as noise. Some pairs vary far
+more than others (a concept that goes in all images of one, and in half of those of another), so each has its own
+variance, with Welch and Satterthwaite's degrees of freedom; a pair with one image has the mean of the others'. Images
+come in turns, one of each pair: number i is of pair i modulo the number of pairs. Where no pair has two images, nothing
+tells noise from how the pairs differ, and both count as noise.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ class Estimate:
 
     mean: float
     standard_error: float
-    freedom: int
+    freedom: float
     images: int
 
     @property
@@ -53,13 +55,16 @@ def estimate(differences: np.ndarray, pairs: int) -> Estimate:
     if not count:
         return Estimate(np.nan, np.nan, 0, 0)
     groups = [differences[start::pairs] for start in range(min(pairs, count))]
-    freedom = count - len(groups)
-    if freedom == 0:
+    if count == len(groups):
         error = differences.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
         return Estimate(float(differences.mean()), float(error), count - 1, count)
-    within = sum(((group - group.mean()) ** 2).sum() for group in groups) / freedom
-    error = np.sqrt(within * sum(1 / len(group) for group in groups)) / len(groups)
-    return Estimate(float(np.mean([group.mean() for group in groups])), float(error), freedom, count)
+    own = [group.var(ddof=1) for group in groups if len(group) > 1]
+    sizes = np.array([len(group) for group in groups])
+    shares = np.array([*own, *[np.mean(own)] * (len(groups) - len(own))]) / sizes  # pairs with one image come last
+    known = shares[: len(own)] ** 2 / (sizes[: len(own)] - 1)
+    freedom = max(1.0, float(shares.sum() ** 2 / known.sum())) if known.sum() else count - len(groups)
+    error = float(np.sqrt(shares.sum()) / len(groups))
+    return Estimate(float(np.mean([group.mean() for group in groups])), error, freedom, count)
 
 
 def margin(first: np.ndarray, second: np.ndarray, pairs: int) -> Estimate:
