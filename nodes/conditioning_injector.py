@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..loco_core.layers import PARTS
 from .branches import BRANCHES
 from .injection import inject
+from .shared_inputs import schedule_inputs
 from .types import Layers
 
 
@@ -49,22 +50,7 @@ class ConditioningInjectorNode(io.ComfyNode):
                     tooltip="1: the layers read the other prompt alone. 0: they read their own. Between: a blend of "
                     "both. Beyond 1: more of what tells the other from their own.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="The share of the denoising after which it begins.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="The share of the denoising after which it ends.",
-                ),
+                *schedule_inputs(),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model whose chosen layers read otherwise.")],
         )

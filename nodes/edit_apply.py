@@ -11,6 +11,7 @@ from .edit_inputs import CLIP_TOOLTIP, LAYERS_TOOLTIP, edit_inputs, read_recipe
 from .editing import MODES, apply_edit
 from .engine import encode
 from .progress import show_text
+from .shared_inputs import schedule_inputs
 from .types import Edit, Layers
 
 
@@ -50,22 +51,7 @@ class EditApplyNode(io.ComfyNode):
                     tooltip="weights: a patch on the K and V weights, at no cost while sampling. context: changes what "
                     "the layers read, to the same effect: for weights that cannot be patched, and for the percents.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="With mode 'context': the share of the denoising after which the edit begins.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="With mode 'context': the share of the denoising after which the edit ends.",
-                ),
+                *schedule_inputs("With mode 'context': "),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The edited model.")],
             hidden=[io.Hidden.unique_id],

@@ -6,11 +6,12 @@ import comfy.utils
 from comfy_api.latest import io
 
 from ..loco_core.edit_file import recipe_metadata
-from ..loco_core.lora import NAMINGS, lora_tensors, save_lora
+from ..loco_core.lora import lora_tensors, save_lora
 from .editing import POOLED_LAYER, fit, key_value_weights
 from .engine import effective_weight
 from .files import output_name, output_path, versions
 from .progress import show_text
+from .shared_inputs import lora_inputs
 from .types import Edit
 
 
@@ -34,18 +35,7 @@ class EditExportLoRANode(io.ComfyNode):
                     step=0.05,
                     tooltip="What strength 1 of the LoRA is to be.",
                 ),
-                io.Combo.Input(
-                    "naming",
-                    options=list(NAMINGS),
-                    default=NAMINGS[0],
-                    tooltip="kohya: keys that ComfyUI, Forge and diffusers know. diffusers: its own names, for "
-                    "programs that know only those.",
-                ),
-                io.String.Input(
-                    "filename_prefix",
-                    default="loras/loco_edit",
-                    tooltip="Where the file goes in the output folder. In loras/, Load LoRA finds it at once.",
-                ),
+                *lora_inputs("loras/loco_edit"),
             ],
             outputs=[io.String.Output(display_name="file", tooltip="The file's name, from the output folder.")],
             hidden=[io.Hidden.unique_id],

@@ -9,6 +9,7 @@ from .ablation import ALL_TOKENS, WAYS, ablate, ablate_weights, fit, parse_posit
 from .branches import BRANCHES, Schedule, Scope
 from .neuron_inputs import choice_inputs, detect, mode_input, neuron_inputs, scale_input
 from .progress import show_text
+from .shared_inputs import schedule_inputs
 from .types import Layers, Neurons
 
 
@@ -48,22 +49,7 @@ class NeuronAblateNode(io.ComfyNode):
                     default=BRANCHES[2],
                     tooltip="positive: only where the sampler's positive prompt is read. negative: everywhere else.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="The share of the denoising after which it begins.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="The share of the denoising after which it ends.",
-                ),
+                *schedule_inputs(),
                 io.Combo.Input(
                     "apply",
                     options=list(WAYS),

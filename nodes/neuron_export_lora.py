@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..loco_core.lora import NAMINGS, ablation_lora_tensors, save_lora
+from ..loco_core.lora import ablation_lora_tensors, save_lora
 from ..loco_core.neuron_file import neuron_recipe
 from ..loco_core.neurons import MODES, ablation, chosen_neurons
 from .ablation import fit
@@ -12,6 +12,7 @@ from .engine import ComfyEngine
 from .files import output_name, output_path, versions
 from .neuron_inputs import choice_inputs, mode_input, scale_input
 from .progress import show_text
+from .shared_inputs import lora_inputs
 from .types import Neurons
 
 
@@ -30,18 +31,7 @@ class NeuronExportLoRANode(io.ComfyNode):
                 *choice_inputs(),
                 mode_input(MODES[1:]),
                 scale_input(),
-                io.Combo.Input(
-                    "naming",
-                    options=list(NAMINGS),
-                    default=NAMINGS[0],
-                    tooltip="kohya: keys that ComfyUI, Forge and diffusers know. diffusers: its own names, for "
-                    "programs that know only those.",
-                ),
-                io.String.Input(
-                    "filename_prefix",
-                    default="loras/loco_neurons",
-                    tooltip="Where the file goes in the output folder. In loras/, Load LoRA finds it at once.",
-                ),
+                *lora_inputs("loras/loco_neurons"),
             ],
             outputs=[io.String.Output(display_name="file", tooltip="The file's name, from the output folder.")],
             hidden=[io.Hidden.unique_id],
