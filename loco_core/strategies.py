@@ -33,9 +33,9 @@ from .layers import LayerSet
 from .score_table import ScoreTable
 from .statistics import margin
 
-EFFORTS = {"fast": 0.4, "balanced": 0.72, "exhaustive": math.inf}
+EFFORTS = {"fast": 0.4, "balanced": 0.8, "exhaustive": math.inf}
 """What a race may spend, in images of full steps: this times sqrt(1 + windows) for every image of the plan. Of the
-exhaustive search's, "balanced" is 18 % with 15 windows and 9 % with 66."""
+exhaustive search's, "balanced" is 20 % with 15 windows and 10 % with 66."""
 BOUND = 3.0
 PRIOR_IMAGES = 0.5
 """The weight of the variance that is usual for all windows, in images."""

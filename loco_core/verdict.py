@@ -57,20 +57,21 @@ def shows(table: ScoreTable, pairs: int) -> bool:
 
 def judge(table: ScoreTable, best: LayerSet, tried: list[LayerSet], pairs: int) -> Verdict:
     """The verdict on the window that won. Asks for images of it and of its best rival, the same for both, until it is
-    sure or has all.
+    sure, has all, or has spent as many as one window has.
     """
     apart = [window for window in tried if not set(window) & set(best)]
     whole = estimate(table.effects(table.whole), pairs)
     if not apart:
         return Verdict(SPREAD, whole, estimate(table.effects(best), pairs))
     count = min(table.images, max(table.count(best), 2 * pairs))
+    end = table.made + table.images  # a rival by luck falls back with more images, and there may be many such
     while True:
         rival = max(apart, key=lambda window: table.effects(window).mean())
-        if table.count(rival) < count or table.count(best) < count:
+        if min(table.count(rival), table.count(best)) < count and table.made < end:
             table.ask(dict.fromkeys((best, rival), count))
             continue
         ahead = margin(table.effects(best), table.effects(rival), pairs)
-        if count == table.images or ahead.confidence_positive >= SURE:
+        if count == table.images or table.made >= end or ahead.confidence_positive >= SURE:
             break
         count = min(table.images, 2 * count)
     effect, other = (estimate(table.effects(window), pairs) for window in (best, rival))
