@@ -106,9 +106,9 @@ def sweep_neurons(
 def sweep_text(result: SweepResult) -> str:
     """The result in lines a person reads."""
     lines = [f"choose {result.knee} of {result.total} neurons", "neurons   removed   kept"]
+    if result.removed.max() < 0.5:
+        lines[0] += ", but no count removes half of the concept: try more neurons, 'keys and values', or other layers"
     for place, count in enumerate(result.counts):
         mark = "  <-" if place == result.best else ""
         lines.append(f"{count:7d}   {result.removed[place]:6.0%}   {result.kept[place]:4.0%}{mark}")
-    if result.removed.max() < 0.5:
-        lines.append("no count removes half of the concept: try other layers, 'keys and values', or more neurons")
     return "\n".join(lines)
