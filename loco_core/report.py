@@ -18,7 +18,7 @@ from .plan import SearchPlan
 from .score_table import Cell
 from .search import SearchResult
 from .statistics import Estimate
-from .verdict import LOCALIZED, NO_EFFECT, SPREAD
+from .verdict import LOCALIZED, NO_EFFECT, SPREAD, SURE
 
 FORMAT = 1
 LISTED = 5
@@ -36,6 +36,8 @@ def verdict_text(result: SearchResult) -> str:
         )
     share = f"{verdict.share:.0%} of the effect of all layers"
     if verdict.kind == SPREAD:
+        unsure = verdict.excess and verdict.excess.mean > 0 and verdict.excess.confidence_positive < SURE
+        share += ", which may be less than half in other images" if unsure else ""
         return f"spread over several layers: the best window, layers {result.layers}, has {share}{_ahead(result)}."
     return f"localized: layers {result.layers} have {share}{_ahead(result)}."
 
@@ -101,6 +103,7 @@ def result_json(result: SearchResult, came_from: dict[str, str]) -> str:
             "text": verdict_text(result),
             "whole": _numbers(verdict.whole),
             "effect": verdict.effect and _numbers(verdict.effect),
+            "excess": verdict.excess and _numbers(verdict.excess),
             "rival": verdict.rival and list(verdict.rival),
             "rival_effect": verdict.rival_effect and _numbers(verdict.rival_effect),
             "margin": verdict.margin and _numbers(verdict.margin),

@@ -7,19 +7,22 @@ import pytest
 
 from loco_core.layers import windows
 from loco_core.score_table import ScoreTable
+from loco_core.statistics import estimate
 from loco_core.verdict import LOCALIZED, SPREAD, judge, shows
 
-TRIED = windows(8, 2)
+TRIED, (ALL,) = windows(8, 2), windows(8, 8)
 FEW = np.array([-0.1, 0.1, -0.1, 0.1])
 
 
 def table_of(effects: list[float], whole: float, noise: np.ndarray = FEW) -> ScoreTable:
-    known = dict(zip(TRIED, effects, strict=True))
+    """`noise`: of all windows alike, [images]; or of each, [windows + 1, images], all layers last."""
+    known = dict(zip((*TRIED, ALL), (*effects, whole), strict=True))
+    own = dict(zip(known, np.broadcast_to(noise, (len(known), noise.shape[-1])), strict=True))
 
     def evaluate(cells):
-        return np.array([0 if not c.window else known.get(c.window, whole) + noise[c.image] for c in cells])
+        return np.array([0 if not c.window else known[c.window] + own[c.window][c.image] for c in cells])
 
-    return ScoreTable(evaluate, 4, 5, 1, 8)
+    return ScoreTable(evaluate, noise.shape[-1], 5, 1, 8)
 
 
 def verdict(effects: list[float], whole: float):
@@ -45,6 +48,18 @@ def test_localized_is_what_has_most_of_the_effect_and_no_second_home():
 )
 def test_spread_is_what_is_not_in_one_window(effects, whole):
     assert verdict(effects, whole).kind == SPREAD
+
+
+def test_a_window_that_has_half_of_the_effect_by_luck_of_the_first_images_is_not_localized():
+    """The window that won has all of the effect in five of the first eight images, and a fifth of it in the others."""
+    noise = np.zeros((8, 32))
+    noise[4, [0, 1, 2, 3, 6]] = 16
+    table = table_of([0, 0, 0, 0, 4, 0, 0], whole=20, noise=noise)
+    table.ask({table.whole: 8} | dict.fromkeys(TRIED, 8))
+    assert estimate(table.effects(TRIED[4]), pairs=2).mean > 10
+    found = judge(table, TRIED[4], TRIED, pairs=2)
+    assert found.kind == SPREAD
+    assert not found.excess.confidence_positive > 0.95
 
 
 def test_windows_that_share_a_layer_with_the_best_are_no_rivals():
