@@ -194,7 +194,10 @@ def detect_neurons(
 def _check_prompts(with_concept: Sequence[str], without_concept: Sequence[str]) -> None:
     for name, prompts in (("concept", with_concept), ("without", without_concept)):
         if len(prompts) < FEWEST_PROMPTS:
-            raise ValueError(f"{name}: {len(prompts)} different prompts; a statistic needs {FEWEST_PROMPTS} or more")
+            raise ValueError(
+                f"{name}: {len(prompts)} different prompts; a statistic needs {FEWEST_PROMPTS} or more "
+                "(a name makes one of each plain prompt in 'without')"
+            )
     both = set(with_concept) & set(without_concept)
     if both:
         raise ValueError(f"without: {min(both)!r} is a prompt with the concept too; the two sets must differ")
@@ -293,6 +296,10 @@ def neuron_lines(neurons: Neurons) -> list[str]:
         f"the rankings by signal and by |z| agree to {neurons.agreement('signal', 'z'):.2f} (Spearman)",
         f"text encoder: {neurons.text_encoder}",
     ]
+    if not found:
+        sentences.insert(
+            2, "none is sure: give more prompts, or other layers or tokens; ablating the first of them is a guess"
+        )
     if neurons.effects_measured:
         with_signal, with_z = (neurons.agreement("effect", other) for other in ("signal", "z"))
         sentences.append(f"effects measured: they agree with the signal to {with_signal:.2f}, with |z| to {with_z:.2f}")

@@ -82,7 +82,7 @@ def detect(
 @click.option("--count", type=click.IntRange(0), default=100, show_default=True, help="How many neurons.")
 @RANK_BY
 @click.option("--mode", type=click.Choice(MODES), default=MODES[0], show_default=True)
-@click.option("--scale", default=0.5, show_default=True, help="With --mode scale, 0 to 2.")
+@click.option("--scale", type=float, help="With --mode scale, 0 to 2.")
 @click.option("--prompt", "prompts", multiple=True, required=True, help="A prompt for the sheet. Repeat it for more.")
 @SEEDS
 @OUT
@@ -92,15 +92,17 @@ def ablate(
     count: int,
     rank_by: str,
     mode: str,
-    scale: float,
+    scale: float | None,
     prompts: tuple[str, ...],
     seeds: int,
     out: Path,
     settings: Settings,
 ) -> None:
     """Ablate neurons. Writes before_after.png and, with modes zero and scale, lora.safetensors for any program."""
+    if (scale is not None) != (mode == "scale"):
+        raise ValueError("scale: --mode scale and --scale, 0 to 2, go together")
     engine, found = _fitting(settings, file)
-    change = ablation(found, chosen_neurons(found, "count", count, 0.0, rank_by), mode, scale)
+    change = ablation(found, chosen_neurons(found, "count", count, 0.0, rank_by), mode, scale or 0.0)
     rows = _rows(engine.encode(prompts), settings.seed, seeds)
     pictures = []
     with bar() as progress:

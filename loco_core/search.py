@@ -133,11 +133,11 @@ def find_window(table: ScoreTable, plan: SearchPlan, tried: list[LayerSet]) -> L
 
 
 def _reserve(plan: SearchPlan) -> float:
-    """What a race leaves of its budget to the verdict (images of the rival and of all layers) and to the confirmation,
-    in images of all steps.
+    """What a race leaves of its budget to the verdict and to the confirmation, in images of all steps. The verdict may
+    take twice as many, and seldom does.
     """
     quick = plan.steps < plan.sampling.steps
-    return 2 * len(plan.images) * plan.steps / plan.sampling.steps + (2 * _confirming(plan) if quick else 0)
+    return len(plan.images) * plan.steps / plan.sampling.steps + (2 * _confirming(plan) if quick else 0)
 
 
 def _confirming(plan: SearchPlan) -> int:

@@ -68,6 +68,15 @@ def estimate(differences: np.ndarray, pairs: int) -> Estimate:
 
 
 def margin(first: np.ndarray, second: np.ndarray, pairs: int) -> Estimate:
-    """How much greater `first` is than `second`, on the images that both have."""
-    common = min(len(first), len(second))
-    return estimate(first[:common] - second[:common], pairs)
+    """How much greater `first` is than `second`: paired where both are of the same images; where one is of more, as of
+    two samples, with Welch's degrees of freedom: less sure, as a rule, since images vary in both alike.
+    """
+    if len(first) == len(second):
+        return estimate(first - second, pairs)
+    one, other = estimate(first, pairs), estimate(second, pairs)
+    parts, fewer = (one.standard_error**2, other.standard_error**2), min(one.images, other.images)
+    if not (one.freedom and other.freedom):
+        return Estimate(one.mean - other.mean, np.nan, 0, fewer)
+    weights = parts[0] ** 2 / one.freedom + parts[1] ** 2 / other.freedom
+    freedom = sum(parts) ** 2 / weights if weights else one.freedom + other.freedom
+    return Estimate(one.mean - other.mean, float(np.sqrt(sum(parts))), float(freedom), fewer)

@@ -22,7 +22,7 @@ SURE, SURE_EARLY = 0.95, 0.999
 @dataclass(frozen=True)
 class Verdict:
     """`whole`: the effect of all layers. The others are None without an effect: `effect` of the winning window, `rival`
-    the best window that shares no layer with it, `rival_effect` and the `margin` between the two on the same images.
+    the best window that shares no layer with it, `rival_effect` and the `margin` between the two.
     """
 
     kind: str

@@ -108,6 +108,8 @@ def test_a_sweep_says_how_many_neurons_to_choose(neurons, tmp_path, capsys):
     [
         ("ablate", ["--count", "257"], "count: 257; layers 8-9 of these neurons has 256"),
         ("ablate", ["--mode", "scale", "--scale", "3"], "scale: 3.0; give 0 to 2"),
+        ("ablate", ["--scale", "0.5"], "scale: --mode scale and --scale, 0 to 2, go together"),
+        ("ablate", ["--mode", "scale"], "scale: --mode scale and --scale, 0 to 2, go together"),
         ("ablate", ["--rank-by", "effect"], "rank by: the effect of these neurons was not measured"),
         ("ablate", ["--neurons", __file__], "holds no neurons saved by LoCo Neuron Save"),
         ("sweep", ["--counts", "999"], "counts: '999'; there are 256 neurons"),

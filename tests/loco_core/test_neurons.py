@@ -79,6 +79,12 @@ def test_neurons_that_only_prompts_vary_are_expected_by_chance_and_not_said_to_d
     assert 8 <= twenty_surest <= 40  # by chance alone the 20 smallest of 64 p-values reach about 20 / 64
 
 
+def test_a_report_without_a_sure_neuron_says_what_to_do():
+    found = detect_neurons(encode, weights, ("a star", "a fish"), ("a house", "a tree"), LAYERS, tokens=TOKENS[1])
+    assert found.significant() == 0
+    assert any("none is sure: give more prompts" in line for line in neuron_lines(found))
+
+
 def test_the_signal_is_what_the_concept_adds_to_plain_prompts_less_half_of_what_others_add():
     other = ("star in halftone", "fish in halftone"), ("star in poster", "fish in poster")
     without = (*WITHOUT, *other[0], *other[1])

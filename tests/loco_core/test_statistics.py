@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from loco_core.statistics import estimate, margin
 
@@ -44,6 +45,16 @@ def test_95_percent_intervals_hold_the_truth_in_92_to_98_percent_of_cases(pairs,
     assert 0.92 <= held / 4000 <= (0.98 if seeds > 2 else 0.99)
 
 
-def test_a_margin_is_taken_on_the_images_that_both_have():
-    value = margin(np.array([5.0, 6.0, 99.0]), np.array([1.0, 2.0]), pairs=1)
-    assert (value.mean, value.images) == (4.0, 2)
+def test_a_margin_on_the_same_images_is_paired():
+    value = margin(np.array([5.0, 16.0, 28.0]), np.array([1.0, 11.0, 24.0]), pairs=1)
+    assert value.mean == pytest.approx(13 / 3)
+    assert value.standard_error == pytest.approx(1 / 3)  # though each of the two varies by 7 and more
+
+
+def test_a_margin_of_samples_of_different_size_is_welchs():
+    first, second = np.array([5.0, 6.0, 9.0, 9.0]), np.array([1.0, 2.0])
+    value = margin(first, second, pairs=1)
+    expected = stats.ttest_ind(first, second, equal_var=False)
+    assert value.mean / value.standard_error == pytest.approx(expected.statistic)
+    assert value.freedom == pytest.approx(expected.df)
+    assert value.images == 2
