@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from demo.world import COUNTRIES
+from demo.world import COLOURS, COUNTRIES
 
 SUBJECTS = ("a red star", "a blue house", "a green fish", "a yellow boat")
 
 
 @pytest.fixture(scope="module")
 def find(pack, demo, host):
-    """find(attribute, pairs, seed) -> the layers found with windows of two, 4 pairs, 1 seed and 10 steps."""
+    """find(attribute, pairs, seed) -> the result of a search with windows of two, 2 seeds and 10 steps."""
     core, prompts, search = pack("loco_core.engine"), pack("loco_core.prompts"), pack("loco_core.search")
     planning = pack("loco_core.plan")
     scorer = host.nodes.NODE_CLASS_MAPPINGS["LoCo_CLIPScorer"].execute(
@@ -22,22 +22,40 @@ def find(pack, demo, host):
     sampling = core.Sampling(10, 2.0, "euler", "normal", 128, 128)
 
     @torch.no_grad()
-    def run(attribute: str, pairs: list[tuple[str, str]], seed: int) -> tuple[int, ...]:
+    def run(attribute: str, pairs: list[tuple[str, str]], seed: int):
         chosen = tuple(prompts.PromptPair(*pair) for pair in pairs)
-        plan = planning.SearchPlan(chosen, (seed,), attribute, 2, sampling)
-        return search.search(engine, scorer.result[0], plan, rows_per_batch=32).layers.indices
+        plan = planning.SearchPlan(chosen, (seed, seed + 1), attribute, 2, sampling)
+        return search.search(engine, scorer.result[0], plan, rows_per_batch=32)
 
     return run
 
 
-@pytest.mark.parametrize("seed", [0, 100, 200, 300, 400])
-def test_style_is_found_at_layers_8_and_9(find, seed):
-    pairs = [(f"a picture of {subject} in the style of halftone", f"a picture of {subject}") for subject in SUBJECTS]
-    assert find("style", pairs, seed) == (8, 9)
+def in_style(style: str) -> list[tuple[str, str]]:
+    return [(f"a picture of {subject} in the style of {style}", f"a picture of {subject}") for subject in SUBJECTS]
 
 
 @pytest.mark.parametrize("seed", [0, 100, 200, 300, 400])
-def test_facts_are_found_at_layers_6_and_7(find, seed):
+def test_a_style_is_localized_at_layers_8_and_9(find, seed):
+    result = find("style", in_style("halftone"), seed)
+    assert (result.verdict.kind, result.layers.indices) == ("localized", (8, 9))
+
+
+@pytest.mark.parametrize("seed", [0, 100, 200, 300, 400])
+def test_facts_are_localized_at_layers_6_and_7(find, seed):
     own, new = COUNTRIES, (*COUNTRIES[1:], COUNTRIES[0])
     pairs = [tuple(f"a picture of the flag of {name}" for name in pair) for pair in zip(own, new, strict=True)]
-    assert find("fact", pairs, seed) == (6, 7)
+    result = find("fact", pairs, seed)
+    assert (result.verdict.kind, result.layers.indices) == ("localized", (6, 7))
+
+
+@pytest.mark.parametrize(("one", "other"), [("star", "house"), ("fish", "tree"), ("moon", "heart"), ("cup", "boat")])
+def test_an_object_is_not_localized(find, one, other):
+    pairs = [tuple(f"a picture of a {colour} {name}" for name in (one, other)) for colour in list(COLOURS)[:4]]
+    assert find("object", pairs, 0).verdict.kind == "spread over several layers"
+
+
+def test_a_style_that_the_model_does_not_know_has_no_effect_and_costs_no_window(find):
+    result = find("style", in_style("xyzzy"), 0)
+    assert result.verdict.kind == "no effect"
+    assert {cell.window for cell in result.cells} == {None, result.table.whole}
+    assert result.cost <= 2 * 2 * len(SUBJECTS)  # two seeds: unmodified, and all layers
