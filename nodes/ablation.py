@@ -148,7 +148,8 @@ def ablate_weights(
     """The same as a patch of the weights, for an ablation to zero or to a scale of all tokens in both branches."""
     if not scope.everywhere or positions is not None:
         raise ValueError(
-            "apply: weights act on all tokens, in both branches, from 0 to 1 percent; choose these, or 'run time'"
+            "apply: weights act on all tokens, in both branches, with start_percent 0 and end_percent 1; "
+            "choose these, or 'run time'"
         )
     if not all(replacement.scales for replacement in ablation.values()):
         raise ValueError("apply: weights have no bias to hold a mean; choose mode 'zero' or 'scale', or 'run time'")

@@ -65,7 +65,9 @@ class Schedule:
             return True
         run: Run | None = options.get(KEY)
         if run is None:
-            raise ValueError("start percent: this sampler does not tell its noise levels; choose 0 to 1 percent")
+            raise ValueError(
+                "start percent: this sampler does not tell its noise levels; choose start_percent 0 and end_percent 1"
+            )
         return run.percent_to_sigma(self.end) <= sigma <= run.percent_to_sigma(self.start)
 
 

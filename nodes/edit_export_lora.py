@@ -57,7 +57,7 @@ class EditExportLoRANode(io.ComfyNode):
         pooled = edit.pooled and (edit.pooled, effective_weight(model, f"{POOLED_LAYER}.weight"))
         tensors = lora_tensors(edit.operator, strength, weights(), layers.layer_count, naming, pooled)
         save_lora(tensors, path, {**recipe_metadata(edit, versions()), "loco_strength": str(strength)})
-        text = f"saved as {output_name(path)}\nmade with {edit.recipe.text_encoder}; other LoRAs go before it"
+        text = f"saved as {output_name(path)}\nmade with {edit.recipe.text_encoder}; load other LoRAs before the export"
         show_text(text, cls.hidden.unique_id)
         return io.NodeOutput(output_name(path), ui={"text": (text,)})
 

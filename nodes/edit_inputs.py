@@ -54,7 +54,7 @@ def edit_inputs() -> list[io.Input]:
             "attribute",
             options=list(ATTRIBUTES),
             default="style",
-            tooltip="Chooses the templates that expand a bare name.",
+            tooltip="Chooses the prompt patterns that expand a bare name.",
         ),
         io.Combo.Input(
             "tokens",

@@ -84,9 +84,9 @@ class LayerSearchNode(io.ComfyNode):
                     options=list(EFFORTS),
                     default="balanced",
                     optional=True,
-                    tooltip="Balanced makes images of fewer steps, most of them where the answer is still open: a "
-                    "fifth of the work of exhaustive on SD 1.5, a tenth on SDXL. Fast takes half of that. Exhaustive "
-                    "makes every image of every window.",
+                    tooltip="Balanced makes images of fewer steps, most of them where the answer is still open: at "
+                    "most a fifth of the work of exhaustive on SD 1.5, a tenth on SDXL. Fast takes half of that. "
+                    "Exhaustive makes every image of every window.",
                 ),
                 io.Combo.Input(
                     "part",

@@ -20,7 +20,7 @@ class NeuronAblateNode(io.ComfyNode):
             node_id="LoCo_NeuronAblate",
             display_name="LoCo Neuron Ablate",
             category="loco",
-            description="Silences single neurons of the K and V of the located layers: their outputs are replaced by "
+            description="Ablates single neurons of the K and V of the located layers: their outputs are replaced by "
             "what they are without the style, while all other neurons stay. No weight is changed.",
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model."),
@@ -55,7 +55,7 @@ class NeuronAblateNode(io.ComfyNode):
                     options=list(WAYS),
                     default=WAYS[0],
                     tooltip="run time: outputs are replaced while the model runs. weights: a patch on the weights, for "
-                    "modes zero and scale on all tokens, in both branches, from 0 to 1 percent.",
+                    "modes zero and scale on all tokens, in both branches, with start_percent 0 and end_percent 1.",
                 ),
             ],
             outputs=[

@@ -59,7 +59,7 @@ class NeuronExportLoRANode(io.ComfyNode):
         tensors = ablation_lora_tensors(change, engine.key_value_weights, engine.layers, naming)
         save_lora(tensors, path, neuron_recipe(neurons, versions()))
         total = sum(len(replacement.neurons) for replacement in change.values())
-        text = f"saved as {output_name(path)}: {total} neurons, {mode}; other LoRAs go before it"
+        text = f"saved as {output_name(path)}: {total} neurons, {mode}; load other LoRAs before the export"
         show_text(text, cls.hidden.unique_id)
         return io.NodeOutput(output_name(path), ui={"text": (text,)})
 

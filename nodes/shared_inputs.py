@@ -34,6 +34,6 @@ def lora_inputs(filename_prefix: str) -> list[io.Input]:
         io.String.Input(
             "filename_prefix",
             default=filename_prefix,
-            tooltip="Where the file goes in the output folder. In loras/, Load LoRA finds it at once.",
+            tooltip="Where the file goes in the output folder. In loras/, Load LoRA offers it after you press R.",
         ),
     ]

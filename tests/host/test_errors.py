@@ -198,7 +198,7 @@ CASES = [
     (
         "LoCo_NeuronAblate",
         {"apply": "weights", "mode": "zero", "branch": "positive"},
-        "apply: weights act on all tokens, in both branches, from 0 to 1 percent; choose these, or 'run time'",
+        "apply: weights act on all tokens, in both branches, with start_percent 0 and end_percent 1;",
     ),
     ("LoCo_NeuronSweep", {"neurons": "768 wide neurons"}, "neurons: of a model that reads embeddings 768 wide; this"),
     ("LoCo_NeuronSweep", {"counts": "999"}, "counts: '999'; there are 128 neurons, so give 0 to 128"),
