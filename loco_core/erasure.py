@@ -177,6 +177,20 @@ class Before:
     floor: np.ndarray
     kept_floor: dict[str, float]
 
+    def check_shows(self) -> None:
+        """An error where there is nothing to measure: no concept in the images, or none of what is to be kept."""
+        size = len(self.plan.seeds)
+        concept, *kept = np.split(
+            self.scores, [size * (len(self.plan.concepts) + i) for i in range(len(self.kept_floor))]
+        )
+        floors = self.kept_floor.values()
+        shown = any(own.mean() > floor for own, floor in zip(kept, floors, strict=True))
+        if not (concept.mean() > self.floor.mean() and shown):
+            raise ValueError(
+                "concept prompts: their images score no higher than the target prompts' against them, or no kept "
+                "prompt's do; the scorer cannot tell what is removed. Use prompts that show the concept"
+            )
+
 
 def measure_before(engine: Engine, scorer: Scorer, plan: ErasurePlan, maker: ImageMaker) -> Before:
     targets = maker.make(engine, [pair.target for pair in plan.pairs], "targets")

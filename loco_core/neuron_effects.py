@@ -9,6 +9,7 @@ the best groups are split, and the halves are measured in the same way.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -58,8 +59,9 @@ def measure_effects(
         raise ValueError("keep prompts: empty; give at least one, against which removal is weighed")
     maker = ImageMaker(plan, rows_per_batch, effect_images(plan, runs, rounds), on_batch, on_step)
     before = measure_before(engine, scorer, plan, maker)
+    before.check_shows()
     design = screening_design(runs)
-    groups = _first_groups(neurons, design.shape[1])
+    groups = first_groups(neurons, design.shape[1])
     effects = {place: torch.zeros(len(score.z), dtype=torch.float64) for place, score in neurons.scores.items()}
     for number in range(1, rounds + 1):
         values = []
@@ -92,9 +94,19 @@ def group_effects(design: np.ndarray, values: np.ndarray) -> np.ndarray:
     return 2 * signs.T @ values / len(values)
 
 
-def _first_groups(neurons: Neurons, most: int) -> list[Group]:
-    ranked = sorted(neurons.ranked(), key=lambda neuron: neuron[0])  # stable: by rank within a place
-    return _split(ranked, min(most, len(ranked)))
+def first_groups(neurons: Neurons, most: int) -> list[Group]:
+    """`most` groups, or one for each neuron: about as large as each other, those of a place by rank. Where there are
+    more places than groups, a group is of several whole places.
+    """
+    places: dict[Place, Group] = {}
+    for place, neuron in neurons.ranked():
+        places.setdefault(place, []).append((place, neuron))
+    if len(places) > most:
+        return [sum(together, []) for together in _split(list(places.values()), most)]
+    parts = dict.fromkeys(places, 1)
+    for _ in range(most - len(places)):
+        parts[max(places, key=lambda place: len(places[place]) / parts[place])] += 1
+    return [part for place, group in places.items() for part in _split(group, min(parts[place], len(group)))]
 
 
 def _refined(groups: Sequence[Group], effects: np.ndarray, most: int) -> list[Group]:
@@ -103,16 +115,10 @@ def _refined(groups: Sequence[Group], effects: np.ndarray, most: int) -> list[Gr
     return [half for place in best for half in _split(groups[place], min(2, len(groups[place])))]
 
 
-def _split(group: Group, parts: int) -> list[Group]:
-    bounds = np.linspace(0, len(group), parts + 1).round().astype(int)
-    return [group[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+def _split(items: list, parts: int) -> list[list]:
+    bounds = np.linspace(0, len(items), parts + 1).round().astype(int)
+    return [items[start:end] for start, end in itertools.pairwise(bounds)]
 
 
 def _value(result: ErasureResult) -> float:
-    removed, kept = result.removed, result.kept_share
-    if not np.isfinite(removed + kept):
-        raise ValueError(
-            "concept prompts: their images score no higher than the target prompts' against them, or no kept prompt's "
-            "do; the scorer cannot tell what is removed. Use prompts that show the concept"
-        )
-    return min(1.0, max(0.0, removed)) + kept
+    return min(1.0, max(0.0, result.removed)) + result.kept_share

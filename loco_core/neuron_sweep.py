@@ -96,6 +96,7 @@ def sweep_neurons(
     changes = [ablation(neurons, chosen_neurons(neurons, "count", count, 0.0, ranking), mode) for count in counts]
     maker = ImageMaker(plan, rows_per_batch, sweep_images(plan, counts), on_batch, on_step)
     before = measure_before(engine, scorer, plan, maker)
+    before.check_shows()
     results = [
         measure_after(before, ablated(change), scorer, maker, f"{count} neurons")
         for count, change in zip(counts, changes, strict=True)

@@ -11,7 +11,7 @@ import torch
 from loco_core.engine import Sampling
 from loco_core.erasure import ErasurePlan
 from loco_core.layers import LayerSet
-from loco_core.neuron_effects import RUNS, effect_images, group_effects, measure_effects, screening_design
+from loco_core.neuron_effects import RUNS, effect_images, first_groups, group_effects, measure_effects, screening_design
 from loco_core.neuron_file import load_neurons, save_neurons
 from loco_core.neurons import Ablation, Neurons, NeuronScores, chosen_neurons, neuron_lines
 from loco_core.pictures import effect_plot
@@ -42,6 +42,21 @@ def ablated(change: Ablation) -> Painter:
 
 def measure(runs: int = 32, rounds: int = 2, plan: ErasurePlan = PLAN, neurons: Neurons = NEURONS, **options):
     return measure_effects(ablated({}), ablated, GreyScorer(), plan, neurons, runs, rounds, "mean", 4, **options)
+
+
+def test_the_first_groups_are_of_one_place_each_and_about_as_large_as_each_other():
+    sizes = {(8, "keys"): 20, (8, "values"): 60, (9, "values"): 40}
+    found = Neurons({place: scores(n) for place, n in sizes.items()}, LayerSet((8, 9), 16), 32, "tail", (), (), "")
+    groups = first_groups(found, 15)
+    assert all(len({place for place, _ in group}) == 1 for group in groups)
+    assert {len(group) for group in groups} <= {6, 7, 8, 9}  # 120 neurons, 15 groups
+    assert sorted(neuron for group in groups for neuron in group) == sorted(found.ranked())
+    assert len(groups) == 15
+
+
+def test_where_there_are_more_places_than_groups_a_group_is_of_whole_places():
+    found = Neurons({(i, "values"): scores(3) for i in range(16)}, LayerSet((8, 9), 16), 32, "tail", (), (), "")
+    assert [len(group) for group in first_groups(found, 7)] == [6, 9, 6, 6, 6, 9, 6]
 
 
 @pytest.mark.parametrize("runs", RUNS)

@@ -68,6 +68,14 @@ def test_the_report_marks_the_count_to_choose_and_says_when_none_is_enough():
     assert "no count removes half" in sweep_text(sweep((5, 10)))
 
 
+def test_where_the_images_show_no_concept_no_count_is_tried():
+    tried = []
+    with pytest.raises(ValueError, match="the scorer cannot tell what is removed"):
+        swapped = replace(PLAN, pairs=(PromptPair(PLAIN, STYLED),))
+        sweep(plan=swapped, on_batch=lambda done, total, label, thumbnail: tried.append(label))
+    assert {"targets", "before"} >= set(tried)
+
+
 def test_the_plot_and_the_sheet_are_pictures():
     for picture in (sweep_plot(sweep()), sweep_sheet(sweep())):
         assert picture.ndim == 3 and picture.shape[2] == 3 and min(picture.shape[:2]) > 40
