@@ -118,11 +118,13 @@ class Journal:
             logger.warning("journal: a finished batch could not be written to %s: %s", self.folder, error)
 
     def finish(self) -> None:
-        """Removes the journal. Call it when the search's result is on disk."""
-        done = self.folder.rename(
-            self.folder.with_name(self.folder.name + DONE)
-        )  # killed here, the next search ends it
-        shutil.rmtree(done, ignore_errors=True)
+        """Removes the journal. Call it when the search's result is on disk. One that cannot be removed is a warning."""
+        try:
+            done = self.folder.rename(self.folder.with_name(self.folder.name + DONE))
+        except OSError as error:
+            logger.warning("journal: %s could not be removed: %s", self.folder, error)
+            return
+        shutil.rmtree(done, ignore_errors=True)  # killed before this, the next search does it
 
 
 def search_settings(plan: SearchPlan, model: str, scorer: Scorer) -> dict[str, object]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from .engine import Sampling
 from .layers import PARTS, LayerSet, windows
 from .prompts import ATTRIBUTES, PromptPair
-from .strategies import EFFORTS, affordable, quick_steps
+from .strategies import EFFORTS, affordable, first_round, quick_steps
 
 AUTO = 0
 """The window size that stands for: find it."""
@@ -66,9 +66,23 @@ class SearchPlan:
         """The windows to try in a model of so many layers, before any other size."""
         return windows(layer_count, self.window_size or min(layer_count, 3 if layer_count >= LARGE else 2))
 
+    @property
+    def confirming(self) -> int:
+        """Images of all steps by which the window found is confirmed: none where it was found in such."""
+        return 0 if self.steps == self.sampling.steps else max(1, len(self.images) // 4)
+
+    @property
+    def reserve(self) -> float:
+        """What a race leaves of its budget to the verdict and to the confirmation, in images of all steps. The verdict
+        may take twice as many, and seldom does.
+        """
+        return len(self.images) * self.steps / self.sampling.steps + 2 * self.confirming
+
     def most_images(self, layer_count: int) -> float:
         """What the search costs at most, about, in images of all steps; an automatic size may take some more."""
-        count = len(self.windows(layer_count))
+        count, images = len(self.windows(layer_count)), len(self.images)
         if self.effort == "exhaustive":
-            return (2 + count) * len(self.images)
-        return affordable(self.effort, count, len(self.images))
+            return (2 + count) * images
+        needed = count * first_round(images) + 2 * min(images, 2 * len(self.pairs))  # and unmodified, and all layers
+        least = needed * self.steps / self.sampling.steps + self.reserve
+        return max(least, affordable(self.effort, count, images))

@@ -85,7 +85,7 @@ def report_text(result: SearchResult) -> str:
         )
     left = len(tried) - len(ranked)
     found += [f"  and {left} more windows"] if left else []
-    all_of_them = (1 + len(plan.windows(result.layers.layer_count))) * len(plan.images)
+    all_of_them = (2 + len(plan.windows(result.layers.layer_count))) * len(plan.images)
     found.append(f"cost: as {result.cost:.0f} images of {plan.sampling.steps} steps; every window: {all_of_them}")
     return "\n".join(found)
 

@@ -41,7 +41,7 @@ class Confirmation:
 
     @property
     def holds(self) -> bool:
-        return self.effect.mean >= CONFIRMED_SHARE * self.raced.mean
+        return self.effect.mean > 0 and self.effect.mean >= CONFIRMED_SHARE * self.raced.mean
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class SearchResult:
     @property
     def windows(self) -> list[LayerSet]:
         """The windows tried, in order of their first layer."""
-        tried = (window for window in self.table.windows if window != self.table.whole)
+        tried = (window for window in self.table.windows if window != self.table.whole or window == self.layers)
         return sorted(tried, key=lambda window: (window.indices, len(window)))
 
     @property
@@ -112,7 +112,7 @@ def search(
     if shows(table, pairs):
         layers = find_window(table, plan, tried)
         verdict = judge(table, layers, tried, pairs)
-        if plan.steps < plan.sampling.steps:
+        if plan.confirming:
             confirmation = confirm(evaluation, plan, table, layers)
     else:
         verdict = Verdict(NO_EFFECT, estimate(table.effects(table.whole), pairs))
@@ -125,27 +125,15 @@ def find_window(table: ScoreTable, plan: SearchPlan, tried: list[LayerSet]) -> L
     if plan.effort == "exhaustive":
         best = exhaustive(table, tried)
     else:
-        full = plan.most_images(table.layer_count) - _reserve(plan)
+        full = plan.most_images(table.layer_count) - plan.reserve
         best = race(table, tried, full * plan.sampling.steps / plan.steps - table.made)
     if plan.window_size != AUTO:
         return best
     return grown(table, best, estimate(table.effects(table.whole), pairs).mean, pairs)
 
 
-def _reserve(plan: SearchPlan) -> float:
-    """What a race leaves of its budget to the verdict and to the confirmation, in images of all steps. The verdict may
-    take twice as many, and seldom does.
-    """
-    quick = plan.steps < plan.sampling.steps
-    return len(plan.images) * plan.steps / plan.sampling.steps + (2 * _confirming(plan) if quick else 0)
-
-
-def _confirming(plan: SearchPlan) -> int:
-    return max(1, len(plan.images) // 4)
-
-
 def confirm(evaluate: Evaluate, plan: SearchPlan, raced: ScoreTable, window: LayerSet) -> Confirmation:
-    count, pairs = _confirming(plan), len(plan.pairs)
+    count, pairs = plan.confirming, len(plan.pairs)
     full = ScoreTable(evaluate, count, plan.sampling.steps, plan.sign, raced.layer_count)
     full.ask({window: count})
     return Confirmation(estimate(full.effects(window), pairs), estimate(raced.effects(window)[:count], pairs))

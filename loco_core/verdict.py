@@ -76,12 +76,14 @@ def judge(table: ScoreTable, best: LayerSet, tried: list[LayerSet], pairs: int) 
             continue
         ahead = margin(table.effects(best), table.effects(rival), pairs)
         excess = margin(table.effects(best), LEAST_SHARE * table.effects(table.whole), pairs)
-        settled = _surely_positive(ahead) and (_surely_positive(excess) or excess.confidence_positive <= 1 - SURE)
+        sure = (ahead.confidence_positive, max(excess.confidence_positive, 1 - excess.confidence_positive))
+        settled = min(sure) >= SURE_EARLY
         if count == table.images or table.made >= end or settled:
             break
         count = min(table.images, 2 * count)
     effect, other, whole = (estimate(table.effects(window), pairs) for window in compared)
-    second = other.mean > SECOND_HOME * effect.mean and not other.low <= 0
+    others = (estimate(table.effects(window), pairs) for window in apart)
+    second = any(value.mean > SECOND_HOME * effect.mean and not value.low <= 0 for value in others)
     kind = LOCALIZED if _surely_positive(ahead) and _surely_positive(excess) and not second else SPREAD
     return Verdict(kind, whole, effect, excess, rival, other, ahead)
 

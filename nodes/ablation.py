@@ -41,11 +41,15 @@ def parse_positions(text: str) -> torch.Tensor | None:
     return chosen
 
 
-@dataclass
+@dataclass(slots=True)
 class PresentCall:
-    """The host's options for the transformer block at work, noted by its attn2 patch just before to_k and to_v run."""
+    """The host's options for the transformer block at work, noted by its attn2 patch just before to_k and to_v run.
 
-    options: dict = field(default_factory=dict)
+    They are no part of what the patch is: neither its attributes (it has none) nor its repr tell them, so that a model
+    that has sampled has the digest of one that has not.
+    """
+
+    options: dict = field(default_factory=dict, repr=False)
 
     def __call__(self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict):
         self.options = extra_options

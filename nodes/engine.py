@@ -283,6 +283,7 @@ class _InterventionPatch:
                 address = (layer.block, layer.block_number, layer.transformer_index)
                 change = (position, row.intervention.embedding.tokens, row.intervention.part)
                 self._reads.setdefault(address, []).append(change)
+        self._moved: dict[tuple[int, torch.device, torch.dtype], torch.Tensor] = {}
 
     def __call__(
         self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict
@@ -297,9 +298,16 @@ class _InterventionPatch:
         for chunk, entry in enumerate(chunks):
             for position, tokens, part in reads if entry in run.positive_entries else ():
                 row = chunk * rows_per_chunk + position
-                tokens = repeat_tokens(tokens.to(context), length)
+                tokens = repeat_tokens(self._on_device(tokens, context), length)
                 if part != VALUES:
                     context[row] = tokens
                 if part != KEYS:
                     value[row] = tokens
         return n, context, value
+
+    def _on_device(self, tokens: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """The tokens as `like` is, copied once: every layer of every step reads them."""
+        key = (id(tokens), like.device, like.dtype)
+        if key not in self._moved:
+            self._moved[key] = tokens.to(like)
+        return self._moved[key]

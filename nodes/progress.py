@@ -32,11 +32,12 @@ class ImageProgress:
     def on_step(self) -> None:
         self._bar.update(1)
 
-    def on_batch(self, done: int, total: int, label: str, thumbnail: np.ndarray) -> None:
+    def on_batch(self, done: float, total: int, label: str, thumbnail: np.ndarray) -> None:
+        """`done` of `total` images; an image of few steps is a part of one."""
         steps = math.ceil(done / self._rows) * self._steps
         self._bar.update_absolute(steps, preview=("JPEG", Image.fromarray(thumbnail), PREVIEW))
         left = (time.monotonic() - self._begun) / done * (total - done)
-        show_text(f"{done} of {total} images, {label}, {duration(left)} left", self._node_id)
+        show_text(f"{done:.0f} of {total} images, {label}, {duration(left)} left", self._node_id)
 
 
 def duration(seconds: float) -> str:

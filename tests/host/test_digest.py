@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+
+import comfy.sample
 import pytest
 import torch
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
 from loco_core.edit import solve_edit
+from loco_core.neurons import Replacement
 from made_up import recipe
+
+
+class Wrapper:
+    """Calls the denoiser and multiplies what it says."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, executor, *arguments, **options):
+        return self.value * executor(*arguments, **options)
+
+
+def closure(value: int):
+    return lambda x: (x, value)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +49,28 @@ def changes(host, pack, demo):
 
         return editing.apply_edit(demo.model, solve_edit(encode, recipe([concept])), 1.0, mode)
 
+    def ablated(branch: str):
+        branches, change = pack("nodes.branches"), {(8, "values"): Replacement(torch.tensor([1]), 0.0, torch.zeros(1))}
+        return pack("nodes.ablation").ablate(demo.model, change, branches.Scope(branch, branches.Schedule(0.0, 0.7)))
+
+    def predicting(what: str):
+        return ModelSamplingDiscrete().patch(demo.model, what, False)[0]
+
+    def wrapped(value: float):
+        model = demo.model.clone()
+        model.add_wrapper("diffusion_model", Wrapper(value))
+        return model
+
+    def with_closures(*values: int):
+        model = demo.model.clone()
+        model.model_options["functions"] = [closure(value) for value in values]
+        return model
+
+    def with_partial(value: int):
+        model = demo.model.clone()
+        model.model_options["function"] = functools.partial(closure, value)
+        return model
+
     return {
         "injected": lambda: injected("a fish"),
         "injected another prompt": lambda: injected("a star"),
@@ -37,6 +78,16 @@ def changes(host, pack, demo):
         "edited": lambda: edited("woodcut", "weights"),
         "edited otherwise": lambda: edited("halftone", "weights"),
         "edited in context": lambda: edited("woodcut", "context"),
+        "ablated": lambda: ablated("positive"),
+        "ablated elsewhere": lambda: ablated("negative"),
+        "eps": lambda: predicting("eps"),
+        "v_prediction": lambda: predicting("v_prediction"),
+        "wrapped": lambda: wrapped(1.0),
+        "wrapped otherwise": lambda: wrapped(2.0),
+        "three closures": lambda: with_closures(1, 2, 3),
+        "three other closures": lambda: with_closures(1, 2, 4),
+        "a partial": lambda: with_partial(1),
+        "another partial": lambda: with_partial(2),
     }
 
 
@@ -45,6 +96,17 @@ def test_the_same_nodes_on_the_same_checkpoint_loaded_again_give_the_same_digest
     assert digest(again) == digest(demo.model)
     for change in changes.values():
         assert digest(change()) == digest(change())
+
+
+@pytest.mark.parametrize("name", ["injected", "edited", "edited in context", "ablated", "v_prediction", "wrapped"])
+def test_a_model_that_has_sampled_has_the_digest_of_one_that_has_not(host, demo, digest, changes, name):
+    """The host patches weights and modules in place, and takes them out only when it loads another model."""
+    model = changes[name]()
+    before = digest(model)
+    conditioning = host.nodes.CLIPTextEncode().encode(demo.clip, "a star")[0]
+    latent = torch.zeros(1, 4, 16, 16)
+    comfy.sample.sample(model, latent, 1, 2.0, "euler", "normal", conditioning, conditioning, latent, disable_pbar=True)
+    assert digest(model) == digest(changes[name]()) == before
 
 
 def test_what_other_nodes_have_changed_is_another_model(demo, digest, changes):

@@ -64,6 +64,14 @@ def test_every_node_input_and_output_is_explained(host, node_id):
     assert [part.id for part in (*schema.inputs, *schema.outputs) if not part.tooltip] == []
 
 
+def test_a_search_of_one_image_at_a_time_tells_how_long_it_takes(search, pack, monkeypatch):
+    """Its first image, of a quarter of the steps, is less than half of an image."""
+    told = []
+    monkeypatch.setattr(pack("nodes.progress"), "show_text", lambda text, node_id: told.append(text))
+    search(steps=20, batch_rows=1, width=64, height=64, filename_prefix="loco/one")
+    assert told[1].startswith("0 of ") and told[1].endswith(" left")
+
+
 def test_a_search_gives_layers_pictures_a_report_and_files(search, host):
     layers, plot, sheet, report, figure = search()
     assert len(layers) == 2

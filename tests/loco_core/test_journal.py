@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,14 @@ def test_a_finished_search_leaves_nothing_behind(tmp_path):
     filled(tmp_path).finish()
     assert list(tmp_path.iterdir()) == []
     assert len(Journal.open(tmp_path, SETTINGS)) == 0
+
+
+def test_a_journal_that_cannot_be_removed_is_a_warning(tmp_path, caplog):
+    """The result is on disk by then; another program may hold a file, or a person may have emptied the folder."""
+    journal = filled(tmp_path)
+    shutil.rmtree(journal.folder)
+    journal.finish()
+    assert "could not be removed" in caplog.text
 
 
 def test_a_run_killed_between_writing_and_renaming_has_not_finished_that_batch(tmp_path):

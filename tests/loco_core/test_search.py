@@ -16,8 +16,9 @@ from loco_core.plan import AUTO, SearchPlan
 from loco_core.prompts import PromptPair
 from loco_core.report import read_layers, report_text, result_json, scores_csv
 from loco_core.score_table import ScoreTable
-from loco_core.search import search
+from loco_core.search import Confirmation, search
 from loco_core.search_pictures import contact_sheet, layer_effects, model_figure, score_plot
+from loco_core.statistics import Estimate
 from loco_core.strategies import grown
 from loco_core.verdict import LOCALIZED, NO_EFFECT, SPREAD
 
@@ -96,6 +97,29 @@ def test_a_window_that_a_race_found_in_short_images_alone_is_not_confirmed():
     result = search(ShortImagesOnly({4, 5}), BrightnessScorer(), plan, 8)
     assert not result.confirmation.holds
     assert "NOT confirmed, search again with effort exhaustive" in report_text(result)
+
+
+@pytest.mark.parametrize("effort", ["fast", "balanced", "exhaustive"])
+@pytest.mark.parametrize("steps", [4, 20])
+@pytest.mark.parametrize("seeds", [(7,), (7, 8, 9, 10)])
+def test_a_search_costs_no_more_than_is_said_before_it(effort, steps, seeds):
+    """Few images for each window, or few steps, leave a race little to save: its first round is made in any case."""
+    plan = SearchPlan(PAIRS, seeds, "style", 2, replace(SAMPLING, steps=steps), effort)
+    result = search(PlantedEngine({4, 5}), BrightnessScorer(), plan, 8)
+    assert result.cost <= plan.most_images(LAYERS)
+
+
+def test_a_window_of_all_layers_is_shown_as_any_other():
+    engine, result = run(window_size=LAYERS)
+    assert result.layers.indices == tuple(range(LAYERS))
+    assert result.windows == [result.layers]
+    assert score_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, engine.layers).ndim == 3
+    assert "spread over several layers" in report_text(result)
+
+
+def test_what_goes_the_wrong_way_in_images_of_all_steps_is_not_confirmed():
+    raced, effect = (Estimate(mean, 0.1, 3.0, 4) for mean in (-1.0, -0.4))
+    assert not Confirmation(effect, raced).holds
 
 
 def test_a_concept_that_the_unmodified_images_do_not_show_costs_two_rows_of_images_and_no_window():

@@ -62,6 +62,17 @@ def test_a_window_that_has_half_of_the_effect_by_luck_of_the_first_images_is_not
     assert not found.excess.confidence_positive > 0.95
 
 
+def test_any_window_apart_may_be_the_second_home_not_only_the_one_with_the_largest_mean():
+    """The rival's effect is that of two images of 32, the last window's is sure: a third of the best one's."""
+    noise = np.zeros((8, 32))
+    noise[0, [7, 23]] = 104
+    table = table_of([0, 0, 0, 10, 20, 10, 6.4], whole=26, noise=noise)
+    table.ask({table.whole: 32} | dict.fromkeys(TRIED, 32))
+    found = judge(table, TRIED[4], TRIED[:6], pairs=2)
+    assert (found.kind, found.rival) == (LOCALIZED, TRIED[0])
+    assert judge(table, TRIED[4], TRIED, pairs=2).kind == SPREAD
+
+
 def test_windows_that_share_a_layer_with_the_best_are_no_rivals():
     assert not set(verdict([0, 0, 0, 19, 20, 19, 0], whole=20).rival) & {4, 5}
 
