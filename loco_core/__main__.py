@@ -77,7 +77,7 @@ def app() -> None:
     type=click.Choice(list(EFFORTS)),
     default="balanced",
     show_default=True,
-    help="'balanced' spends images where the answer is open: from 8 for each window on, a fifth of 'exhaustive' or less.",
+    help="'balanced' makes images where the answer is open: a fifth of 'exhaustive' or less, from 8 a window on.",
 )
 @click.option("--part", type=click.Choice(PARTS), default=PARTS[0], show_default=True, help="What reads the target.")
 @click.option("--seeds", type=click.IntRange(1), default=2, show_default=True, help="Images of each prompt.")

@@ -85,8 +85,8 @@ class LayerSearchNode(io.ComfyNode):
                     default="balanced",
                     optional=True,
                     tooltip="Balanced makes images of fewer steps, most of them where the answer is still open. "
-                    "From 8 images for each window and 20 steps on it takes at most a fifth of the work of exhaustive on "
-                    "SD 1.5, a tenth on SDXL. Fast takes less. Exhaustive makes every image of every window.",
+                    "From 8 images for each window and 20 steps on it takes at most a fifth of the work of exhaustive "
+                    "on SD 1.5, a tenth on SDXL. Fast takes less. Exhaustive makes every image of every window.",
                 ),
                 io.Combo.Input(
                     "part",
