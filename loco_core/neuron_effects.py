@@ -19,7 +19,7 @@ from scipy.linalg import hadamard
 
 from .engine import Engine
 from .erasure import ErasurePlan, ErasureResult, ImageMaker, OnBatch, measure_after, measure_before
-from .neurons import Ablation, Neurons, Place, ablation, by_place
+from .neurons import Ablation, Neurons, Place, ablation, by_place, check_mode
 from .scorer import Scorer
 
 RUNS = (16, 32, 64)
@@ -55,6 +55,7 @@ def measure_effects(
         raise ValueError(f"runs: {runs}; give one of {', '.join(map(str, RUNS))}")
     if rounds < 1:
         raise ValueError(f"rounds: {rounds}; give at least 1")
+    check_mode(mode)
     if not plan.kept:
         raise ValueError("keep prompts: empty; give at least one, against which removal is weighed")
     maker = ImageMaker(plan, rows_per_batch, effect_images(plan, runs, rounds), on_batch, on_step)

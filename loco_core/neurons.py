@@ -269,12 +269,16 @@ def by_place(neurons: Iterable[tuple[Place, int]]) -> dict[Place, torch.Tensor]:
     return {place: torch.tensor(sorted(numbers)) for place, numbers in chosen.items()}
 
 
+def check_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"mode: {mode!r}; give one of {', '.join(MODES)}")
+
+
 def ablation(
     neurons: Neurons, chosen: Mapping[Place, torch.Tensor], mode: str = MODES[0], scale: float = 0.0
 ) -> Ablation:
     """What becomes of the chosen neurons: the mean over the plain prompts, zero, or `scale` x own."""
-    if mode not in MODES:
-        raise ValueError(f"mode: {mode!r}; give one of {', '.join(MODES)}")
+    check_mode(mode)
     if not 0 <= scale <= 2:
         raise ValueError(f"scale: {scale}; give 0 to 2")
     factor = scale if mode == "scale" else 0.0
