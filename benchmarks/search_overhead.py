@@ -1,6 +1,6 @@
 """What a search's patches cost: sampling with an intervention on every row, against plain sampling of as many rows.
 
-On the demo model, in a ComfyUI in this process: OMP_NUM_THREADS=1 COMFYUI_PATH=... python -m benchmarks.search_overhead
+On the demo model, in a ComfyUI in this process: COMFYUI_PATH=... python -m benchmarks.search_overhead
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CONCEPT, TARGET = "a picture of a red star in the style of woodcut", "a picture 
 class Overhead:
     """patched, plain: CPU seconds, the median of RUNS each; ratio: the median of each run's patched by its plain.
 
-    CPU seconds, so that what else the machine does counts little.
+    CPU seconds, so that what else the machine does counts little; of one thread, for a second one that waits counts too.
     """
 
     patched: float
@@ -61,6 +61,7 @@ def patch_overhead(pack: Callable[[str], ModuleType], demo: SimpleNamespace, row
     """Samples latents of `rows` images, with and without patches, in turn: every row gives another window a target."""
     import comfy.sample
 
+    torch.set_num_threads(1)
     core, layers, adapter = pack("loco_core.engine"), pack("loco_core.layers"), pack("nodes.engine")
     engine = adapter.ComfyEngine(demo.model, demo.clip, demo.vae)
     concept, target, empty = engine.encode([CONCEPT, TARGET, ""])

@@ -283,7 +283,7 @@ class _InterventionPatch:
                 address = (layer.block, layer.block_number, layer.transformer_index)
                 change = (position, row.intervention.embedding.tokens, row.intervention.part)
                 self._reads.setdefault(address, []).append(change)
-        self._moved: dict[tuple[int, torch.device, torch.dtype], torch.Tensor] = {}
+        self._ready: dict[tuple[int, torch.device, torch.dtype, int], torch.Tensor] = {}
 
     def __call__(
         self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict
@@ -293,21 +293,22 @@ class _InterventionPatch:
         if reads is None or not run.positive_entries & set(chunks):
             return n, context, value
         length = math.lcm(context.shape[1], *(len(tokens) for _, tokens, _ in reads))
-        context, value = (repeat_tokens(part, length) for part in (context, value))
+        shared = value is context and not any(part in (KEYS, VALUES) for _, _, part in reads)
+        context, value = repeat_tokens(context, length), None if shared else repeat_tokens(value, length)
         rows_per_chunk = len(context) // len(chunks)
         for chunk, entry in enumerate(chunks):
             for position, tokens, part in reads if entry in run.positive_entries else ():
                 row = chunk * rows_per_chunk + position
-                tokens = repeat_tokens(self._on_device(tokens, context), length)
+                tokens = self._prepared(tokens, context, length)
                 if part != VALUES:
                     context[row] = tokens
-                if part != KEYS:
+                if part != KEYS and not shared:
                     value[row] = tokens
-        return n, context, value
+        return n, context, context if shared else value
 
-    def _on_device(self, tokens: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """The tokens as `like` is, copied once: every layer of every step reads them."""
-        key = (id(tokens), like.device, like.dtype)
-        if key not in self._moved:
-            self._moved[key] = tokens.to(like)
-        return self._moved[key]
+    def _prepared(self, tokens: torch.Tensor, like: torch.Tensor, length: int) -> torch.Tensor:
+        """The tokens as `like` is, repeated; made once, for every layer of every step reads them."""
+        key = (id(tokens), like.device, like.dtype, length)
+        if key not in self._ready:
+            self._ready[key] = repeat_tokens(tokens.to(like), length)
+        return self._ready[key]
