@@ -29,7 +29,7 @@ CONCEPT, TARGET = "a picture of a red star in the style of woodcut", "a picture 
 class Overhead:
     """patched, plain: CPU seconds, the median of RUNS each; ratio: the median of each run's patched by its plain.
 
-    CPU seconds, so that what else the machine does counts little; of one thread, for a second one that waits counts too.
+    CPU seconds, so that what else the machine does counts little; of one thread, as a waiting second would count too.
     """
 
     patched: float
