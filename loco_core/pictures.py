@@ -78,9 +78,11 @@ def sweep_sheet(result: SweepResult, most_columns: int = 8) -> np.ndarray:
 
 
 def rows_sheet(
-    images: np.ndarray, captions: Sequence[str], labels: Sequence[tuple[str, str]], marked: int
+    images: np.ndarray, captions: Sequence[str], labels: Sequence[tuple[str, str]], marked: int | None
 ) -> np.ndarray:
-    """Images [rows, columns, h, w, 3] in uint8 with a caption per column and two lines per row; one row marked."""
+    """Images [rows, columns, h, w, 3] in uint8 with a caption per column and two lines per row; one row marked, or
+    none.
+    """
     rows, count, height, width = images.shape[:4]
     font = ImageFont.load_default(14)
     label_width, gap, header = 132, 4, 40

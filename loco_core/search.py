@@ -83,13 +83,15 @@ class SearchResult:
         return float(self.baseline.mean() + self.plan.sign * self.effect(window).mean)
 
     def pictures(self, count: int) -> Mapping[LayerSet | None, list[np.ndarray | None]]:
-        """Of every window, the thumbnails of the first images: those of most steps, None where there is none."""
+        """Thumbnails of the first images, unmodified (None), of all layers, of every window: those of most steps, None
+        where there is none.
+        """
         best: dict[tuple[LayerSet | None, int], tuple[int, np.ndarray]] = {}
         for cell, picture in zip(self.cells, self.thumbnails, strict=True):
             place = (cell.window, cell.image)
             if place not in best or best[place][0] <= cell.steps:
                 best[place] = (cell.steps, picture)
-        shown = (None, *self.windows)
+        shown = dict.fromkeys([None, self.table.whole, *self.windows])
         return {w: [best[w, i][1] if (w, i) in best else None for i in range(count)] for w in shown}
 
 

@@ -21,8 +21,10 @@ WARM = LinearSegmentedColormap.from_list("effect", ["#f1f2f5", "#f3b8a5", BEST])
 
 
 def score_plot(result: SearchResult) -> np.ndarray:
-    """The effect of every window with its 95 % interval, that of all layers as a line. Returns uint8 [H, W, 3]."""
-    plan, tried = result.plan, result.windows
+    """The effect of every window with its 95 % interval, that of all layers as a line, and as a bar where no window was
+    tried. Returns uint8 [H, W, 3].
+    """
+    plan, tried = result.plan, result.windows or [result.table.whole]
     figure = Figure(figsize=(max(7.0, 0.5 * min(len(tried), 40) + 2), 4.2), dpi=120, layout="constrained")
     axes = figure.subplots()
     effects = [result.effect(window) for window in tried]
@@ -129,13 +131,18 @@ def _draw_block(
 
 
 def contact_sheet(result: SearchResult) -> np.ndarray:
-    """A row of images per window, the unmodified ones first, the best window marked. Returns uint8 [H, W, 3]."""
+    """A row of images per window, below the unmodified ones and those of all layers; the best window marked.
+
+    Returns uint8 [H, W, 3].
+    """
     count = min(COLUMNS, len(result.plan.images))
     pictures = result.pictures(count)
     blank = np.full_like(result.thumbnails[0], 255)
     images = np.stack([[blank if image is None else image for image in row] for row in pictures.values()])
     captions = [pair.concept for pair, _ in result.plan.images[:count]]
     labels = [("unmodified", f"score {result.baseline.mean():.1f}")]
-    labels += [(f"layers {window}", f"score {result.mean_score(window):.1f}") for window in result.windows]
-    marked = 1 + result.windows.index(result.layers) if result.layers else 0
+    for window in [window for window in pictures if window]:
+        name = "all layers" if window == result.table.whole else f"layers {window}"
+        labels.append((name, f"score {result.mean_score(window):.1f}"))
+    marked = list(pictures).index(result.layers) if result.layers else None
     return rows_sheet(images, captions, labels, marked)

@@ -99,7 +99,10 @@ class LayerSearchNode(io.ComfyNode):
             outputs=[
                 Layers.Output(display_name="layers", tooltip="The window found, for LocoEdit Apply."),
                 io.Image.Output(display_name="plot", tooltip="The effect of every window, with its 95 % interval."),
-                io.Image.Output(display_name="contact_sheet", tooltip="The images of every window, side by side."),
+                io.Image.Output(
+                    display_name="contact_sheet",
+                    tooltip="The images: unmodified, with the target read by all layers, and by every window.",
+                ),
                 io.String.Output(display_name="report", tooltip="The verdict, how sure it is, and the best windows."),
                 io.Image.Output(display_name="model_figure", tooltip="The U-Net, its layers coloured by effect."),
             ],

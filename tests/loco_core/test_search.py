@@ -264,7 +264,15 @@ def test_the_pictures_are_there_to_look_at():
     engine, result = run()
     assert score_plot(result).shape[2] == 3
     assert model_figure(result, engine.layers).shape[2] == 3
-    assert contact_sheet(result).shape[0] > 8 * 16
+    assert contact_sheet(result).shape[0] > 9 * 16
+
+
+def test_the_contact_sheet_begins_with_what_is_to_go_and_with_what_all_layers_make_of_it():
+    pictures = run()[1].pictures(4)
+    unmodified, whole, *windows = pictures.values()
+    assert len(windows) == 7
+    assert [image.mean() for image in unmodified] == [255] * 4
+    assert [image.mean() for image in whole] == [0] * 4
 
 
 def test_a_layer_is_coloured_by_the_best_window_that_it_is_in():

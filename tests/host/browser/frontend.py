@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
-from safetensors.torch import load_file
 
 from demo.server import ROOT, Server
 from host.browser.chromium import chromium
-from host.browser.narrow_models import NarrowSD15, NarrowSDXL
-from host.full_size.checkpoints import SDXL_UNET, Family, write_checkpoint
+from host.full_size.checkpoints import checkpoint
 
 HERE = Path(__file__).parent
+CHECKPOINTS = {"v1-5-pruned-emaonly.safetensors": "sd15", "sd_xl_base_1.0.safetensors": "sdxl"}
+"""What the workflows call a checkpoint, and the family whose random weights are in its place."""
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 API = ROOT / "workflows" / "api"
 CLASSIC, NODES_2 = "classic", "nodes2"
@@ -42,20 +42,12 @@ SET_WIDGETS = """changes => app.graph.nodes.forEach(node => (node.widgets ?? [])
 
 
 def install_models(folder: Path) -> None:
-    """Puts narrow checkpoints and the demo's scorer where a user's are, by the names that the workflows have."""
+    """Puts full-size checkpoints and the demo's scorer where a user's are, by the names that the workflows have."""
     checkpoints, scorer = folder / "models" / "checkpoints", folder / "models" / "open_clip" / "ViT-B-16"
-    for place in (checkpoints, scorer, folder / "custom_nodes"):
+    for place in (checkpoints, scorer):
         place.mkdir(parents=True, exist_ok=True)
-    shutil.copy(HERE / "narrow_models.py", folder / "custom_nodes")
-    demo = load_file(ROOT / "demo" / "checkpoints" / "loco_demo.safetensors")
-    prefix = "first_stage_model."
-    vae = {name.removeprefix(prefix): tensor for name, tensor in demo.items() if name.startswith(prefix)}  # a small one
-    families = {
-        "v1-5-pruned-emaonly.safetensors": Family("narrow_sd15", NarrowSD15, vae=vae),
-        "sd_xl_base_1.0.safetensors": Family("narrow_sdxl", NarrowSDXL, SDXL_UNET, vae),
-    }
-    for name, family in families.items():
-        write_checkpoint(checkpoints / name, family)
+    for name, family in CHECKPOINTS.items():
+        (checkpoints / name).symlink_to(checkpoint(family))
     clip = ROOT / "demo" / "open_clip" / "loco_demo_clip"
     shutil.copy(clip.with_suffix(".safetensors"), scorer / "open_clip_model.safetensors")
     config = {"model_cfg": json.loads(clip.with_suffix(".json").read_text()), "preprocess_cfg": {}}

@@ -1,7 +1,7 @@
 """Every workflow in ComfyUI's own frontend: loaded, converted to the API form, and run.
 
-Those for real checkpoints run as they are saved, on narrow models by the same file names (see narrow_models.py), but
-for sizes and counts. A picture of each is left in screenshots/.
+Those for real checkpoints run on full-size ones with random weights by the same file names, and as they are saved but
+for the size and number of images. A picture of each is left in screenshots/.
 """
 
 from __future__ import annotations

@@ -77,15 +77,11 @@ VAE = {
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of checkpoint: the host's class for it, and what that class leaves open of the U-Net.
-
-    `vae` is a VAE with its values; without one it is Stable Diffusion's, with random weights.
-    """
+    """A kind of checkpoint: the host's class for it, and what that class leaves open of the U-Net."""
 
     name: str
     config: type[BASE]
     unet: dict = field(default_factory=dict)
-    vae: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 FAMILIES = {
@@ -124,7 +120,7 @@ def _tensors(family: Family) -> dict[str, torch.Tensor]:
     config.set_inference_dtype(torch.float16, None)
     towers = config.clip_target().clip(device=META, dtype=torch.float16)
     with META:
-        vae = dict(family.vae) or AutoencoderKL(ddconfig=VAE, embed_dim=VAE["z_channels"]).state_dict()
+        vae = AutoencoderKL(ddconfig=VAE, embed_dim=VAE["z_channels"]).state_dict()
     return {
         **config.process_unet_state_dict_for_saving(config.get_model({}, device=META).diffusion_model.state_dict()),
         **config.process_clip_state_dict_for_saving(towers.state_dict()),
