@@ -16,6 +16,8 @@ from .neurons import Neurons
 BEST, OTHER, BASELINE = "#d1495b", "#8d99ae", "#2b2d42"
 SHEET_COLUMNS = 12
 """Images side by side on a before/after sheet."""
+CAPTION_LINES = 5
+"""Of the prompt above a column of images."""
 INK, PAPER, RULE = (28, 28, 32), (255, 255, 255), (209, 73, 91)
 
 
@@ -85,11 +87,12 @@ def rows_sheet(
     """
     rows, count, height, width = images.shape[:4]
     font = ImageFont.load_default(14)
-    label_width, gap, header = 132, 4, 40
+    wrapped = [_wrapped(caption, font, width) for caption in captions]
+    label_width, gap, header = 132, 4, 4 + 18 * max(map(len, wrapped))
     sheet = Image.new("RGB", (label_width + count * (width + gap), header + rows * (height + gap)), PAPER)
     pen = ImageDraw.Draw(sheet)
-    for column, caption in enumerate(captions):
-        pen.text((label_width + column * (width + gap), 4), _fitting(caption, font, width), fill=INK, font=font)
+    for column, lines in enumerate(wrapped):
+        pen.text((label_width + column * (width + gap), 2), "\n".join(lines), fill=INK, font=font)
     for row, label in enumerate(labels):
         top = header + row * (height + gap)
         for line, text in enumerate(label):
@@ -161,15 +164,13 @@ def drawn(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text on at most two lines of `width` pixels, cut where it is longer."""
-    first, second = "", ""
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """The text in lines of `width` pixels, unless a word is longer; what CAPTION_LINES cannot hold is cut."""
+    lines = [""]
     for word in text.split():
-        if not second and font.getlength(f"{first} {word}") <= width:
-            first = f"{first} {word}".strip()
-        elif font.getlength(f"{second} {word}") <= width:
-            second = f"{second} {word}".strip()
-        else:
-            second += "\u2026"
-            break
-    return f"{first}\n{second}"
+        if lines[-1] and font.getlength(f"{lines[-1]} {word}") > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    if len(lines) > CAPTION_LINES:
+        lines[CAPTION_LINES - 1 :] = [lines[CAPTION_LINES - 1] + "\u2026"]
+    return lines
