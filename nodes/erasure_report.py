@@ -62,7 +62,7 @@ class ErasureReportNode(io.ComfyNode):
     ) -> io.NodeOutput:
         before, after = (ComfyEngine(model, clip, vae) for model in (model_before, model_after))
         plan = erasure_plan(**asked)
-        path = output_path(filename_prefix, ".json")  # may fail, so before the images
+        path = output_path(filename_prefix, "report.json")  # may fail, so before the images
         node_id = cls.hidden.unique_id
         progress = ImageProgress(plan.images, plan.sampling.steps, batch_rows, node_id, f"{plan.images} images")
         result = measure_erasure(before, after, scorer, plan, batch_rows, progress.on_batch, progress.on_step)

@@ -16,7 +16,7 @@ NO_FILE = "no search saved yet"
 
 
 def saved_searches() -> list[str]:
-    """The JSON files of searches in the output folder, newest first, with forward slashes."""
+    """The JSON files of searches in the output folder, newest first, with forward slashes: others have other names."""
     output = Path(folder_paths.get_output_directory())
     files = sorted(filter(Path.is_file, output.rglob("*_.json")), key=os.path.getmtime, reverse=True)
     return [path.relative_to(output).as_posix() for path in files]

@@ -201,7 +201,7 @@ def test_an_exported_lora_is_offered_by_the_stock_loader_and_tells_how_it_was_ma
     assert (one - other).norm() <= 1e-2 * (one - plain).norm()  # float16
 
 
-def test_the_erasure_report_says_what_became_of_the_concept_and_of_the_rest(execute, demo, solve, host):
+def test_the_erasure_report_says_what_became_of_the_concept_and_of_the_rest(execute, demo, solve, host, pack):
     edit, _ = solve("pointillism")
     (edited,) = execute("LoCo_EditApply", model=demo.model, edit=edit)
     (scorer,) = execute("LoCo_CLIPScorer", file="loco_demo_clip.safetensors")
@@ -225,6 +225,7 @@ def test_the_erasure_report_says_what_became_of_the_concept_and_of_the_rest(exec
     assert sheet.ndim == 4 and sheet.shape[2] > 2 * 128
     saved = Path(host.folder_paths.get_output_directory()) / report.rsplit("saved as ", 1)[1]
     assert json.loads(saved.read_text())["removed"] > 0.8
+    assert not [file for file in pack("nodes.layers_load").saved_searches() if saved.stem in file]
 
 
 @pytest.fixture(scope="module")
