@@ -13,6 +13,7 @@ from comfy_api.latest import io
 
 from ..loco_core.scorer import DOWNLOADS, ClipScorer, download_scorer, load_scorer
 from .demo_model import DEMO
+from .files import safetensors_files
 from .types import Scorer
 
 FOLDER = "open_clip"
@@ -26,12 +27,6 @@ def register_folder() -> None:
     """models/open_clip, and the demo's scorer."""
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
     folder_paths.add_model_folder_path(FOLDER, str(DEMO / FOLDER))
-
-
-def scorer_files() -> list[str]:
-    """With forward slashes, so that a workflow names its file alike on every system."""
-    names = folder_paths.get_filename_list(FOLDER)
-    return [Path(name).as_posix() for name in names if name.endswith(".safetensors")]
 
 
 class ManagedScorer:
@@ -74,7 +69,7 @@ class ClipScorerNode(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=scorer_files() or [NO_FILE],
+                    options=safetensors_files(FOLDER) or [NO_FILE],
                     tooltip="A .safetensors file of open_clip weights in models/open_clip. Folders from the Hugging "
                     "Face Hub with open_clip_config.json and open_clip_model.safetensors work as they are. "
                     "loco_demo_clip belongs to the demo model and knows nothing else.",

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..loco_core.edit import report_lines
 from ..loco_core.edit_file import load_edit
-from .files import EDITS, NO_FILE, saved_files, saved_path
+from .files import EDITS, NO_FILE, safetensors_files, saved_path
 from .progress import show_text
 from .types import Edit
 
@@ -22,7 +22,7 @@ class EditLoadNode(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=saved_files(EDITS) or [NO_FILE],
+                    options=safetensors_files(EDITS) or [NO_FILE],
                     tooltip=f"A .safetensors file in models/{EDITS} or output/{EDITS}.",
                 )
             ],

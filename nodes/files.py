@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import comfyui_version
@@ -19,8 +20,9 @@ def register_folders() -> None:
             folder_paths.add_model_folder_path(folder, str(Path(parent) / folder))
 
 
-def saved_files(folder: str) -> list[str]:
-    return [name for name in folder_paths.get_filename_list(folder) if name.endswith(".safetensors")]
+def safetensors_files(folder: str) -> list[str]:
+    """With forward slashes, so that a workflow names its file alike on every system."""
+    return [Path(name).as_posix() for name in folder_paths.get_filename_list(folder) if name.endswith(".safetensors")]
 
 
 def saved_path(folder: str, file: str) -> Path:
@@ -33,8 +35,13 @@ def saved_path(folder: str, file: str) -> Path:
 
 def output_path(prefix: str, suffix: str) -> Path:
     """A new file's path in the output folder."""
+    normal = os.path.normpath(prefix.strip())  # the host counts no files of a name that ends with a slash
+    if os.path.basename(normal) in ("", ".", ".."):
+        raise ValueError(f"filename_prefix: {prefix!r} holds no name; give one, like 'loco/mine'")
     try:
-        folder, name, counter, *_ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+        folder, name, counter, *_ = folder_paths.get_save_image_path(normal, folder_paths.get_output_directory())
+    except OSError as error:
+        raise ValueError(f"filename_prefix: {prefix!r} cannot be written to ({error})") from error
     except Exception as error:  # the host raises nothing more precise
         raise ValueError(f"filename_prefix: {prefix!r} leads out of the output folder; give a name in it") from error
     return Path(folder) / f"{name}_{counter:05}_{suffix}"

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..loco_core.neuron_file import load_neurons
 from ..loco_core.neurons import neuron_lines
-from .files import NEURONS, NO_FILE, saved_files, saved_path
+from .files import NEURONS, NO_FILE, safetensors_files, saved_path
 from .progress import show_text
 from .types import Neurons
 
@@ -22,7 +22,7 @@ class NeuronLoadNode(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=saved_files(NEURONS) or [NO_FILE],
+                    options=safetensors_files(NEURONS) or [NO_FILE],
                     tooltip=f"A .safetensors file in models/{NEURONS} or output/{NEURONS}.",
                 )
             ],

@@ -317,6 +317,8 @@ CASES = [
     ),
     ("LoCo_EditCombine", {"edit_2": "other layers"}, "edits: their layers differ (8-9 and 6)"),
     ("LoCo_EditSave", {"filename_prefix": "../x"}, "filename_prefix: '../x' leads out of the output folder"),
+    ("LoCo_EditSave", {"filename_prefix": " "}, "filename_prefix: ' ' holds no name; give one, like 'loco/mine'"),
+    ("LoCo_EditSave", {"filename_prefix": "torn_.json/x"}, "filename_prefix: 'torn_.json/x' cannot be written to"),
     ("LoCo_EditLoad", {"file": "absent.safetensors"}, "file: 'absent.safetensors' is not in models/loco_edits or"),
     ("LoCo_EditLoad", {"file": "../outside.safetensors"}, "file: '../outside.safetensors' is not in models/loco_edits"),
     ("LoCo_EditLoad", {"file": "foreign.safetensors"}, "file: 'foreign.safetensors' is not an edit saved by LoCo Edit"),

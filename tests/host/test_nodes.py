@@ -185,6 +185,12 @@ def test_a_saved_edit_is_loaded_as_it_was(execute, host, solve):
     assert loaded.recipe == edit.recipe
 
 
+@pytest.mark.parametrize("prefix", ["twice", "loco_edits/twice/", "./twice//again"])
+def test_nothing_is_written_over_a_file_of_the_same_prefix(execute, solve, prefix):
+    edit, _ = solve()
+    assert len({execute("LoCo_EditSave", edit=edit, filename_prefix=prefix)[0] for _ in range(3)}) == 3
+
+
 def test_an_exported_lora_is_offered_by_the_stock_loader_and_tells_how_it_was_made(execute, host, demo, sample, solve):
     edit, _ = solve()
     (file,) = execute("LoCo_EditExportLoRA", model=demo.model, edit=edit)
