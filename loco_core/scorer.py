@@ -27,6 +27,9 @@ DOWNLOADS = {
 """Architectures and the tag of the weights that open_clip would download for them."""
 
 
+HUB_WEIGHTS = "open_clip_model.safetensors"
+VOCABULARY = 49408
+"""Tokens of CLIP's own tokenizer."""
 SAMPLED = 1024
 """Numbers of a weight by which models are told apart."""
 
@@ -83,9 +86,13 @@ class CosineScorer:
 
 
 class ClipScorer(CosineScorer):
-    """An open_clip model as a scorer."""
+    """An open_clip model that reads CLIP's own tokens as a scorer."""
 
     def __init__(self, model: torch.nn.Module, name: str) -> None:
+        if getattr(model, "text", model).vocab_size != VOCABULARY:
+            raise ValueError(
+                f"scorer: {name} reads other tokens than CLIP's, as SigLIP and multilingual models do; use a CLIP"
+            )
         super().__init__(name, weights_digest(model.parameters()))
         self.model = model.eval().requires_grad_(False)
         self._preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
@@ -120,13 +127,14 @@ def _picture(image: torch.Tensor) -> Image.Image:
 def load_scorer(weights: Path, architecture: str | None = None) -> ClipScorer:
     """The scorer in a .safetensors file of open_clip weights.
 
-    Its configuration is open_clip_config.json in the same folder, as the Hugging Face Hub offers it; or that of the
-    `architecture` named; or a .json of the file's own name.
+    Its configuration is that of the `architecture` named; or, of an open_clip_model.safetensors as the Hugging Face Hub
+    offers it, open_clip_config.json in its folder; or a .json of the file's own name.
     """
     if weights.suffix != ".safetensors" or not weights.is_file():
         raise ValueError(f"scorer: {weights.name} is not a .safetensors file")
+    from_hub = weights.name == HUB_WEIGHTS and (weights.parent / "open_clip_config.json").is_file()
     try:
-        if (weights.parent / "open_clip_config.json").is_file():
+        if from_hub and architecture is None:
             model = open_clip.create_model(f"local-dir:{weights.parent}", require_pretrained=True)
         else:
             model = open_clip.create_model(architecture or _register(weights), pretrained=str(weights))

@@ -4,11 +4,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from demo.world import STYLES, Scene, draw
-from loco_core.scorer import load_scorer, weights_digest
+from loco_core.scorer import ClipScorer, load_scorer, weights_digest
 
 DEMO_SCORER = Path(__file__).resolve().parents[2] / "demo" / "open_clip" / "loco_demo_clip.safetensors"
 
@@ -67,6 +69,34 @@ def test_a_folder_from_the_hub_is_read_as_it_is(tmp_path):
     images = drawings(Scene("star", "woodcut", "red"))
     expected, copied = load_scorer(DEMO_SCORER), load_scorer(tmp_path / "open_clip_model.safetensors")
     torch.testing.assert_close(copied.score(images, ["woodcut"]), expected.score(images, ["woodcut"]))
+
+
+@pytest.fixture
+def folder_of_two(tmp_path):
+    """A folder as the Hub offers it, with other weights beside those."""
+    config = DEMO_SCORER.with_suffix(".json").read_text()
+    (tmp_path / "open_clip_config.json").write_text(f'{{"model_cfg": {config}, "preprocess_cfg": {{}}}}')
+    halved = {name: tensor / 2 for name, tensor in load_file(DEMO_SCORER).items()}
+    save_file(halved, tmp_path / "open_clip_model.safetensors")
+    shutil.copy(DEMO_SCORER, tmp_path / "chosen.safetensors")
+    return tmp_path
+
+
+def test_the_file_chosen_is_read_whatever_else_is_in_its_folder(folder_of_two, scorer):
+    shutil.copy(DEMO_SCORER.with_suffix(".json"), folder_of_two / "chosen.json")
+    assert load_scorer(folder_of_two / "chosen.safetensors").digest == scorer.digest
+
+
+def test_the_architecture_chosen_is_that_of_the_file_whatever_else_is_in_its_folder(folder_of_two):
+    with pytest.raises(ValueError, match="chosen.safetensors does not hold a model that open_clip can load"):
+        load_scorer(folder_of_two / "chosen.safetensors", "ViT-B-32")  # too large for these weights
+
+
+def test_a_model_that_reads_other_tokens_than_clips_is_an_error():
+    with torch.device("meta"):
+        siglip = open_clip.create_model("ViT-B-16-SigLIP", device="meta")
+    with pytest.raises(ValueError, match="scorer: siglip reads other tokens than CLIP's"):
+        ClipScorer(siglip, "siglip")
 
 
 def test_the_digest_tells_weights_apart_whatever_kind_of_numbers_they_are():
