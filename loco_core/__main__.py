@@ -233,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     except torch.cuda.OutOfMemoryError:
         return stopped("out of memory; give fewer --rows, or a smaller --size", 2)
     except (click.Abort, KeyboardInterrupt):
-        return stopped("stopped; finished scores are in the output folder", 130)
+        return stopped("stopped; what was finished is in the output folder", 130)
 
 
 def stopped(reason: str, code: int) -> int:

@@ -132,7 +132,7 @@ def _orthonormal(operator: EditOperator) -> EditOperator:
 
 def _balanced(strength: float, weight: torch.Tensor, operator: EditOperator) -> tuple[torch.Tensor, torch.Tensor]:
     """Factors of strength x W A, of equal size and of no larger rank than it has."""
-    up = strength * (weight.float() @ operator.up)
+    up = strength * (weight.detach().cpu().float() @ operator.up)
     squares, right = torch.linalg.eigh(up.double().T @ up.double())
     kept = squares > FLOAT16_ROUNDING**2 * squares[-1:]  # ascending
     kept &= squares > 0

@@ -38,8 +38,7 @@ def neuron_inputs() -> list[io.Input]:
             "part",
             options=list(PARTS),
             default="values",
-            tooltip="Values say what a word adds to the picture, keys where it is heard. On the demo model, values "
-            "carry the style: as many neurons of both remove less.",
+            tooltip="Values say what a word adds to the picture, keys where it is heard.",
         ),
         io.Combo.Input(
             "tokens",

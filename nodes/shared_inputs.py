@@ -28,8 +28,8 @@ def lora_inputs(filename_prefix: str) -> list[io.Input]:
             "naming",
             options=list(NAMINGS),
             default=NAMINGS[0],
-            tooltip="kohya: keys that ComfyUI, Forge and diffusers know. diffusers: its own names, for programs that "
-            "know only those.",
+            tooltip="kohya: keys that ComfyUI, Forge and diffusers know (SDXL's pooled embedding from diffusers 0.39 "
+            "on). diffusers: its own names, for programs that know only those.",
         ),
         io.String.Input(
             "filename_prefix",

@@ -44,7 +44,7 @@ def test_ctrl_c_leaves_the_scores_of_the_finished_images(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(command_line, "search", stopped)
     assert command_line.main(["trace", *WOODCUT, *QUICK[:-1], "4", "--out", str(tmp_path)]) == 130
-    assert "finished scores are in the output folder" in capsys.readouterr().err
+    assert "what was finished is in the output folder" in capsys.readouterr().err
     with (tmp_path / "scores.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 6
 

@@ -149,7 +149,7 @@ def test_diffusers_own_loader_makes_the_same_change_of_an_exported_lora(family, 
     pytest.importorskip("peft")
     engine = DiffusersEngine(load_pipeline(request.getfixturevalue(f"{family}_folder")))
     count, layers = len(engine.layers), LayerSet(chosen, len(engine.layers))
-    with_pooled = family == "sdxl" and naming == "diffusers"
+    with_pooled = family == "sdxl"
     edit = solve_edit(engine.encode, recipe(layers=layers, pooled=with_pooled))
     before = [engine.key_value_weights(layer) for layer in range(count)]
     label = engine.pooled_weight().clone() if with_pooled else None
