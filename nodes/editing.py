@@ -118,7 +118,7 @@ def apply_edit(
     tell_branches(edited)
     edited.set_model_attn2_patch(ContextEdit(edit.operator, places, strength, schedule))
     if edit.pooled is not None:
-        edited.add_wrapper(WrappersMP.APPLY_MODEL, PooledEdit(edit.pooled, strength, schedule))
+        _add_pooled(edited, PooledEdit(edit.pooled, strength, schedule))
     return edited
 
 
@@ -144,6 +144,14 @@ def pooled_layer(model: ModelPatcher) -> torch.nn.Module:
         return model.get_model_object(POOLED_LAYER)
     except (AttributeError, IndexError):
         raise ValueError("pooled: this model reads no pooled embedding; switch it off (it is for SDXL)") from None
+
+
+def _add_pooled(model: ModelPatcher, change: PooledEdit) -> None:
+    """The newest acts first, as an edit of weights does; the first of the host's wrappers is the outermost."""
+    changes = [change, *model.get_wrappers(WrappersMP.APPLY_MODEL, POOLED_LAYER)]
+    model.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, POOLED_LAYER)
+    for each in changes:
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, POOLED_LAYER, each)
 
 
 def _patch_weights(model: ModelPatcher, edit: Edit, strength: float) -> None:

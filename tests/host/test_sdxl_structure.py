@@ -153,3 +153,20 @@ def test_the_pooled_path_is_edited_alike_in_weights_in_context_and_by_a_lora(pac
     assert (weights - without).norm() > 0.1 * effect
     assert (weights - context).norm() <= 1e-3 * effect  # float32 sums in another order, in a small effect
     assert (weights - by_lora).norm() <= 1e-2 * effect  # float16
+
+
+def test_two_pooled_edits_act_in_the_same_order_in_both_modes(pack, sdxl, prompts, pooled_edit):
+    editing, one = pack("nodes.editing"), pooled_edit.pooled
+    other = EditOperator(one.width * one.down.T.flip(1), one.up.T / one.width)  # turned, they make another product
+    nothing = EditOperator(torch.zeros(WIDTH, 1).double(), torch.zeros(1, WIDTH).double())
+    latents = {}
+    for name, order in (("as they stand", (one, other)), ("turned", (other, one))):
+        for mode in editing.MODES:
+            model = sdxl
+            for pooled in order:
+                model = editing.apply_edit(model, edit_of(nothing, pooled_edit.recipe.layers, pooled), 1.0, mode)
+            latents[name, mode] = sample(model, prompts.own)
+    effect = (latents["turned", "weights"] - sample(sdxl, prompts.own)).norm()
+    for name in ("as they stand", "turned"):
+        assert (latents[name, "weights"] - latents[name, "context"]).norm() <= 1e-3 * effect  # float32 sums in another order
+    assert (latents["as they stand", "weights"] - latents["turned", "weights"]).norm() > 1e-1 * effect
