@@ -168,5 +168,7 @@ def test_two_pooled_edits_act_in_the_same_order_in_both_modes(pack, sdxl, prompt
             latents[name, mode] = sample(model, prompts.own)
     effect = (latents["turned", "weights"] - sample(sdxl, prompts.own)).norm()
     for name in ("as they stand", "turned"):
-        assert (latents[name, "weights"] - latents[name, "context"]).norm() <= 1e-3 * effect  # float32 sums in another order
+        assert (
+            latents[name, "weights"] - latents[name, "context"]
+        ).norm() <= 1e-3 * effect  # float32 sums in another order
     assert (latents["as they stand", "weights"] - latents["turned", "weights"]).norm() > 1e-1 * effect
