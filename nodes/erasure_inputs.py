@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..loco_core.engine import Sampling
 from ..loco_core.erasure import ErasurePlan
 from ..loco_core.prompts import lines, whole_pairs
-from .sampling_inputs import sampling_inputs
+from .sampling_inputs import sampling_inputs, seeds_from
 
 
 def erasure_inputs() -> list[io.Input]:
@@ -54,6 +54,6 @@ def erasure_plan(
     return ErasurePlan(
         tuple(whole_pairs(concept_prompts, target_prompts)),
         tuple(dict.fromkeys(lines(keep_prompts))),
-        tuple(range(seed, seed + seed_count)),
+        seeds_from(seed, seed_count),
         Sampling(steps, cfg, sampler_name, scheduler, width, height, negative_prompt),
     )

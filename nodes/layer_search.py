@@ -23,7 +23,7 @@ from .digest import model_digest
 from .engine import ComfyEngine, to_image
 from .files import output_name, output_path, unfinished_searches
 from .progress import ImageProgress, show_text
-from .sampling_inputs import sampling_inputs
+from .sampling_inputs import sampling_inputs, seeds_from
 from .types import Layers, Scorer
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class LayerSearchNode(io.ComfyNode):
         engine = ComfyEngine(model, clip, vae)
         plan = SearchPlan(
             pairs=tuple(prompt_pairs(concept_prompts, target_prompts, attribute)),
-            seeds=tuple(range(seed, seed + seed_count)),
+            seeds=seeds_from(seed, seed_count),
             attribute=attribute,
             window_size=window_size,
             sampling=Sampling(steps, cfg, sampler_name, scheduler, width, height, negative_prompt),

@@ -7,6 +7,14 @@ from comfy_api.latest import io
 
 from .samplers import samplers
 
+SEEDS = 2**64
+"""The host's seeds are below it."""
+
+
+def seeds_from(seed: int, count: int) -> tuple[int, ...]:
+    """seed, seed + 1, and so on; 0 follows the largest."""
+    return tuple((seed + place) % SEEDS for place in range(count))
+
 
 def sampling_inputs() -> list[io.Input]:
     return [
@@ -14,7 +22,7 @@ def sampling_inputs() -> list[io.Input]:
             "seed",
             default=0,
             min=0,
-            max=0xFFFFFFFFFFFFFFFF,
+            max=SEEDS - 1,
             control_after_generate="fixed",
             tooltip="The first seed. All comparisons are made on the same seeds. Keep it fixed, or every "
             "run begins anew.",

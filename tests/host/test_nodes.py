@@ -185,6 +185,10 @@ def test_a_saved_edit_is_loaded_as_it_was(execute, host, solve):
     assert loaded.recipe == edit.recipe
 
 
+def test_after_the_largest_seed_of_the_host_comes_0(pack):
+    assert pack("nodes.sampling_inputs").seeds_from(2**64 - 1, 2) == (2**64 - 1, 0)
+
+
 @pytest.mark.parametrize("prefix", ["twice", "loco_edits/twice/", "./twice//again"])
 def test_nothing_is_written_over_a_file_of_the_same_prefix(execute, solve, prefix):
     edit, _ = solve()
