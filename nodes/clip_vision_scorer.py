@@ -14,6 +14,7 @@ from comfy_api.latest import io
 from ..loco_core.scorer import CosineScorer, weights_digest
 from ..loco_core.scorer_check import knows_colours
 from .clip_scorer import AT_ONCE
+from .digest import loaded_weights
 from .engine import effective_weight
 from .types import Scorer
 
@@ -97,9 +98,9 @@ def _text_tower(clip: CLIP, width: int) -> str:
 def _digest(clip: CLIP, tower: str, clip_vision: ClipVisionModel) -> str:
     """Of the weights of both towers, with what a LoRA changes in the text tower."""
     read = (
-        effective_weight(clip.patcher, key) if key in clip.patcher.patches else weight
-        for key, weight in clip.cond_stage_model.state_dict().items()
-        if key.startswith(f"{tower}.transformer.")
+        effective_weight(clip.patcher, name) if name in clip.patcher.patches else weight
+        for name, weight in loaded_weights(clip.patcher)
+        if name.startswith(f"{tower}.transformer.")
     )
     return weights_digest([*read, *clip_vision.get_sd().values()])
 

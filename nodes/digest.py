@@ -20,7 +20,8 @@ def model_digest(model: ModelPatcher, clip: CLIP, vae: VAE) -> str:
     What it cannot see the inside of, it takes for another model, rather than for the same.
     """
     patchers = (model, clip.patcher, vae.patcher)
-    digest = hashlib.sha256("".join(weights_digest(_own_weights(patcher)) for patcher in patchers).encode())
+    weights = (weights_digest(weight for _, weight in loaded_weights(patcher)) for patcher in patchers)
+    digest = hashlib.sha256("".join(weights).encode())
     seen: dict[int, object] = {}
     for patcher in patchers:
         seen |= _own_modules(patcher)
@@ -29,10 +30,10 @@ def model_digest(model: ModelPatcher, clip: CLIP, vae: VAE) -> str:
     return digest.hexdigest()[:16]
 
 
-def _own_weights(patcher: ModelPatcher) -> Iterator[torch.Tensor]:
-    """The parameters as they were loaded: where the host has patched one in place, its backup."""
+def loaded_weights(patcher: ModelPatcher) -> Iterator[tuple[str, torch.Tensor]]:
+    """The parameters by name, as they were loaded: where the host has patched one in place, its backup."""
     for name, parameter in patcher.model.named_parameters():
-        yield patcher.backup[name].weight if name in patcher.backup else parameter
+        yield name, patcher.backup[name].weight if name in patcher.backup else parameter
 
 
 def _own_modules(patcher: ModelPatcher) -> dict[int, object]:

@@ -17,6 +17,7 @@ from transformers import CLIPConfig, CLIPModel
 from loco_core.scorer_check import COLOUR_PIXELS, COLOUR_TEXT, COLOURS
 
 TEXTS = ["a red star", "a blue fish in the style of woodcut", "a (green:1.4) boat"]
+FIRST_WEIGHT = "clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.weight"
 TOWER = {"num_attention_heads": 4, "hidden_act": "quick_gelu"}
 VISION = {**TOWER, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "image_size": 32}
 VISION |= {"patch_size": 8, "num_channels": 3, "model_type": "clip_vision_model"}
@@ -143,10 +144,19 @@ def test_scorers_of_other_weights_have_another_digest_also_after_a_lora(host, sc
     model = clip_model(32)
     clip, vision = load_clip(model), load_vision(model)
     patched = clip.clone()
-    key = "clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.weight"
-    assert patched.add_patches({key: ("diff", (torch.ones(64, 32),))})
+    assert patched.add_patches({FIRST_WEIGHT: ("diff", (torch.ones(64, 32),))})
     digests = [scorer_of(*pair).digest for pair in ((clip, vision), (load_clip(model), vision), (patched, vision))]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_lora_that_another_scorer_has_loaded_does_not_change_the_digest(scorer_of, load_vision):
+    model = clip_model(32)
+    clip, vision = load_clip(model), load_vision(model)
+    own = scorer_of(clip, vision).digest
+    patched = clip.clone()
+    assert patched.add_patches({FIRST_WEIGHT: ("diff", (torch.ones(64, 32),))})
+    scorer_of(patched, vision).read(TEXTS)  # loads it, into the weights that both share
+    assert scorer_of(clip, vision).digest == own
 
 
 def test_cancel_ends_the_reading_of_texts_and_the_seeing_of_images(host, scorer_of, load_vision, images):
