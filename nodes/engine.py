@@ -40,9 +40,9 @@ def cross_attention_layers(model: ModelPatcher) -> dict[CrossAttentionLayer, str
     The middle block is addressed as block 0 by the host's patches, wherever its weights are.
     """
     layers: dict[CrossAttentionLayer, str] = {}
-    for name, module in model.get_model_object("diffusion_model").named_modules():
+    for name, _ in model.get_model_object("diffusion_model").named_modules():
         found = _LAYER_NAME.fullmatch(name)
-        if found and module is not None:
+        if found:
             block, number, transformer_index = found[1], int(found[2] or 0), int(found[3])
             if block == "middle":
                 number = 0
@@ -142,7 +142,7 @@ class ComfyEngine:
         while rows:
             batch = rows[: min(most, self._most_rows or most)]
             try:
-                images.append(self._vae.decode(self._sample(batch, sampling, on_step)).float().cpu())
+                images.append(self._decode(self._sample(batch, sampling, on_step)))
                 rows = rows[len(batch) :]
                 continue
             except Exception as error:
@@ -190,6 +190,12 @@ class ComfyEngine:
         if not torch.isfinite(samples).all():
             raise ValueError("model: NaN or Inf in the sampled latents; try a float32 U-Net or another sampler")
         return samples
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        images = self._vae.decode(latents).float().cpu()
+        if not torch.isfinite(images).all():
+            raise ValueError("vae: NaN or Inf in an image; start ComfyUI with --fp32-vae, or load another VAE")
+        return images
 
     def key_value_weights(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         name = self._names[self.layers[layer]]

@@ -21,6 +21,7 @@ SOCKETS = (
     "neurons",
     "model",
     "model_after",
+    "vae",
     "clip",
     "clip_vision",
     "conditioning",
@@ -124,6 +125,8 @@ def broken(pack, demo, host, vision) -> dict[str, object]:
     own = host.nodes.CLIPTextEncode().encode(demo.clip, "a red star")[0]
     unprojected = host.nodes.CheckpointLoaderSimple().load_checkpoint("loco_demo.safetensors")[1]
     unprojected.cond_stage_model.clip_l.transformer.text_projection.weight.data.zero_()
+    broken_vae = host.nodes.CheckpointLoaderSimple().load_checkpoint("loco_demo.safetensors")[2]
+    next(broken_vae.first_stage_model.parameters()).data.fill_(float("nan"))
     siglip = vision(128)
     siglip.model.visual_projection = torch.nn.Identity()
     return {
@@ -132,6 +135,7 @@ def broken(pack, demo, host, vision) -> dict[str, object]:
         "vision 64 wide": vision(64),
         "no cross-attention": headless,
         "NaN clip": clip,
+        "NaN vae": broken_vae,
         "70 layers": core.LayerSet((45,), 70),
         "two prompts": own + own,
         "768 wide": [[torch.zeros(1, 77, 768), {}]],
@@ -267,6 +271,7 @@ CASES = [
     ("LoCo_LayerSearch", {"seed_count": 0}, "seeds: 0; give at least 1"),
     ("LoCo_LayerSearch", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
     ("LoCo_LayerSearch", {"clip": "NaN clip"}, "clip: NaN or Inf in the text embedding of"),
+    ("LoCo_LayerSearch", {"vae": "NaN vae"}, "vae: NaN or Inf in an image; start ComfyUI with --fp32-vae, or load"),
     ("LoCo_LayerSearch", {"filename_prefix": "../x"}, "filename_prefix: '../x' leads out of the output folder"),
     ("LoCo_LayerSelect", {"layers": "99"}, "layers: '99' does not exist; this model has layers 0 to 15"),
     ("LoCo_LayerSelect", {"layers": "9-8"}, "layers: '9-8' runs backwards; give the lower number first, '8-9'"),
