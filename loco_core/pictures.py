@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
@@ -17,7 +18,7 @@ BEST, OTHER, BASELINE = "#d1495b", "#8d99ae", "#2b2d42"
 SHEET_COLUMNS = 12
 """Images side by side on a before/after sheet."""
 CAPTION_LINES = 5
-"""Of the prompt above a column of images."""
+"""Of the text above images."""
 INK, PAPER, RULE = (28, 28, 32), (255, 255, 255), (209, 73, 91)
 
 
@@ -38,7 +39,7 @@ def neuron_plot(neurons: Neurons) -> np.ndarray:
     axes.set_xlabel("neurons of a layer, sorted")
     axes.set_ylabel("|z|")
     shown = neurons.with_concept[0]
-    axes.set_title(f"with the concept: {shown} and {len(neurons.with_concept) - 1} more", fontsize=10)
+    entitle(axes, f"with the concept: {shown} and {len(neurons.with_concept) - 1} more")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=1 + len(neurons.scores) // 9, fontsize=8)
     return drawn(figure)
@@ -58,7 +59,7 @@ def effect_plot(neurons: Neurons) -> np.ndarray:
     axes.axhline(0, color=BASELINE, linestyle=":", linewidth=1.2)
     axes.set_xlabel("neurons of a layer, sorted by signal")
     axes.set_ylabel("effect per neuron: % removed + % kept")
-    axes.set_title(f"agrees with the signal to {neurons.agreement('effect', 'signal'):.2f} (Spearman)", fontsize=10)
+    entitle(axes, f"agrees with the signal to {neurons.agreement('effect', 'signal'):.2f} (Spearman)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=1 + len(neurons.scores) // 9, fontsize=8)
     return drawn(figure)
@@ -119,7 +120,7 @@ def sweep_plot(result: SweepResult) -> np.ndarray:
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel(f"ablated neurons, of {result.total}")
     axes.set_ylabel("share")
-    axes.set_title(f"ablated for: {result.before.plan.concepts[0]}", fontsize=10)
+    entitle(axes, f"ablated for: {result.before.plan.concepts[0]}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return drawn(figure)
@@ -130,12 +131,14 @@ def before_after_sheet(title: str, before: np.ndarray, after: np.ndarray) -> np.
     count, height, width = before.shape[:3]
     columns = min(count, SHEET_COLUMNS)
     font = ImageFont.load_default(18)
-    label_width, gap, header = 90, 2, 30
+    label_width, gap = 90, 2
+    lines = _wrapped(title, font, columns * (width + gap))
+    header = 8 + 22 * len(lines)
     band = 2 * (height + gap) + 4 * gap
     size = (label_width + columns * (width + gap), header + -(-count // columns) * band)
     sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((label_width, 4), title, fill=INK, font=font)
+    pen.text((label_width, 4), "\n".join(lines), fill=INK, font=font)
     for start in range(0, count, columns):
         for row, (label, images) in enumerate((("before", before), ("after", after))):
             top = header + start // columns * band + row * (height + gap)
@@ -155,6 +158,11 @@ def erasure_sheet(result: ErasureResult) -> np.ndarray:
     width = max(sheet.shape[1] for sheet in sheets)
     padded = [np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in sheets]
     return np.concatenate(padded)
+
+
+def entitle(axes: Axes, text: str) -> None:
+    """Puts a title above, on as many lines as it needs; a prompt may hold a dollar sign, which begins no formula."""
+    axes.set_title(text.replace("$", r"\$"), fontsize=10, wrap=True)
 
 
 def drawn(figure: Figure) -> np.ndarray:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from .layers import CrossAttentionLayer, LayerSet, block_name
-from .pictures import BASELINE, BEST, OTHER, drawn, rows_sheet
+from .pictures import BASELINE, BEST, OTHER, drawn, entitle, rows_sheet
 from .search import SearchResult
 
 COLUMNS = 8
@@ -45,7 +45,7 @@ def score_plot(result: SearchResult) -> np.ndarray:
     direction = "gain against the target" if plan.attribute == "fact" else "loss against the concept"
     axes.set_ylabel(f"CLIP-Score: {direction}")
     found = f"layers {result.layers}, {result.verdict.kind}" if result.layers else result.verdict.kind
-    axes.set_title(f"{plan.attribute}: {plan.pairs[0].concept} \u2192 {plan.pairs[0].target}\n{found}", fontsize=10)
+    entitle(axes, f"{plan.attribute}: {plan.pairs[0].concept} \u2192 {plan.pairs[0].target}\n{found}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
     return drawn(figure)
@@ -93,7 +93,7 @@ def model_figure(result: SearchResult, layers: Sequence[CrossAttentionLayer]) ->
     axes.set(xlim=(-1.8, span + widest + 1.6), ylim=(-1.3, rows + 1.7))
     axes.axis("off")
     found = f"layers {result.layers}" if result.layers else "no layers"
-    axes.set_title(f"{result.plan.pairs[0].concept}\n{result.verdict.kind}: {found}", fontsize=10)
+    entitle(axes, f"{result.plan.pairs[0].concept}\n{result.verdict.kind}: {found}")
     scale = ScalarMappable(Normalize(0, 1), WARM)
     figure.colorbar(scale, ax=axes, shrink=0.6, label="effect of the best window with the layer,\nshare of all layers'")
     return drawn(figure)

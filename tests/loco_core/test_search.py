@@ -267,6 +267,13 @@ def test_the_pictures_are_there_to_look_at():
     assert contact_sheet(result).shape[0] > 9 * 16
 
 
+def test_dollars_in_a_prompt_begin_no_formula():
+    engine, result = run()
+    priced = replace(result.plan, pairs=(PromptPair("money $#$ in oil", "money $#$"), PAIRS[1]))
+    result = replace(result, plan=priced)
+    assert score_plot(result).ndim == model_figure(result, engine.layers).ndim == contact_sheet(result).ndim == 3
+
+
 def test_the_contact_sheet_begins_with_what_is_to_go_and_with_what_all_layers_make_of_it():
     pictures = run()[1].pictures(4)
     unmodified, whole, *windows = pictures.values()
