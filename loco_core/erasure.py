@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from .evaluation import thumbnails
 from .prompts import PromptPair
 from .scorer import Scorer
 
+AT_ONCE = 8
+"""Images scored together."""
 CONFIDENCE = 0.95
 REMOVED = 0.8
 """From this share of what told the concept from its target, a concept counts as removed."""
@@ -152,20 +154,21 @@ class ImageMaker:
         self._on_batch, self._on_step, self._done = on_batch, on_step, 0
 
     def make(self, engine: Engine, texts: Sequence[str], label: str) -> torch.Tensor:
-        """Every prompt with every seed: [prompts x seeds, H, W, 3]."""
+        """Every prompt with every seed: uint8 [prompts x seeds, H, W, 3], a quarter of the memory of floats."""
         embeddings = dict(zip(texts, engine.encode(texts), strict=True))
         rows = [Row(embeddings[text], seed) for text, seed in itertools.product(texts, self._plan.seeds)]
         parts = []
         for start in range(0, len(rows), self._rows):
-            parts.append(engine.generate(rows[start : start + self._rows], self._plan.sampling, self._on_step))
-            self._done += len(parts[-1])
-            self._on_batch(self._done, self._total, label, thumbnails(parts[-1])[-1])
+            images = engine.generate(rows[start : start + self._rows], self._plan.sampling, self._on_step)
+            parts.append((images.clamp(0, 1) * 255).round().to(torch.uint8))
+            self._done += len(images)
+            self._on_batch(self._done, self._total, label, thumbnails(images[-1:])[0])
         return torch.cat(parts)
 
 
 @dataclass(frozen=True, eq=False)
 class Before:
-    """The images by the model as loaded, [n, H, W, 3], the concepts' first, and their scores [n].
+    """The images by the model as loaded, uint8 [n, H, W, 3], the concepts' first, and their scores [n].
 
     floor: what the target prompts' images score against the concept prompts, and kept_floor, by kept prompt, what they
     score against it on average.
@@ -195,7 +198,7 @@ class Before:
 def measure_before(engine: Engine, scorer: Scorer, plan: ErasurePlan, maker: ImageMaker) -> Before:
     targets = maker.make(engine, [pair.target for pair in plan.pairs], "targets")
     floor = _scored(scorer, plan, targets, plan.concepts)
-    kept_floor = {prompt: float(scorer.score(targets, [prompt] * len(targets)).mean()) for prompt in plan.kept}
+    kept_floor = {kept: float(_scored(scorer, plan, targets, [kept] * len(plan.pairs)).mean()) for kept in plan.kept}
     images = maker.make(engine, plan.shown, "before")
     return Before(plan, images, _scored(scorer, plan, images, plan.shown), floor, kept_floor)
 
@@ -213,9 +216,10 @@ def measure_after(
         prompt: Change(*(part[split + place * size : split + (place + 1) * size] for part in scores))
         for place, prompt in enumerate(plan.kept)
     }
-    similarity = scorer.similarity(before.images[split:], images[split:]).numpy() if plan.kept else np.zeros(0)
+    kept_pairs = zip(_batches(before.images[split:]), _batches(images[split:]), strict=True)
+    similarity = np.concatenate([scorer.similarity(*pair).numpy() for pair in kept_pairs]) if plan.kept else np.zeros(0)
     concept = Change(*(part[:split] for part in scores))
-    pictures = thumbnails(before.images), thumbnails(images)
+    pictures = (np.concatenate([thumbnails(batch) for batch in _batches(one)]) for one in (before.images, images))
     return ErasureResult(plan, concept, before.floor, kept, before.kept_floor, similarity, *pictures)
 
 
@@ -233,8 +237,17 @@ def measure_erasure(
     return measure_after(measure_before(before, scorer, plan, maker), after, scorer, maker)
 
 
+def _batches(images: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Images of 8 bits in 0..1, AT_ONCE at a time."""
+    return (part.float() / 255 for part in images.split(AT_ONCE))
+
+
 def _scored(scorer: Scorer, plan: ErasurePlan, images: torch.Tensor, texts: Sequence[str]) -> np.ndarray:
-    return scorer.score(images, [text for text in texts for _ in plan.seeds]).numpy()
+    """[N], of images that show each text with every seed."""
+    each = [text for text in texts for _ in plan.seeds]
+    starts = range(0, len(images), AT_ONCE)
+    parts = zip(_batches(images), (each[start : start + AT_ONCE] for start in starts), strict=True)
+    return np.concatenate([scorer.score(*part).numpy() for part in parts])
 
 
 def erasure_text(result: ErasureResult) -> str:

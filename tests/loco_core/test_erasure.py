@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from loco_core.engine import Sampling
-from loco_core.erasure import Change, ErasurePlan, erasure_text, measure_erasure
+from loco_core.erasure import (
+    AT_ONCE,
+    Change,
+    ErasurePlan,
+    ImageMaker,
+    erasure_text,
+    measure_before,
+    measure_erasure,
+)
 from loco_core.pictures import erasure_sheet
 from loco_core.prompts import PromptPair
 from made_up import GreyScorer, Painter
@@ -60,8 +69,25 @@ def test_one_image_has_no_interval():
 
 def test_kept_images_are_compared_with_themselves():
     result = measure({STYLED: 0.2, KEPT: 0.4})
-    assert result.similarity == pytest.approx([90] * 4, abs=1e-3)
+    assert result.similarity == pytest.approx([90] * 4, abs=0.4)  # images have 8 bits
     assert "likeness before and after" in erasure_text(result)
+
+
+def test_images_are_kept_as_8_bit_numbers_and_scored_some_at_a_time():
+    sizes = []
+
+    class Watched(GreyScorer):
+        def score(self, images, texts):
+            sizes.append(len(images))
+            return super().score(images, texts)
+
+    plan = ErasurePlan((PromptPair(STYLED, PLAIN),), (KEPT,), tuple(range(AT_ONCE + 1)), SAMPLING)
+    painter = Painter({STYLED: 0.8, PLAIN: 0.2, KEPT: 0.5})
+    before = measure_before(painter, Watched(), plan, ImageMaker(plan, 3, plan.images))
+    assert before.images.dtype == torch.uint8
+    greys = [100 * grey + seed / 10 for grey in (0.8, 0.5) for seed in plan.seeds]
+    assert before.scores == pytest.approx(greys, abs=0.2)  # half of 100 / 255
+    assert max(sizes) == AT_ONCE
 
 
 def test_the_report_needs_no_more_images_than_it_says_and_tells_of_each_batch():

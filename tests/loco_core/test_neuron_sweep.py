@@ -47,7 +47,7 @@ def sweep(counts=(10, 40, 100), plan=PLAN, **options):
 
 def test_removed_and_kept_are_shares_of_what_can_be_lost():
     result = sweep()
-    assert result.removed.tolist() == pytest.approx([0.25, 1.0, 1.0])
+    assert result.removed.tolist() == pytest.approx([0.25, 1.0, 1.0], abs=5e-3)  # images have 8 bits
     assert result.kept.tolist() == pytest.approx([1.0, 1.0, 0.0], abs=1e-6)
 
 
