@@ -24,7 +24,7 @@ from .neuron_file import load_neurons, neuron_recipe, save_neurons
 from .neuron_sweep import parse_counts, sweep_images, sweep_neurons, sweep_text
 from .neurons import MODES, RANKINGS, TOKENS, Neurons, ablation, chosen_neurons, detect_neurons, neuron_lines
 from .pictures import before_after_sheet, effect_plot, neuron_plot, sweep_plot, sweep_sheet
-from .prompts import contrast_prompts, whole_pairs
+from .prompts import contrast_prompts, lines, whole_pairs
 from .scorer import ClipScorer
 
 OUT = click.option(
@@ -149,7 +149,7 @@ def compared(command: Callable) -> Callable:
     def run(settings: Settings, concepts, targets, keep, seeds, scorer, **own) -> None:
         pairs = tuple(whole_pairs("\n".join(concepts), "\n".join(targets), ("concept", "target")))
         every = tuple(range(settings.seed, settings.seed + seeds))
-        plan = ErasurePlan(pairs, tuple(dict.fromkeys(keep)), every, settings.sampling)
+        plan = ErasurePlan(pairs, tuple(dict.fromkeys(lines("\n".join(keep), "keep"))), every, settings.sampling)
         command(settings=settings, compared=Compared(plan, load_clip(settings.model, scorer)), **own)
 
     for option in reversed(COMPARED):

@@ -34,8 +34,16 @@ class PromptPair:
     target: str
 
 
-def lines(text: str) -> list[str]:
-    """The non-empty lines of a text field, stripped."""
+def lines(text: str, name: str) -> list[str]:
+    """The prompts in the text field `name`, one per line. The empty prompt is an error: only a target can be."""
+    prompts = _lines(text)
+    if EMPTY in prompts:
+        raise ValueError(f"{name}: {EMPTY}, the empty prompt, has nothing in it; give at least one word")
+    return prompts
+
+
+def _lines(text: str) -> list[str]:
+    """The lines that hold something, stripped."""
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -67,12 +75,10 @@ def whole_pairs(
     concepts: str, targets: str, names: tuple[str, str] = ("concept prompts", "target prompts")
 ) -> list[PromptPair]:
     """The same without expansion: every line is a prompt as it stands."""
-    concept_lines, target_lines = lines(concepts), lines(targets)
+    concept_lines, target_lines = lines(concepts, names[0]), _lines(targets)
     for name, given in zip(names, (concept_lines, target_lines), strict=True):
         if not given:
             raise ValueError(f"{name}: empty; give at least one line")
-    if EMPTY in concept_lines:
-        raise ValueError(f"{names[0]}: {EMPTY}, the empty prompt, has nothing in it; give at least one word")
     if len(target_lines) not in (1, len(concept_lines)):
         raise ValueError(
             f"{names[0]}: {len(concept_lines)} lines, {names[1]}: {len(target_lines)} lines; "
@@ -91,9 +97,9 @@ def preserved_prompts(text: str, attribute: str, concepts: str) -> tuple[list[st
     contexts for one; a thing ("a house") is one too. An error where a line names one of the `concepts`.
     """
     _check(attribute)
-    names = [concept for concept in lines(concepts) if _is_name(concept, attribute)]
+    names = [concept for concept in _lines(concepts) if _is_name(concept, attribute)]
     prompts, contexts = [], []
-    for line in lines(text):
+    for line in lines(text, "preserve"):
         for name in names:
             if re.search(rf"\b{re.escape(name)}\b", line, re.IGNORECASE):
                 raise ValueError(f"preserve: {line!r} names what is to be removed, {name!r}; take it out")
@@ -120,7 +126,7 @@ def contrast_prompts(concepts: str, without: str) -> Contrast:
     Prompts without a style in `without` are contexts: a bare name, on either side, is put into all of them ("a photo
     of a cat in the style of Van Gogh"), so that both sides show the same things. What is a whole prompt stays as it is.
     """
-    told, other = lines(concepts), lines(without)
+    told, other = lines(concepts, "concept"), lines(without, "without")
     if not told:
         raise ValueError("concept: empty; give at least one line")
     contexts = [line for line in other if not _is_bare(line, "style") and STYLE_WORD not in line.lower().split()]

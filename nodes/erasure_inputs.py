@@ -53,7 +53,7 @@ def erasure_plan(
     """What these inputs ask for, but for batch_rows, which changes no result."""
     return ErasurePlan(
         tuple(whole_pairs(concept_prompts, target_prompts)),
-        tuple(dict.fromkeys(lines(keep_prompts))),
+        tuple(dict.fromkeys(lines(keep_prompts, "keep prompts"))),
         seeds_from(seed, seed_count),
         Sampling(steps, cfg, sampler_name, scheduler, width, height, negative_prompt),
     )

@@ -173,6 +173,8 @@ CASES = [
     ),
     ("LoCo_NeuronDetect", {"without": "a photo of a cat"}, "concept: 1 different prompts; a statistic needs 2 or more"),
     ("LoCo_NeuronDetect", {"concept": "Monet"}, "is a prompt with the concept too; the two sets must differ"),
+    ("LoCo_NeuronDetect", {"concept": '""'}, 'concept: "", the empty prompt, has nothing in it'),
+    ("LoCo_NeuronDetect", {"without": 'Monet\n""'}, 'without: "", the empty prompt, has nothing in it'),
     ("LoCo_NeuronDetect", {"part": "queries"}, "part: 'queries'; give one of keys and values, keys, values"),
     ("LoCo_NeuronDetect", {"tokens": "first"}, "tokens: 'first'; give one of"),
     ("LoCo_NeuronAblate", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
@@ -315,6 +317,7 @@ CASES = [
     ("LoCo_EditSolve", {"concept": " "}, "concept: empty; give at least one line"),
     ("LoCo_EditSolve", {"concept": "x\ny", "target": "u\nv\nw"}, "concept: 2 lines, target: 3 lines"),
     ("LoCo_EditSolve", {"concept": '""\nx'}, 'concept: "", the empty prompt, has nothing in it'),
+    ("LoCo_EditSolve", {"preserve": 'Monet\n""'}, 'preserve: "", the empty prompt, has nothing in it'),
     (
         "LoCo_EditCombine",
         {"clip": "another clip"},
@@ -335,6 +338,7 @@ CASES = [
     ("LoCo_EditExportLoRA", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
     ("LoCo_ErasureReport", {"concept_prompts": ""}, "concept prompts: empty; give at least one line"),
     ("LoCo_ErasureReport", {"target_prompts": "a\nb\nc"}, "concept prompts: 1 lines, target prompts: 3 lines"),
+    ("LoCo_ErasureReport", {"keep_prompts": '""'}, 'keep prompts: "", the empty prompt, has nothing in it'),
     ("LoCo_ErasureReport", {"clip": "NaN clip"}, "clip: NaN or Inf in the text embedding of"),
     ("LoCo_ErasureReport", {"seed_count": 0}, "seeds: 0; give at least 1"),
     ("LoCo_ErasureReport", {"model_after": "no cross-attention"}, "model: it has no cross-attention layers"),
@@ -374,7 +378,6 @@ def test_every_input_that_can_be_wrong_has_its_mistake(good):
         "branch",
         "strength",
         "model_before",
-        "keep_prompts",
         "edit",  # to save; the other nodes' are in CASES
     }
     bounded |= {"threshold", "neurons"}  # to save
