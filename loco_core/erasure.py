@@ -14,6 +14,7 @@ from .engine import Engine, Row, Sampling
 from .evaluation import thumbnails
 from .prompts import PromptPair
 from .scorer import Scorer
+from .verdict import LEAST_EFFECT
 
 AT_ONCE = 8
 """Images scored together."""
@@ -104,9 +105,11 @@ class ErasureResult:
 
     @property
     def removed(self) -> float:
-        """The share of what the concept prompts' images score above the target prompts' images that is gone."""
+        """The share of what the concept prompts' images score above the target prompts' images that is gone; NaN where
+        that is less than LEAST_EFFECT.
+        """
         reach = float(self.concept.before.mean() - self.floor.mean())
-        return -self.concept.difference / reach if reach > 0 else float("nan")
+        return -self.concept.difference / reach if reach >= LEAST_EFFECT else float("nan")
 
     @property
     def kept_share(self) -> float:
@@ -122,15 +125,21 @@ class ErasureResult:
     @property
     def verdict(self) -> str:
         """The result in a sentence."""
-        if not self.removed >= REMOVED:
-            start = "not removed" if not self.removed >= REMOVED / 2 else f"only {self.removed:.0%} removed"
-        else:
-            start = "removed"
-        losers = [name for name, change in self.kept.items() if change.lost >= LOST and change.certain]
-        if losers:
-            told = ", ".join(f"{name!r} lost {self.kept[name].lost:.0%}" for name in losers)
-            return f"{start}, but {told}"
-        return f"{start}; neighbours kept" if self.kept else start
+        lost = {name: change for name, change in self.kept.items() if change.lost >= LOST}
+        if not lost:
+            return f"{self._concept_verdict}; neighbours kept" if self.kept else self._concept_verdict
+        verbs = {True: "lost", False: "may have lost"}
+        told = ", ".join(f"{name!r} {verbs[change.certain]} {change.lost:.0%}" for name, change in lost.items())
+        more = "" if all(change.certain for change in lost.values()) else " (more seeds would tell)"
+        return f"{self._concept_verdict}, but {told}{more}"
+
+    @property
+    def _concept_verdict(self) -> str:
+        if np.isnan(self.removed):
+            return "cannot tell whether it is removed: the images before fit the concept no better than the targets' do"
+        if self.removed >= REMOVED:
+            return "removed"
+        return f"only {self.removed:.0%} removed" if self.removed >= REMOVED / 2 else "not removed"
 
 
 OnBatch = Callable[[int, int, str, np.ndarray], None]
@@ -259,11 +268,12 @@ def erasure_text(result: ErasureResult) -> str:
         means = f"{change.before.mean():.2f} -> {change.after.mean():.2f}"
         return f"  {name}: {means} ({change.difference:+.2f}, {sure})"
 
+    way = "" if np.isnan(result.removed) else f"; {result.removed:.0%} of the way"
     lines = [
         result.verdict,
         f"CLIP-Score against the prompts, {len(result.plan.seeds)} images per prompt, before -> after:",
         line("concept", result.concept),
-        f"  target prompts against the concept, as loaded: {result.floor.mean():.2f}; {result.removed:.0%} of the way",
+        f"  target prompts against the concept, as loaded: {result.floor.mean():.2f}{way}",
         *(line(name, change) for name, change in result.kept.items()),
     ]
     if len(result.similarity):
