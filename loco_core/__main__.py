@@ -80,7 +80,7 @@ def app() -> None:
     help="'balanced' makes images where the answer is open: a fifth of 'exhaustive' or less, from 8 a window on.",
 )
 @click.option("--part", type=click.Choice(PARTS), default=PARTS[0], show_default=True, help="What reads the target.")
-@click.option("--seeds", type=click.IntRange(1), default=2, show_default=True, help="Images of each prompt.")
+@click.option("--seeds", type=click.IntRange(1), default=4, show_default=True, help="Images of each prompt.")
 @click.option(
     "--scorer",
     type=click.Path(path_type=Path),
@@ -106,8 +106,7 @@ def trace(
     U-Net with its layers by effect) and windows.png.
 
     \b
-    python -m loco_core trace --target "a picture of a red star"
-    --concept "a picture of a red star in the style of woodcut"
+    python -m loco_core trace --concept woodcut --target "a painting"
     """
     plan = SearchPlan(
         tuple(prompt_pairs("\n".join(concepts), "\n".join(targets), attribute, ("concept", "target"))),

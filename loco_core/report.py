@@ -18,7 +18,7 @@ from .plan import SearchPlan
 from .score_table import Cell
 from .search import SearchResult
 from .statistics import Estimate
-from .verdict import LOCALIZED, NO_EFFECT, SPREAD, SURE
+from .verdict import LEAST_EFFECT, LOCALIZED, NO_EFFECT, SPREAD, SURE
 
 FORMAT = 1
 LISTED = 5
@@ -29,17 +29,28 @@ def verdict_text(result: SearchResult) -> str:
     """The verdict in a sentence or two."""
     plan, verdict = result.plan, result.verdict
     if verdict.kind == NO_EFFECT:
-        return (
-            f"no effect: the unmodified images show no {plan.attribute} that the scorer can tell from the target's "
-            f"({_points(verdict.whole)}). The model does not know it, the prompts differ in something else, or the "
-            "scorer cannot see it; no window was tried."
-        )
+        return _no_effect_text(plan, verdict.whole)
     share = f"{verdict.share:.0%} of the effect of all layers"
     if verdict.kind == SPREAD:
         unsure = verdict.excess and verdict.excess.mean > 0 and verdict.excess.confidence_positive < SURE
         share += ", which may be less than half in other images" if unsure else ""
         return f"spread over several layers: the best window, layers {result.layers}, has {share}{_ahead(result)}."
     return f"localized: layers {result.layers} have {share}{_ahead(result)}."
+
+
+def _no_effect_text(plan: SearchPlan, whole: Estimate) -> str:
+    images = f"{_points(whole)} in {whole.images} images of {plan.steps} steps"
+    exhaustive = f", or effort exhaustive for images of {plan.sampling.steps}" if plan.confirming else ""
+    if whole.mean >= LEAST_EFFECT:
+        return (
+            f"no effect that is sure: too few images, or too unlike, to tell whether they show the {plan.attribute} "
+            f"({images}). Give more prompts or seeds{exhaustive}; no window was tried."
+        )
+    return (
+        f"no effect: the unmodified images show no {plan.attribute} that the scorer can tell from the target's "
+        f"({images}). The model does not know it, the prompts differ in something else, or the scorer cannot see it"
+        f"{'; to look closer, give effort exhaustive' if plan.confirming else ''}; no window was tried."
+    )
 
 
 def _ahead(result: SearchResult) -> str:

@@ -46,14 +46,15 @@ class LayerSearchNode(io.ComfyNode):
                 io.String.Input(
                     "concept_prompts",
                     multiline=True,
-                    default="a painting of a house in the style of Van Gogh",
+                    default="a painting of a house in the style of Van Gogh\n"
+                    "a painting of a ship at sea in the style of Van Gogh",
                     tooltip="Prompts with the concept, one per line. A bare name ('Van Gogh') is expanded with the "
                     "paper's four templates for the attribute. Weights like (word:1.3) count as 1.",
                 ),
                 io.String.Input(
                     "target_prompts",
                     multiline=True,
-                    default="a painting of a house",
+                    default="a painting of a house\na painting of a ship at sea",
                     tooltip="The same prompts without the concept, or with what takes its place: one line for each "
                     "concept prompt, or a single line for all.",
                 ),

@@ -29,7 +29,7 @@ def sampling_inputs() -> list[io.Input]:
         ),
         io.Int.Input(
             "seed_count",
-            default=2,
+            default=4,
             min=1,
             max=64,
             tooltip="Images per prompt: seed, seed + 1, and so on. More images, surer answer.",

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from PIL import Image
@@ -14,6 +20,7 @@ pytest.importorskip("diffusers")
 from loco_core import __main__ as command_line
 from loco_core.edit_file import load_edit
 
+README = Path(__file__).resolve().parents[2] / "README.md"
 STAR = "a picture of a red star"
 QUICK = ["--steps", "2", "--seeds", "1", "--rows", "32"]
 WOODCUT = ["--concept", f"{STAR} in the style of woodcut", "--target", STAR]
@@ -29,6 +36,19 @@ def test_trace_writes_a_result_the_scores_of_every_image_and_two_pictures(tmp_pa
         assert len(list(csv.DictReader(file))) == 17  # with one of all layers
     for name in ("scores.png", "windows.png"):
         assert min(Image.open(tmp_path / "found" / name).size) > 200
+
+
+def test_the_readmes_trace_finds_the_layers_of_the_demo_models_styles(tmp_path):
+    (line,) = re.findall(r"python -m loco_core (trace .*)", README.read_text(encoding="utf-8"))
+    assert command_line.main([*shlex.split(line), "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert (found["verdict"]["kind"], found["layers"]) == ("localized", [8, 9])
+
+
+def test_the_readmes_script_finds_the_layers_of_the_demo_models_styles():
+    script = README.read_text(encoding="utf-8").split("In a script:\n\n")[1].split("\n\nThe tests hold")[0]
+    ran = subprocess.run([sys.executable, "-c", dedent(script)], cwd=README.parent, capture_output=True, text=True)
+    assert "localized: layers 8-9" in ran.stdout, ran.stderr
 
 
 def test_ctrl_c_leaves_the_scores_of_the_finished_images(tmp_path, monkeypatch, capsys):

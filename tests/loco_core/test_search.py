@@ -131,6 +131,20 @@ def test_a_concept_that_the_unmodified_images_do_not_show_costs_two_rows_of_imag
     assert score_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, engine.layers).ndim == 3
 
 
+def test_an_effect_that_few_images_leave_unsure_is_told_as_such():
+    class Unsteady(PlantedEngine):
+        def generate(self, rows, sampling, on_step=None):
+            shown = torch.tensor([0.9 if row.seed == 7 else 0.1 for row in rows])[:, None, None, None]
+            return super().generate(rows, sampling, on_step) * shown
+
+    plan = SearchPlan(PAIRS[:1], (7, 8), "style", 2, replace(SAMPLING, steps=40))
+    result = search(Unsteady({4, 5}), BrightnessScorer(), plan, 8)
+    assert result.verdict.kind == NO_EFFECT
+    text = report_text(result)
+    assert "too few images, or too unlike, to tell whether they show the style" in text
+    assert "in 2 images of 10 steps). Give more prompts or seeds, or effort exhaustive for images of 40;" in text
+
+
 def test_a_concept_in_one_window_is_localized():
     verdict = run()[1].verdict
     assert (verdict.kind, verdict.share) == (LOCALIZED, 1.0)
