@@ -45,7 +45,7 @@ class DiffusersHost:
         result = search(self._engine, self._scorer, plan, ROWS)
         self._found[search_.attribute] = result.layers
         stem = self._output / f"search_{search_.attribute}"
-        came_from = provenance(self._engine, self._scorer.name, self.name)
+        came_from = provenance(self._engine, self._scorer, self.name)
         write_text(stem.with_suffix(".json"), result_json(result, came_from))
         write_text(stem.with_suffix(".csv"), scores_csv(plan, result.cells, result.scores))
         write_picture(self._output / f"{stem.name}_scores.png", score_plot(result))

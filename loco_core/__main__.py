@@ -128,7 +128,7 @@ def trace(
             write_text(out / "scores.csv", scores_csv(plan, evaluation.cells, evaluation.scores))
 
         result = search(engine, clip, plan, settings.rows, on_batch)
-    came_from = provenance(engine, clip.name, f"diffusers {diffusers.__version__}")
+    came_from = provenance(engine, clip, f"diffusers {diffusers.__version__}")
     write_text(out / "result.json", result_json(result, came_from))
     write_picture(out / "scores.png", score_plot(result))
     write_picture(out / "model.png", model_figure(result, engine.layers))

@@ -16,6 +16,7 @@ from .engine import Engine
 from .layers import LayerSet
 from .plan import SearchPlan
 from .score_table import Cell
+from .scorer import Scorer
 from .search import SearchResult
 from .statistics import Estimate
 from .verdict import LEAST_EFFECT, LOCALIZED, NO_EFFECT, SPREAD, SURE
@@ -160,9 +161,10 @@ def scores_csv(plan: SearchPlan, cells: Sequence[Cell], scores: Sequence[float])
     return out.getvalue()
 
 
-def provenance(engine: Engine, scorer: str, host: str) -> dict[str, str]:
+def provenance(engine: Engine, scorer: Scorer, host: str) -> dict[str, str]:
     """What a result came from: the model by its hash, the scorer, the program and PyTorch."""
-    return {"model_hash": model_hash(engine), "scorer": scorer, "host": host, "torch": torch.__version__}
+    scored = {"scorer": scorer.name, "scorer_digest": scorer.digest}
+    return {"model_hash": model_hash(engine), **scored, "host": host, "torch": torch.__version__}
 
 
 def model_hash(engine: Engine) -> str:

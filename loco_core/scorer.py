@@ -127,20 +127,26 @@ def _picture(image: torch.Tensor) -> Image.Image:
 def load_scorer(weights: Path, architecture: str | None = None) -> ClipScorer:
     """The scorer in a .safetensors file of open_clip weights.
 
-    Its configuration is that of the `architecture` named; or, of an open_clip_model.safetensors as the Hugging Face Hub
-    offers it, open_clip_config.json in its folder; or a .json of the file's own name.
+    Its configuration is open_clip_config.json in the folder of an open_clip_model.safetensors, as the Hugging Face Hub
+    offers them, which then gives the scorer its name; or that of the `architecture` named; or a .json of the file's own
+    name. An error where two tell it: architectures that differ in an activation alone read the same file.
     """
     if weights.suffix != ".safetensors" or not weights.is_file():
         raise ValueError(f"scorer: {weights.name} is not a .safetensors file")
     from_hub = weights.name == HUB_WEIGHTS and (weights.parent / "open_clip_config.json").is_file()
+    if from_hub and architecture is not None:
+        raise ValueError(
+            f"architecture: {architecture!r}, but open_clip_config.json beside {weights.name} tells it; "
+            "leave it to the file"
+        )
     try:
-        if from_hub and architecture is None:
+        if from_hub:
             model = open_clip.create_model(f"local-dir:{weights.parent}", require_pretrained=True)
         else:
             model = open_clip.create_model(architecture or _register(weights), pretrained=str(weights))
     except (RuntimeError, KeyError, FileNotFoundError, SafetensorError) as error:
         raise ValueError(f"scorer: {weights.name} does not hold a model that open_clip can load ({error})") from error
-    return ClipScorer(model, weights.stem)
+    return ClipScorer(model, weights.parent.name if from_hub else weights.stem)
 
 
 def download_scorer(architecture: str) -> ClipScorer:

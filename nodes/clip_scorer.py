@@ -78,8 +78,8 @@ class ClipScorerNode(io.ComfyNode):
                     "architecture",
                     options=[FROM_FILE, *DOWNLOADS],
                     default=FROM_FILE,
-                    tooltip="Which open_clip architecture the file holds. 'from the file' reads the configuration "
-                    "beside it.",
+                    tooltip="Which open_clip architecture the file holds, where no configuration lies beside it. "
+                    "'from the file' reads that.",
                 ),
                 io.Boolean.Input(
                     "download",

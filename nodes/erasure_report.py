@@ -68,7 +68,8 @@ class ErasureReportNode(io.ComfyNode):
         result = measure_erasure(before, after, scorer, plan, batch_rows, progress.on_batch, progress.on_step)
         text = erasure_text(result)
         figures = {"report": text.splitlines(), "removed": _number(result.removed), "plan": asdict(plan)}
-        write_text(path, json.dumps({**figures, "scorer": scorer.name, "versions": versions()}, indent=2) + "\n")
+        scored = {"scorer": scorer.name, "scorer_digest": scorer.digest}
+        write_text(path, json.dumps({**figures, **scored, "versions": versions()}, indent=2) + "\n")
         text = f"{text}\nsaved as {output_name(path)}"
         show_text(text, node_id)
         sheet = to_image(erasure_sheet(result))

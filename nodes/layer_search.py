@@ -154,7 +154,7 @@ class LayerSearchNode(io.ComfyNode):
         progress = ImageProgress(most, steps, batch_rows, node_id, intro)
         # What can fail without the search does so before it: it may take hours.
         path = output_path(filename_prefix, ".json")
-        came_from = provenance(engine, scorer.name, f"comfyui {comfyui_version.__version__}")
+        came_from = provenance(engine, scorer, f"comfyui {comfyui_version.__version__}")
         journal = Journal.open(unfinished_searches(), search_settings(plan, model_digest(model, clip, vae), scorer))
         if len(journal):
             told = f"going on with {len(journal)} images of a search that was not finished"

@@ -69,6 +69,7 @@ def test_a_folder_from_the_hub_is_read_as_it_is(tmp_path):
     images = drawings(Scene("star", "woodcut", "red"))
     expected, copied = load_scorer(DEMO_SCORER), load_scorer(tmp_path / "open_clip_model.safetensors")
     torch.testing.assert_close(copied.score(images, ["woodcut"]), expected.score(images, ["woodcut"]))
+    assert copied.name == tmp_path.name  # all files from there have one name
 
 
 @pytest.fixture
@@ -90,6 +91,11 @@ def test_the_file_chosen_is_read_whatever_else_is_in_its_folder(folder_of_two, s
 def test_the_architecture_chosen_is_that_of_the_file_whatever_else_is_in_its_folder(folder_of_two):
     with pytest.raises(ValueError, match="chosen.safetensors does not hold a model that open_clip can load"):
         load_scorer(folder_of_two / "chosen.safetensors", "ViT-B-32")  # too large for these weights
+
+
+def test_a_file_from_the_hub_tells_its_own_architecture(folder_of_two):
+    with pytest.raises(ValueError, match="architecture: 'ViT-B-16', but open_clip_config.json beside"):
+        load_scorer(folder_of_two / "open_clip_model.safetensors", "ViT-B-16")
 
 
 def test_a_model_that_reads_other_tokens_than_clips_is_an_error():
