@@ -52,8 +52,11 @@ def main() -> int:
         "sdxl_encode_seconds": rounded(recorded.get("sdxl_encode_seconds")),
         "tables": {family: recorded.get(f"table {family}") for family in FAMILIES},
     }
-    RESULT.write_text(json.dumps(figures | details, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(figures))
+    if None in figures.values():
+        print(f"not all was measured; {RESULT.name} stays as it is", file=sys.stderr)
+        return failed or 1
+    RESULT.write_text(json.dumps(figures | details, indent=1) + "\n", encoding="utf-8")
     return failed
 
 
