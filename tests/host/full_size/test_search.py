@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 WINDOWS = 2
@@ -14,7 +17,7 @@ def scorer(execute):
 
 
 @pytest.mark.parametrize(("family", "layer_count"), [("sd15", 16), ("sd21", 16), ("sdxl", 70)])
-def test_a_search_scores_every_window(execute, scorer, loaded, layer_count, pack, monkeypatch):
+def test_a_search_scores_every_window(execute, scorer, loaded, layer_count, pack, host, monkeypatch):
     monkeypatch.setattr(
         pack("loco_core.search"), "shows", lambda table, pairs: bool(table.ask({table.whole: 1}) or True)
     )
@@ -32,6 +35,11 @@ def test_a_search_scores_every_window(execute, scorer, loaded, layer_count, pack
         height=64,
         filename_prefix="loco/full_size",
     )
-    assert layers.indices in [tuple(range(first, first + layer_count - 1)) for first in range(WINDOWS)]
+    windows = [list(range(first, first + layer_count - 1)) for first in range(WINDOWS)]
+    newest = max(Path(host.folder_paths.get_output_directory()).glob("loco/full_size_*.json"))
+    found = json.loads(newest.read_text(encoding="utf-8"))
+    assert sorted(found["windows"]) == windows
+    assert len(set(found["scores"])) == WINDOWS  # each window's own, and not that of another
+    assert list(layers) in windows
     assert 0 <= sheet.min() < sheet.max() <= 1 and plot.ndim == 4
     assert f"style: layers {layers}" in report
