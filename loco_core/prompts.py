@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,12 +98,9 @@ def preserved_prompts(text: str, attribute: str, concepts: str) -> tuple[list[st
     contexts for one; a thing ("a house") is one too. An error where a line names one of the `concepts`.
     """
     _check(attribute)
-    names = [concept for concept in _lines(concepts) if _is_name(concept, attribute)]
-    prompts, contexts = [], []
-    for line in lines(text, "preserve"):
-        for name in names:
-            if re.search(rf"\b{re.escape(name)}\b", line, re.IGNORECASE):
-                raise ValueError(f"preserve: {line!r} names what is to be removed, {name!r}; take it out")
+    told, prompts, contexts = lines(text, "preserve"), [], []
+    _check_apart(told, "preserve", [concept for concept in _lines(concepts) if _is_name(concept, attribute)])
+    for line in told:
         if _is_bare(line, attribute):
             prompts += [template.format(line) for template in TEMPLATES[attribute]]
         else:
@@ -129,6 +127,7 @@ def contrast_prompts(concepts: str, without: str) -> Contrast:
     told, other = lines(concepts, "concept"), lines(without, "without")
     if not told:
         raise ValueError("concept: empty; give at least one line")
+    _check_apart(other, "without", [concept for concept in told if _is_bare(concept, "style")])
     contexts = [line for line in other if not _is_bare(line, "style") and STYLE_WORD not in line.lower().split()]
     templates = [STYLED.format(context, "{}") for context in contexts] or list(TEMPLATES["style"])
 
@@ -142,6 +141,13 @@ def contrast_prompts(concepts: str, without: str) -> Contrast:
     return Contrast(
         unique([expanded(line) for line in told]), unique([*((c,) for c in contexts), *groups]), tuple(groups)
     )
+
+
+def _check_apart(prompts: Sequence[str], field: str, names: Sequence[str]) -> None:
+    """An error where a prompt of the field names what is to be removed."""
+    for prompt, name in itertools.product(prompts, names):
+        if re.search(rf"\b{re.escape(name)}\b", prompt, re.IGNORECASE):
+            raise ValueError(f"{field}: {prompt!r} names what is to be removed, {name!r}; take it out")
 
 
 def _is_bare(line: str, attribute: str) -> bool:

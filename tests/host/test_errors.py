@@ -110,6 +110,8 @@ def good(host, pack, demo, files, vision) -> dict[str, dict]:
         inputs[node_id] |= {"width": 128, "height": 128, "steps": 2}
     inputs["LoCo_EditApply"]["edit"] = None
     inputs["LoCo_NeuronAblate"]["neurons"] = None
+    for node_id in ("LoCo_NeuronAblate", "LoCo_NeuronExportLoRA"):
+        inputs[node_id]["count"] = 100  # of fewer than a full-size model has
     return inputs
 
 
@@ -172,7 +174,12 @@ CASES = [
         "concept: 1 different prompts; a statistic needs",
     ),
     ("LoCo_NeuronDetect", {"without": "a photo of a cat"}, "concept: 1 different prompts; a statistic needs 2 or more"),
-    ("LoCo_NeuronDetect", {"concept": "Monet"}, "is a prompt with the concept too; the two sets must differ"),
+    ("LoCo_NeuronDetect", {"concept": "monet"}, "without: 'Monet' names what is to be removed, 'monet'; take it out"),
+    (
+        "LoCo_NeuronDetect",
+        {"concept": "a photo of a cat\na cat in blue", "without": "a photo of a cat\na photo of a dog"},
+        "without: 'a photo of a cat' is a prompt with the concept too; the two sets must differ",
+    ),
     ("LoCo_NeuronDetect", {"concept": '""'}, 'concept: "", the empty prompt, has nothing in it'),
     ("LoCo_NeuronDetect", {"without": 'Monet\n""'}, 'without: "", the empty prompt, has nothing in it'),
     ("LoCo_NeuronDetect", {"part": "queries"}, "part: 'queries'; give one of keys and values, keys, values"),
@@ -189,7 +196,7 @@ CASES = [
     ("LoCo_NeuronAblate", {"neurons": "320 neurons"}, "neurons: layer 8 had 320 values where they were detected, and"),
     ("LoCo_NeuronAblate", {"count": 257}, "count: 257; layers 8-9 of these neurons has 256, so give 0 to 256"),
     ("LoCo_NeuronAblate", {"rank_by": "luck"}, "rank by: 'luck'; give one of signal, z"),
-    ("LoCo_NeuronSweep", {"rank_by": "luck", "counts": "9"}, "rank by: 'luck'; give one of signal, z"),
+    ("LoCo_NeuronSweep", {"rank_by": "luck"}, "rank by: 'luck'; give one of signal, z"),
     ("LoCo_NeuronDetect", {"without": "Monet\nPicasso"}, "without: every prompt holds another concept; give plain"),
     ("LoCo_NeuronAblate", {"choose_by": "luck"}, "choose by: 'luck'; give one of count, count per layer"),
     ("LoCo_NeuronAblate", {"mode": "drop"}, "mode: 'drop'; give one of mean, zero, scale"),
@@ -209,12 +216,12 @@ CASES = [
     ("LoCo_NeuronSweep", {"neurons": "768 wide neurons"}, "neurons: of a model that reads embeddings 768 wide; this"),
     ("LoCo_NeuronSweep", {"counts": "999"}, "counts: '999'; there are 128 neurons, so give 0 to 128"),
     ("LoCo_NeuronSweep", {"counts": "many"}, "counts: 'many' is not understood"),
-    ("LoCo_NeuronSweep", {"concept_prompts": "", "counts": "9"}, "concept prompts: empty; give at least one line"),
-    ("LoCo_NeuronSweep", {"target_prompts": "a\nb\nc", "counts": "9"}, "concept prompts: 1 lines, target prompts: 3"),
-    ("LoCo_NeuronSweep", {"keep_prompts": " ", "counts": "9"}, "keep prompts: empty; give at least one"),
-    ("LoCo_NeuronSweep", {"clip": "NaN clip", "counts": "9"}, "clip: NaN or Inf in the text embedding of"),
-    ("LoCo_NeuronSweep", {"seed_count": 0, "counts": "9"}, "seeds: 0; give at least 1"),
-    ("LoCo_NeuronSweep", {"mode": "drop", "counts": "9"}, "mode: 'drop'; give one of mean, zero, scale"),
+    ("LoCo_NeuronSweep", {"concept_prompts": ""}, "concept prompts: empty; give at least one line"),
+    ("LoCo_NeuronSweep", {"target_prompts": "a\nb\nc"}, "concept prompts: 1 lines, target prompts: 3"),
+    ("LoCo_NeuronSweep", {"keep_prompts": " "}, "keep prompts: empty; give at least one"),
+    ("LoCo_NeuronSweep", {"clip": "NaN clip"}, "clip: NaN or Inf in the text embedding of"),
+    ("LoCo_NeuronSweep", {"seed_count": 0}, "seeds: 0; give at least 1"),
+    ("LoCo_NeuronSweep", {"mode": "drop"}, "mode: 'drop'; give one of mean, zero, scale"),
     ("LoCo_NeuronSweep", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
     ("LoCo_NeuronEffects", {"neurons": "768 wide neurons"}, "neurons: of a model that reads embeddings 768 wide; this"),
     ("LoCo_NeuronEffects", {"runs": "20"}, "runs: '20'; give one of 16, 32, 64"),
