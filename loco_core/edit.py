@@ -255,6 +255,8 @@ def combined(recipes: Sequence[EditRecipe]) -> EditRecipe:
 def report_lines(edit: Edit) -> list[str]:
     """What was solved and what to watch, in sentences."""
     recipe, figures = edit.recipe, edit.figures
+    if not len(recipe.layers):
+        return ["no layers: nothing is edited"]
     lines = [
         f"layers {recipe.layers}: {len(recipe.pairs)} prompts, rank {figures.rank}, spectral norm "
         f"{figures.spectral_norm:.2f}, edit residual {figures.residual:.0%}",

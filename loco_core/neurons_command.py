@@ -159,7 +159,7 @@ def compared(command: Callable) -> Callable:
 
 @neurons.command()
 @NEURONS
-@click.option("--counts", default="10, 30, 50, 100, 200, 25%", show_default=True, help="Numbers or percents.")
+@click.option("--counts", default="5%, 10%, 25%, 40%", show_default=True, help="Numbers or percents.")
 @RANK_BY
 @click.option("--mode", type=click.Choice(MODES[:2]), default=MODES[0], show_default=True)
 @compared

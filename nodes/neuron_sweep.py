@@ -33,7 +33,7 @@ class NeuronSweepNode(io.ComfyNode):
                 Neurons.Input("neurons", tooltip="From LoCo Neuron Detect or Load."),
                 io.String.Input(
                     "counts",
-                    default="10, 30, 50, 100, 200, 25%",
+                    default="5%, 10%, 25%, 40%",
                     tooltip="How many neurons are ablated in turn: numbers, or percents of all that were detected.",
                 ),
                 ranking_input(),

@@ -1,7 +1,8 @@
 """Every workflow in ComfyUI's own frontend: loaded, converted to the API form, and run.
 
-Those for real checkpoints run on full-size ones with random weights by the same file names, and as they are saved but
-for the size and number of images. A picture of each is left in screenshots/.
+Those for real checkpoints run on full-size ones with random weights by the same file names, with fewer and smaller
+images and fewer prompts; tests/loco_core/test_workflows.py reads the prompts they are saved with. A picture of each is
+left in screenshots/.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ QUICK = {
     "LoCo_NeuronDetect": {"without": "a photo of a cat\na photo of a dog\nMonet"},
     "LoCo_LayerSearch": {**QUICK_IMAGES, **ONE_PROMPT, "steps": 1},
     "LoCo_ErasureReport": {**QUICK_IMAGES, **ONE_PROMPT, "keep_prompts": "a house"},
-    "LoCo_NeuronSweep": {**QUICK_IMAGES, **ONE_PROMPT, "keep_prompts": "a house", "counts": "10, 25%"},
 }
 """Values of widgets, by node, that make a workflow run in seconds on a CPU."""
 QUICK_DEMO = QUICK | {"LoCo_LayerSearch": {"seed_count": 1, "steps": 5}}
