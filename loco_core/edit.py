@@ -6,6 +6,7 @@ an Edit: the operator that serves W_K and W_V of every chosen layer (solver.py),
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -114,28 +115,50 @@ def edit_recipe(
     return EditRecipe(tuple(pairs), tuple(kept), settings, layers, text_encoder)
 
 
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """X_o and X_t, [d, n] in float64, with how many columns each prompt pair has; kept: what is preserved, [d, p]."""
+
+    originals: torch.Tensor
+    targets: torch.Tensor
+    sizes: list[int]
+    kept: torch.Tensor | None
+
+
 def solve_edit(encode: Encode, recipe: EditRecipe) -> Edit:
     """Solves all concepts of the recipe jointly: their order does not matter."""
     if recipe.settings.preservation != "none":
         _refuse_contradiction(recipe)
-    settings, pairs = recipe.settings, recipe.pairs
+    tokens, pooled = _read(encode, recipe)
+    operator, figures = _solve(recipe, tokens)
+    return Edit(recipe, operator, figures, None if pooled is None else _solve(recipe, pooled)[0])
+
+
+def _read(encode: Encode, recipe: EditRecipe) -> tuple[Columns, Columns | None]:
+    """The columns of the recipe's prompts; those of pooled embeddings where these are edited too."""
+    pairs = recipe.pairs
     kept_prompts = dict.fromkeys([*(pair.target for pair in pairs), "", *recipe.preserve])
-    if settings.preservation == "none":
+    if recipe.settings.preservation == "none":
         kept_prompts = {}
     prompts = list(dict.fromkeys([*(p.concept for p in pairs), *(p.target for p in pairs), *kept_prompts]))
     embeddings = dict(zip(prompts, encode(prompts), strict=True))  # each once: nearly all the time goes there
-    concepts, targets = [embeddings[pair.concept] for pair in pairs], [embeddings[pair.target] for pair in pairs]
+    both = [(embeddings[pair.concept], embeddings[pair.target]) for pair in pairs]
     preserved = [embeddings[prompt] for prompt in kept_prompts]
-    groups = [columns(concept, target, settings.tokens) for concept, target in zip(concepts, targets, strict=True)]
-    kept = torch.cat([embedding.tokens for embedding in preserved]).double().cpu().T if preserved else None
-    operator, figures = _solve(recipe, groups, kept)
-    if not settings.pooled:
-        return Edit(recipe, operator, figures)
-    if concepts[0].pooled is None:
+    groups = [columns(concept, target, recipe.settings.tokens) for concept, target in both]
+    kept = torch.cat([embedding.tokens for embedding in preserved]).cpu().T if preserved else None
+    tokens = _joined(groups, kept)
+    if not recipe.settings.pooled:
+        return tokens, None
+    if both[0][0].pooled is None:
         raise ValueError("pooled: this text encoder's pooled embedding is not read by the model; switch it off")
-    groups = [(c.pooled.double()[:, None], t.pooled.double()[:, None]) for c, t in zip(concepts, targets, strict=True)]
-    kept = torch.stack([embedding.pooled for embedding in preserved], 1).double() if preserved else None
-    return Edit(recipe, operator, figures, _solve(recipe, groups, kept)[0])
+    groups = [(concept.pooled.double()[:, None], target.pooled.double()[:, None]) for concept, target in both]
+    kept = torch.stack([embedding.pooled for embedding in preserved], 1) if preserved else None
+    return tokens, _joined(groups, kept)
+
+
+def _joined(groups: Sequence[tuple[torch.Tensor, torch.Tensor]], kept: torch.Tensor | None) -> Columns:
+    originals, targets = (torch.cat(part, 1) for part in zip(*groups, strict=True))
+    return Columns(originals, targets, [own.shape[1] for own, _ in groups], kept)
 
 
 def _refuse_contradiction(recipe: EditRecipe) -> None:
@@ -148,21 +171,19 @@ def _refuse_contradiction(recipe: EditRecipe) -> None:
         )
 
 
-def _solve(
-    recipe: EditRecipe, groups: Sequence[tuple[torch.Tensor, torch.Tensor]], kept: torch.Tensor | None
-) -> tuple[EditOperator, EditFigures]:
-    """The operator for each prompt's columns (X_o, X_t), preserving the columns `kept` [d, p] as the settings say."""
-    settings = recipe.settings
-    originals, targets = (torch.cat(part, 1) for part in zip(*groups, strict=True))
+def _solve(recipe: EditRecipe, read: Columns) -> tuple[EditOperator, EditFigures]:
+    """The operator for X_o and X_t, preserving what is to be kept as the settings say."""
+    settings, originals, targets, kept = recipe.settings, read.originals, read.targets, read.kept
     ridge = PAPER_LAMBDA
     if settings.ridge == "relative":
         ridge = settings.relative_ridge * originals.square().sum(0).mean().item()
     basis = weighted = None
     if settings.preservation == "exact":
-        basis = leading_directions(kept, PRESERVED_TOLERANCE)
+        basis = leading_directions(kept.double(), PRESERVED_TOLERANCE)
     elif settings.preservation == "weighted":
-        weighted = (PRESERVED_WEIGHT * len(groups)) ** 0.5 * kept
-    room = tuple(_room(basis, *group) for group in groups)
+        weighted = (PRESERVED_WEIGHT * len(read.sizes)) ** 0.5 * kept.double()
+    own = zip(originals.split(read.sizes, 1), targets.split(read.sizes, 1), strict=True)
+    room = tuple(_room(basis, *part) for part in own)
     for pair, share in zip(recipe.pairs, room, strict=True):
         if share < NO_ROOM:
             raise ValueError(
@@ -192,8 +213,10 @@ def _room(basis: torch.Tensor | None, originals: torch.Tensor, targets: torch.Te
 
 
 def _largest_change(operator: EditOperator, tokens: torch.Tensor) -> float:
-    """max |A p| / |p| over columns p."""
-    return (torch.linalg.norm(operator.change(tokens), dim=0) / torch.linalg.norm(tokens, dim=0)).max().item()
+    """max |A p| / |p| over columns p, a prompt's at a time for the memory's sake."""
+    norm = functools.partial(torch.linalg.norm, dim=0)
+    parts = (part.double() for part in tokens.split(WINDOW, dim=1))
+    return max((norm(operator.change(part)) / norm(part)).max().item() for part in parts)
 
 
 def columns(concept: TextEmbedding, target: TextEmbedding, tokens: str) -> tuple[torch.Tensor, torch.Tensor]:
