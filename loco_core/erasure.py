@@ -13,7 +13,7 @@ from scipy import stats
 from .engine import Engine, Row, Sampling
 from .evaluation import thumbnails
 from .prompts import PromptPair
-from .scorer import Scorer
+from .scorer import Scorer, in_8_bits
 from .verdict import LEAST_EFFECT
 
 AT_ONCE = 8
@@ -169,7 +169,7 @@ class ImageMaker:
         parts = []
         for start in range(0, len(rows), self._rows):
             images = engine.generate(rows[start : start + self._rows], self._plan.sampling, self._on_step)
-            parts.append((images.clamp(0, 1) * 255).round().to(torch.uint8))
+            parts.append(in_8_bits(images))
             self._done += len(images)
             self._on_batch(self._done, self._total, label, thumbnails(images[-1:])[0])
         return torch.cat(parts)
@@ -185,6 +185,7 @@ class Before:
 
     plan: ErasurePlan
     images: torch.Tensor
+    thumbnails: np.ndarray
     scores: np.ndarray
     floor: np.ndarray
     kept_floor: dict[str, float]
@@ -209,7 +210,8 @@ def measure_before(engine: Engine, scorer: Scorer, plan: ErasurePlan, maker: Ima
     floor = _scored(scorer, plan, targets, plan.concepts)
     kept_floor = {kept: float(_scored(scorer, plan, targets, [kept] * len(plan.pairs)).mean()) for kept in plan.kept}
     images = maker.make(engine, plan.shown, "before")
-    return Before(plan, images, _scored(scorer, plan, images, plan.shown), floor, kept_floor)
+    scores = _scored(scorer, plan, images, plan.shown)
+    return Before(plan, images, _thumbnails(images), scores, floor, kept_floor)
 
 
 def measure_after(
@@ -228,7 +230,7 @@ def measure_after(
     kept_pairs = zip(_batches(before.images[split:]), _batches(images[split:]), strict=True)
     similarity = np.concatenate([scorer.similarity(*pair).numpy() for pair in kept_pairs]) if plan.kept else np.zeros(0)
     concept = Change(*(part[:split] for part in scores))
-    pictures = (np.concatenate([thumbnails(batch) for batch in _batches(one)]) for one in (before.images, images))
+    pictures = before.thumbnails, _thumbnails(images)
     return ErasureResult(plan, concept, before.floor, kept, before.kept_floor, similarity, *pictures)
 
 
@@ -249,6 +251,10 @@ def measure_erasure(
 def _batches(images: torch.Tensor) -> Iterator[torch.Tensor]:
     """Images of 8 bits in 0..1, AT_ONCE at a time."""
     return (part.float() / 255 for part in images.split(AT_ONCE))
+
+
+def _thumbnails(images: torch.Tensor) -> np.ndarray:
+    return np.concatenate([thumbnails(batch) for batch in _batches(images)])
 
 
 def _scored(scorer: Scorer, plan: ErasurePlan, images: torch.Tensor, texts: Sequence[str]) -> np.ndarray:

@@ -13,7 +13,7 @@ from .engine import Engine, Intervention, Row
 from .journal import Finished, Journal
 from .plan import SearchPlan
 from .score_table import Cell
-from .scorer import Scorer
+from .scorer import Scorer, in_8_bits
 
 THUMBNAIL = 128
 """Largest side, in pixels, of the images that a search keeps for its contact sheet."""
@@ -97,4 +97,4 @@ def thumbnails(images: torch.Tensor, largest: int = THUMBNAIL) -> np.ndarray:
         factor = largest / max(height, width)
         size = (round(height * factor), round(width * factor))
         images = functional.interpolate(images.movedim(-1, 1), size, mode="area").movedim(1, -1)
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return in_8_bits(images).numpy()

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -106,7 +105,8 @@ class ClipScorer(CosineScorer):
         return self.model.encode_text(self._tokenizer(list(texts)).to(self._device))
 
     def see(self, images: torch.Tensor) -> torch.Tensor:
-        pixels = torch.stack([self._preprocess(_picture(image)) for image in images]).to(self._device)
+        pictures = [Image.fromarray(image.numpy()) for image in in_8_bits(images).cpu()]
+        pixels = torch.stack([self._preprocess(picture) for picture in pictures]).to(self._device)
         return self.model.encode_image(pixels)
 
 
@@ -120,8 +120,9 @@ def weights_digest(weights: Iterable[torch.Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _picture(image: torch.Tensor) -> Image.Image:
-    return Image.fromarray((image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy().astype(np.uint8))
+def in_8_bits(images: torch.Tensor) -> torch.Tensor:
+    """Images in 0..1, of any shape, as uint8."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def load_scorer(weights: Path, architecture: str | None = None) -> ClipScorer:
