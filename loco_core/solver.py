@@ -102,7 +102,8 @@ def leading_directions(columns: torch.Tensor, tolerance: float) -> torch.Tensor:
     weights = 1 / torch.linalg.norm(columns, dim=0).clamp(min=torch.finfo(columns.dtype).tiny)
     # By the smaller Gram matrix: less than half the memory of a singular value decomposition of the columns.
     if columns.shape[1] > columns.shape[0]:
-        squares, vectors = torch.linalg.eigh((columns * weights**2) @ columns.T)
+        unit = columns * weights
+        squares, vectors = torch.linalg.eigh(unit @ unit.T)
         return vectors[:, squares > tolerance**2 * squares[-1]]
     squares, vectors = torch.linalg.eigh((columns.T @ columns).mul_(weights).mul_(weights[:, None]))
     leading = vectors[:, squares > tolerance**2 * squares[-1]]

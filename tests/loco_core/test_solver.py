@@ -110,3 +110,11 @@ def test_nan_in_an_embedding_is_an_error():
     originals[0, 0] = torch.nan
     with pytest.raises(ValueError, match="NaN"):
         solve(originals, random(8, 2, seed=2), 1.0)
+
+
+@pytest.mark.parametrize("count", [4, 300])
+def test_a_column_of_zeros_has_no_direction(count):
+    columns = random(D, count, seed=3)
+    padded = torch.cat([columns, torch.zeros(D, 1).double()], 1)
+    one, other = (leading_directions(each, 1e-6) for each in (columns, padded))
+    torch.testing.assert_close(one @ one.T, other @ other.T, rtol=0, atol=1e-10)  # the same space, in float64
