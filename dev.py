@@ -23,7 +23,11 @@ ROOT = Path(__file__).resolve().parent
 COMFYUI_URL = "https://github.com/comfyanonymous/ComfyUI"
 COMFYUI_TAG = "v0.33.0"
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
-DEVELOPMENT = ["pytest>=8", "ruff>=0.9", "peft>=0.18", "playwright>=1.49"]
+DEVELOPMENT = ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "peft>=0.18", "playwright>=1.49"]
+WORKERS = 2
+"""Test processes at once. Most tests run the demo model, which is too small to gain from more threads than one; more
+processes would not fit beside full-size SDXL on the machines that people have.
+"""
 VENV = ROOT / ".venv"
 CLONE = ROOT / ".comfyui"
 
@@ -117,17 +121,32 @@ def install_beside(packages: list[str]) -> None:
         install(Path(sys.executable), [*packages, "--constraint", str(constraints)])
 
 
-def run(command: list[str], comfyui: Path | None) -> int:
+def run(command: list[str], comfyui: Path | None, **variables: str) -> int:
     """Runs it in the repository, with COMFYUI_PATH in its environment where there is a ComfyUI; its exit code."""
     print("$", *command, flush=True)
-    variables = {**os.environ, "COMFYUI_PATH": str(comfyui)} if comfyui else dict(os.environ)
-    return subprocess.run(command, cwd=ROOT, env=variables).returncode
+    named = {"COMFYUI_PATH": str(comfyui)} if comfyui else {}
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **named, **variables}).returncode
+
+
+def test(python: str, comfyui: Path | None, paths: list[str]) -> int:
+    """The code's style, and the tests in `paths`, or all; 0 where everything passed.
+
+    The workers share the processor's cores: threads that wait for each other's core take many times as long.
+    """
+    style = [["ruff", "check", "."], ["ruff", "format", "--check", "."]]
+    failed = [run([python, "-m", *check], comfyui) != 0 for check in style]
+    tests = ["pytest", "-q", "--numprocesses", str(WORKERS), "--dist", "loadgroup", *paths]
+    threads = max(1, (os.cpu_count() or 1) // WORKERS)
+    failed.append(run([python, "-m", *tests], comfyui, OMP_NUM_THREADS=str(threads)) != 0)
+    return int(any(failed))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", choices=["setup", "demo", "test"])
-    job = parser.parse_args().job
+    parser.add_argument("paths", nargs="*", help="of test: the files or folders with the tests to run, else all")
+    arguments = parser.parse_args()
+    job = arguments.job
     comfyui = find_comfyui()
     if comfyui is None:
         if os.environ.get("CI"):
@@ -138,8 +157,7 @@ def main() -> int:
     if job == "demo":
         return run([python, str(ROOT / "demo" / "run.py")], comfyui)
     if job == "test":
-        checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["pytest", "-q"]]
-        return int(any([run([python, "-m", *check], comfyui) != 0 for check in checks]))
+        return test(python, comfyui, arguments.paths)
     return 0
 
 

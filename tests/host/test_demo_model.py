@@ -36,7 +36,7 @@ def generate(pack, demo):
     """generate(prompts, window, other prompts) -> images [N, 3, 128, 128], the window reading the other prompts."""
     core, layers = pack("loco_core.engine"), pack("loco_core.layers")
     engine = pack("nodes.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
-    sampling = core.Sampling(20, 2.0, "euler", "normal", 128, 128)
+    sampling = core.Sampling(10, 2.0, "euler", "normal", 128, 128)
 
     @torch.no_grad()
     def run(prompts: list[str], window: tuple[int, ...], others: list[str]) -> torch.Tensor:
@@ -74,14 +74,14 @@ def test_the_stock_nodes_draw_what_held_out_prompts_ask_for(judge, demo, sample)
     asked += [(scene, sentence(template(i), thing(scene), NONE)) for i, scene in enumerate(flags)]
     right: dict[str, list[bool]] = {name: [] for name in CLASSES}
     for seed, (scene, prompt) in enumerate(asked):
-        latents = sample(demo.model, demo.clip, prompt, seed=seed, steps=20, batch=4)
+        latents = sample(demo.model, demo.clip, prompt, seed=seed, steps=20, batch=2)
         seen = judge.read(demo.vae.decode(latents).permute(0, 3, 1, 2))
         for name in ("object", "style", "fact"):
             right[name] += [word == truth(scene)[name] for word in seen[name]]
-    assert len(right["object"]) == 200
+    assert len(right["object"]) == 100
     assert np.mean(right["object"]) >= ASKED
-    assert np.mean(right["style"][: 38 * 4]) >= ASKED
-    assert np.mean(right["fact"][38 * 4 :]) >= ASKED
+    assert np.mean(right["style"][: 38 * 2]) >= ASKED
+    assert np.mean(right["fact"][38 * 2 :]) >= ASKED
 
 
 @pytest.mark.parametrize("start", [0, 2, 4, 6, 8, 10, 12, 14])

@@ -23,7 +23,7 @@ KILLS = int(os.environ.get("LOCO_KILLS", "2"))
 def quick_search() -> dict:
     """136 images in batches of 4."""
     graph = workflow("demo_find_style")
-    inputs("LoCo_LayerSearch", graph).update(steps=4, seed_count=2, effort="exhaustive", batch_rows=4)
+    inputs("LoCo_LayerSearch", graph).update(steps=2, seed_count=2, effort="exhaustive", batch_rows=4)
     return graph
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import multiprocessing
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,6 @@ from loco_core.prompts import PromptPair
 from loco_core.score_table import Cell
 from made_up import GreyScorer, Painter
 
-ROOT = Path(__file__).resolve().parents[2]
-TESTS = [str(ROOT / "tests" / "loco_core"), str(ROOT / "tests")]
 SETTINGS = {"model_hash": "0123", "scorer": "clip 4567", "seeds": [0, 1], "sampling": {"steps": 20, "sampler": "euler"}}
 
 
@@ -256,34 +254,26 @@ def test_a_batch_that_is_not_one_is_an_error(tmp_path, scores, thumbnails):
         Journal.open(tmp_path, SETTINGS).add(batch(0)[0], Finished(scores, thumbnails))
 
 
-KILLED = """
-import sys
-from pathlib import Path
-sys.path[:0] = {tests!r}
-from test_journal import SETTINGS, Journal, add, batch
-journal = Journal.open(Path({folder!r}), SETTINGS)
-print("ready", flush=True)
-for number in range(100000):
-    if journal.known(batch(number)[0]) is None:
-        add(journal, number)
-"""
+def write_batches(folder: Path, ready: Event) -> None:
+    """Continues the journal for as long as it is left alive."""
+    journal = Journal.open(folder, SETTINGS)
+    ready.set()
+    for number in itertools.count():
+        if journal.known(batch(number)[0]) is None:
+            add(journal, number)
 
 
 def test_killed_at_ten_random_moments_nothing_is_damaged_and_nothing_is_lost(tmp_path, caplog):
     """SIGKILL while batches are written as fast as they can be: each run finds all that earlier ones finished."""
-    program, choose, found = KILLED.format(tests=TESTS, folder=str(tmp_path)), random.Random(1), 0
+    processes, choose, found = multiprocessing.get_context("fork"), random.Random(1), 0
     for _ in range(10):
-        run = subprocess.Popen(
-            [sys.executable, "-c", program],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )
-        run.stdout.readline()
+        ready = processes.Event()
+        run = processes.Process(target=write_batches, args=(tmp_path, ready))
+        run.start()
+        assert ready.wait(60)
         time.sleep(choose.uniform(0, 0.3))
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-        run.stdout.close()
+        run.kill()
+        run.join()
         journal = Journal.open(tmp_path, SETTINGS)
         assert len(journal) >= found and len(journal) % 4 == 0
         found = len(journal)

@@ -1,4 +1,4 @@
-"""One server for all tests in the browser, and one page for each rendering."""
+"""One server for all tests in the browser, ended after them for it holds SDXL, and one page for each rendering."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from host.browser.frontend import open_frontend, running_server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser_server(tmp_path_factory: pytest.TempPathFactory):
     with running_server(Path(os.environ["COMFYUI_PATH"]), tmp_path_factory.mktemp("comfyui")) as server:
         yield server

@@ -11,7 +11,7 @@ from host.full_size.checkpoints import FAMILIES, folder
 from host.full_size.measures import Loaded, OneAtATime
 
 HERE = Path(__file__).parent
-FLOAT16 = "loaded_float16"
+FLOAT16, LOADER = "loaded_float16", "one_at_a_time"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,12 +27,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items[place] = item
 
 
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """No family is kept in memory after the last test that needs one."""
+    if LOADER in item.fixturenames and (nextitem is None or LOADER not in nextitem.fixturenames):
+        item.funcargs[LOADER].release()
+
+
 @pytest.fixture(scope="session")
 def one_at_a_time(host):
     host.folder_paths.add_model_folder_path("checkpoints", str(folder()))
-    loader = OneAtATime()
-    yield loader
-    loader.release()
+    return OneAtATime()
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from comfy_extras.nodes_torch_compile import TorchCompileModel
 
 from host.full_size.measures import Agreement, Cost, Loaded, agreement, cost, load, relative, sample
 
+pytestmark = pytest.mark.xdist_group("full size")  # one process: two full-size models do not fit into memory
+
 THREE = pytest.mark.parametrize("family", ["sd15", "sd21", "sdxl"])
 SD15 = pytest.mark.parametrize("family", ["sd15"])
 PROMPT, OTHER = "a painting of a house in the style of Van Gogh", "a photo of a cat"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("full size")  # one process: two full-size models do not fit into memory
+
 WINDOWS = 2
 
 
@@ -28,6 +30,8 @@ def test_a_search_scores_every_window(execute, scorer, loaded, layer_count, pack
         vae=loaded.vae,
         scorer=scorer,
         window_size=layer_count - WINDOWS + 1,
+        concept_prompts="a house in the style of Van Gogh",
+        target_prompts="a house",
         seed_count=1,
         steps=2,
         cfg=1.0,
