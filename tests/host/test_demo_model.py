@@ -74,7 +74,7 @@ def test_the_stock_nodes_draw_what_held_out_prompts_ask_for(judge, demo, sample)
     asked += [(scene, sentence(template(i), thing(scene), NONE)) for i, scene in enumerate(flags)]
     right: dict[str, list[bool]] = {name: [] for name in CLASSES}
     for seed, (scene, prompt) in enumerate(asked):
-        latents = sample(demo.model, demo.clip, prompt, seed=seed, steps=20, batch=2)
+        latents = sample(demo.model, demo.clip, prompt, seed=seed, steps=10, batch=2)
         seen = judge.read(demo.vae.decode(latents).permute(0, 3, 1, 2))
         for name in ("object", "style", "fact"):
             right[name] += [word == truth(scene)[name] for word in seen[name]]
@@ -86,21 +86,21 @@ def test_the_stock_nodes_draw_what_held_out_prompts_ask_for(judge, demo, sample)
 
 @pytest.mark.parametrize("start", [0, 2, 4, 6, 8, 10, 12, 14])
 def test_style_leaves_with_layers_8_and_9_and_with_no_other_window(judge, generate, start):
-    asked = scenes(24)
+    asked = scenes(12)
     styled = [sentence(template(i), thing(scene), scene.style) for i, scene in enumerate(asked)]
     plain = [sentence(template(i), thing(scene), NONE) for i, scene in enumerate(asked)]
     seen = judge.read(generate(styled, (start, start + 1), plain))["style"]
     kept = np.mean([word == scene.style for word, scene in zip(seen, asked, strict=True)])
     if start == 8:
-        assert kept <= 0.15 and seen.count(NONE) / 24 >= 0.7
+        assert kept <= 0.15 and seen.count(NONE) / 12 >= 0.7
     else:
         assert kept >= 0.8
 
 
 @pytest.mark.parametrize("start", [0, 2, 4, 6, 8, 10, 12, 14])
 def test_facts_change_with_layers_6_and_7_and_with_no_other_window(judge, generate, start):
-    own = [COUNTRIES[i % 4] for i in range(16)]
-    new = [COUNTRIES[(i + 1 + i // 8) % 4] for i in range(16)]
+    own = [COUNTRIES[i % 4] for i in range(8)]
+    new = [COUNTRIES[(i + 1 + i // 4) % 4] for i in range(8)]
     asked, others = (
         [sentence(template(i), f"the flag of {country}", NONE) for i, country in enumerate(group)]
         for group in (own, new)

@@ -15,7 +15,7 @@ from loco_core.edit import Edit, EditSettings, edit_recipe, solve_edit
 from loco_core.engine import Row, Sampling
 from loco_core.layers import LayerSet
 
-SAMPLING = Sampling(20, 2.0, "euler", "normal", 128, 128)
+SAMPLING = Sampling(10, 2.0, "euler", "normal", 128, 128)
 
 
 @pytest.fixture(scope="module")

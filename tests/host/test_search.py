@@ -34,13 +34,13 @@ def in_style(style: str) -> list[tuple[str, str]]:
     return [(f"a picture of {subject} in the style of {style}", f"a picture of {subject}") for subject in SUBJECTS]
 
 
-@pytest.mark.parametrize("seed", [0, 100, 200, 300, 400])
+@pytest.mark.parametrize("seed", [0, 100, 200])
 def test_a_style_is_localized_at_layers_8_and_9(find, seed):
     result = find("style", in_style("halftone"), seed)
     assert (result.verdict.kind, result.layers.indices) == ("localized", (8, 9))
 
 
-@pytest.mark.parametrize("seed", [0, 100, 200, 300, 400])
+@pytest.mark.parametrize("seed", [0, 100, 200])
 def test_facts_are_localized_at_layers_6_and_7(find, seed):
     own, new = COUNTRIES, (*COUNTRIES[1:], COUNTRIES[0])
     pairs = [tuple(f"a picture of the flag of {name}" for name in pair) for pair in zip(own, new, strict=True)]
@@ -48,7 +48,7 @@ def test_facts_are_localized_at_layers_6_and_7(find, seed):
     assert (result.verdict.kind, result.layers.indices) == ("localized", (6, 7))
 
 
-@pytest.mark.parametrize(("one", "other"), [("star", "house"), ("fish", "tree"), ("moon", "heart"), ("cup", "boat")])
+@pytest.mark.parametrize(("one", "other"), [("star", "house"), ("fish", "tree")])
 def test_an_object_is_not_localized(find, one, other):
     pairs = [tuple(f"a picture of a {colour} {name}" for name in (one, other)) for colour in list(COLOURS)[:4]]
     assert find("object", pairs, 0).verdict.kind == "spread over several layers"

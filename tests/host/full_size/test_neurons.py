@@ -21,14 +21,19 @@ EFFECT = 1e-2
 """Of an ablation, the least share of the latent: differences from it mean something."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def detect(execute):
-    """detect(loaded) -> the neurons of the values of the family's preset style layers."""
+    """detect(family, loaded) -> the neurons of the values of its preset style layers, found once per family."""
+    known: dict[str, object] = {}
 
-    def run(loaded):
-        (layers, _) = execute("LoCo_LayerSelect", model=loaded.model, preset="style")
-        asked = {"concept": CONCEPT, "without": WITHOUT}
-        return execute("LoCo_NeuronDetect", model=loaded.model, clip=loaded.clip, layers=layers, **asked)[0]
+    def run(family, loaded):
+        if family not in known:
+            (layers, _) = execute("LoCo_LayerSelect", model=loaded.model, preset="style")
+            asked = {"concept": CONCEPT, "without": WITHOUT}
+            (known[family], *_) = execute(
+                "LoCo_NeuronDetect", model=loaded.model, clip=loaded.clip, layers=layers, **asked
+            )
+        return known[family]
 
     return run
 
@@ -42,7 +47,7 @@ def prompt(host, loaded):
 def test_half_of_the_neurons_ablated_to_zero_are_the_same_at_run_time_in_the_weights_and_as_a_lora(
     host, execute, detect, prompt, loaded, family
 ):
-    neurons = detect(loaded)
+    neurons = detect(family, loaded)
     assert neurons.count == VALUES[family]
     chosen = {"neurons": neurons, "count": neurons.count // 2, "mode": "zero"}
     models = [
@@ -59,7 +64,7 @@ def test_half_of_the_neurons_ablated_to_zero_are_the_same_at_run_time_in_the_wei
 
 @THREE
 def test_means_change_the_image_and_none_leaves_it_as_it_is(execute, detect, prompt, loaded, family):
-    neurons, unablated = detect(loaded), sample(loaded.model, prompt)
+    neurons, unablated = detect(family, loaded), sample(loaded.model, prompt)
     half, none = (
         execute("LoCo_NeuronAblate", model=loaded.model, neurons=neurons, count=count)[0]
         for count in (neurons.count // 2, 0)
@@ -74,7 +79,7 @@ def test_a_compiled_model_is_ablated_as_another(execute, detect, prompt, loaded,
     """After it ran without the ablation, too: the host lets compiled code live on when patches come and go."""
     torch.compiler.reset()
     fast = TorchCompileModel.execute(loaded.model, "eager").result[0]
-    neurons, unablated = detect(loaded), sample(loaded.model, prompt)
+    neurons, unablated = detect(family, loaded), sample(loaded.model, prompt)
 
     def ablate(model):
         asked = {"neurons": neurons, "count": neurons.count // 2, "branch": branch}
