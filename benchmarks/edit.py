@@ -43,9 +43,11 @@ from demo.jobs import (  # noqa: E402
 )
 from demo.judge import load_judge  # noqa: E402
 from demo.world import COUNTRIES, NONE, STYLES  # noqa: E402
-from loco_core.demo_pipeline import SCORER, demo_pipeline  # noqa: E402
-from loco_core.diffusers_engine import DiffusersEngine, cross_attention_layers  # noqa: E402
-from loco_core.edit import (  # noqa: E402
+from loco_core.diffusers_host.demo_model import SCORER, demo_pipeline  # noqa: E402
+from loco_core.diffusers_host.engine import DiffusersEngine, cross_attention_layers  # noqa: E402
+from loco_core.drawing import drawn  # noqa: E402
+from loco_core.editing.closed_form import leading_directions  # noqa: E402
+from loco_core.editing.edit import (  # noqa: E402
     LAST_SUBJECT,
     PRESERVED_TOLERANCE,
     TOKEN_CHOICES,
@@ -56,12 +58,10 @@ from loco_core.edit import (  # noqa: E402
     edit_recipe,
     solve_edit,
 )
-from loco_core.engine import Row, Sampling, TextEmbedding  # noqa: E402
 from loco_core.files import write_picture, write_text  # noqa: E402
-from loco_core.layers import LayerSet  # noqa: E402
-from loco_core.pictures import drawn  # noqa: E402
-from loco_core.scorer import load_scorer  # noqa: E402
-from loco_core.solver import leading_directions  # noqa: E402
+from loco_core.models.engine import Row, Sampling, TextEmbedding  # noqa: E402
+from loco_core.models.layers import LayerSet  # noqa: E402
+from loco_core.scoring.clip_score import load_scorer  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 STYLE_LAYERS, FACT_LAYERS = LayerSet((8, 9), 16), LayerSet((6, 7), 16)

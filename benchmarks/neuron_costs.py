@@ -15,9 +15,9 @@ from demo.comfy_host import node
 from demo.jobs import GUIDANCE, PLAIN_PROMPTS, SIZE
 from demo.server import Server
 from demo.world import STYLES
-from loco_core.engine import TextEmbedding
-from loco_core.layers import LayerSet
-from loco_core.neurons import detect_neurons
+from loco_core.models.engine import TextEmbedding
+from loco_core.models.layers import LayerSet
+from loco_core.neurons.detection import detect_neurons
 from loco_core.prompts import contrast_prompts
 
 TIMED_RUNS, BATCH, STEPS = 9, 16, 10

@@ -35,15 +35,15 @@ from benchmarks.solve_time import SHAPES  # noqa: E402
 from demo.jobs import PLAIN_PROMPTS  # noqa: E402
 from demo.server import Server  # noqa: E402
 from demo.world import STYLES  # noqa: E402
-from loco_core.diffusers_engine import AblatedEngine  # noqa: E402
-from loco_core.engine import Sampling  # noqa: E402
-from loco_core.erasure import ErasurePlan  # noqa: E402
+from loco_core.comparison.erasure import ErasurePlan  # noqa: E402
+from loco_core.diffusers_host.engine import AblatedEngine  # noqa: E402
+from loco_core.drawing import drawn  # noqa: E402
 from loco_core.files import write_picture, write_text  # noqa: E402
-from loco_core.layers import LayerSet  # noqa: E402
-from loco_core.neuron_effects import measure_effects  # noqa: E402
-from loco_core.neuron_sweep import sweep_neurons  # noqa: E402
-from loco_core.neurons import Neurons, ablation, chosen_neurons, detect_neurons  # noqa: E402
-from loco_core.pictures import drawn  # noqa: E402
+from loco_core.models.engine import Sampling  # noqa: E402
+from loco_core.models.layers import LayerSet  # noqa: E402
+from loco_core.neurons.detection import Neurons, ablation, chosen_neurons, detect_neurons  # noqa: E402
+from loco_core.neurons.effects import measure_effects  # noqa: E402
+from loco_core.neurons.sweep import sweep_neurons  # noqa: E402
 from loco_core.prompts import PromptPair, contrast_prompts  # noqa: E402
 
 COUNTS = (64, 96, 128)

@@ -24,16 +24,16 @@ import numpy as np  # noqa: E402 - the path comes first
 
 from demo.jobs import GUIDANCE, SIZE, STEPS  # noqa: E402
 from demo.world import COLOURS, COUNTRIES, OBJECTS, STYLES, Scene, thing  # noqa: E402
-from loco_core.demo_pipeline import SCORER, demo_pipeline  # noqa: E402
-from loco_core.diffusers_engine import DiffusersEngine  # noqa: E402
-from loco_core.engine import Sampling  # noqa: E402
-from loco_core.evaluation import Evaluation  # noqa: E402
+from loco_core.diffusers_host.demo_model import SCORER, demo_pipeline  # noqa: E402
+from loco_core.diffusers_host.engine import DiffusersEngine  # noqa: E402
 from loco_core.files import replacing  # noqa: E402
-from loco_core.layers import LayerSet  # noqa: E402
-from loco_core.plan import SearchPlan  # noqa: E402
+from loco_core.localization.evaluation import Evaluation  # noqa: E402
+from loco_core.localization.plan import SearchPlan  # noqa: E402
+from loco_core.localization.score_table import Cell  # noqa: E402
+from loco_core.models.engine import Sampling  # noqa: E402
+from loco_core.models.layers import LayerSet  # noqa: E402
 from loco_core.prompts import PromptPair  # noqa: E402
-from loco_core.score_table import Cell  # noqa: E402
-from loco_core.scorer import load_scorer  # noqa: E402
+from loco_core.scoring.clip_score import load_scorer  # noqa: E402
 
 TABLES = ROOT / "benchmarks" / "results" / "score_tables.npz"
 QUICK = 5

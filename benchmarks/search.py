@@ -40,18 +40,18 @@ from benchmarks.score_tables import ALL, FIRST_SEED, MANY, NARROW, QUICK, concep
 from benchmarks.search_overhead import host_in_process, patch_overhead  # noqa: E402
 from demo.jobs import GUIDANCE, SIZE, STEPS  # noqa: E402
 from demo.world import STYLES  # noqa: E402
-from loco_core.demo_pipeline import SCORER, demo_pipeline  # noqa: E402
-from loco_core.diffusers_engine import DiffusersEngine  # noqa: E402
-from loco_core.engine import Intervention, Row, Sampling  # noqa: E402
+from loco_core.diffusers_host.demo_model import SCORER, demo_pipeline  # noqa: E402
+from loco_core.diffusers_host.engine import DiffusersEngine  # noqa: E402
 from loco_core.files import write_text  # noqa: E402
-from loco_core.layers import LayerSet, windows  # noqa: E402
-from loco_core.plan import SearchPlan  # noqa: E402
+from loco_core.localization.plan import SearchPlan  # noqa: E402
+from loco_core.localization.score_table import Cell, Evaluate, ScoreTable  # noqa: E402
+from loco_core.localization.search import confirm, find_window  # noqa: E402
+from loco_core.localization.verdict import NO_EFFECT, judge, shows  # noqa: E402
+from loco_core.models.engine import Intervention, Row, Sampling  # noqa: E402
+from loco_core.models.layers import LayerSet, windows  # noqa: E402
 from loco_core.prompts import PromptPair  # noqa: E402
-from loco_core.score_table import Cell, Evaluate, ScoreTable  # noqa: E402
-from loco_core.scorer import load_scorer  # noqa: E402
-from loco_core.search import confirm, find_window  # noqa: E402
-from loco_core.statistics import estimate  # noqa: E402
-from loco_core.verdict import NO_EFFECT, judge, shows  # noqa: E402
+from loco_core.scoring.clip_score import load_scorer  # noqa: E402
+from loco_core.scoring.intervals import estimate  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 SAMPLING = Sampling(STEPS, GUIDANCE, "euler", "linspace", SIZE, SIZE)

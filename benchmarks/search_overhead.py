@@ -62,7 +62,7 @@ def patch_overhead(pack: Callable[[str], ModuleType], demo: SimpleNamespace, row
     import comfy.sample
 
     torch.set_num_threads(1)
-    core, layers, adapter = pack("loco_core.engine"), pack("loco_core.layers"), pack("nodes.engine")
+    core, layers, adapter = pack("loco_core.models.engine"), pack("loco_core.models.layers"), pack("nodes.host.engine")
     engine = adapter.ComfyEngine(demo.model, demo.clip, demo.vae)
     concept, target, empty = engine.encode([CONCEPT, TARGET, ""])
     windows = layers.windows(len(engine.layers), 2)

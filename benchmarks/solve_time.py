@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 import torch
 
 from benchmarks import peers
-from loco_core.edit import PAPER_LAMBDA
-from loco_core.layers import CrossAttentionLayer
-from loco_core.lora import lora_tensors
-from loco_core.solver import solve
+from loco_core.editing.closed_form import solve
+from loco_core.editing.edit import PAPER_LAMBDA
+from loco_core.editing.lora import lora_tensors
+from loco_core.models.layers import CrossAttentionLayer
 
 CONCEPTS, TEMPLATES = 10, 4
 SPEED_MATRICES = 4

@@ -9,19 +9,19 @@ from pathlib import Path
 import diffusers
 import torch
 
-from loco_core.demo_pipeline import SCORER, demo_pipeline
-from loco_core.diffusers_engine import DiffusersEngine
-from loco_core.edit import EditSettings, edit_recipe, solve_edit
-from loco_core.engine import Row, Sampling
+from loco_core.diffusers_host.demo_model import SCORER, demo_pipeline
+from loco_core.diffusers_host.engine import DiffusersEngine
+from loco_core.editing.edit import EditSettings, edit_recipe, solve_edit
 from loco_core.files import write_picture, write_text
-from loco_core.layers import LayerSet
-from loco_core.neurons import ablation, chosen_neurons, detect_neurons
-from loco_core.plan import SearchPlan
+from loco_core.localization.pictures import contact_sheet, model_figure, score_plot
+from loco_core.localization.plan import SearchPlan
+from loco_core.localization.report import provenance, result_json, scores_csv, verdict_text
+from loco_core.localization.search import search
+from loco_core.models.engine import Row, Sampling
+from loco_core.models.layers import LayerSet
+from loco_core.neurons.detection import ablation, chosen_neurons, detect_neurons
 from loco_core.prompts import PromptPair, contrast_prompts
-from loco_core.report import provenance, result_json, scores_csv, verdict_text
-from loco_core.scorer import load_scorer
-from loco_core.search import search
-from loco_core.search_pictures import contact_sheet, model_figure, score_plot
+from loco_core.scoring.clip_score import load_scorer
 
 from .jobs import GUIDANCE, SEARCH_SEEDS, SIZE, STEPS, Change, Edit, Picture, Search
 

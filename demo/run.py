@@ -39,9 +39,9 @@ from demo.jobs import (  # noqa: E402
 )
 from demo.judge import Judge, load_judge  # noqa: E402
 from demo.world import COUNTRIES, NONE, STYLES  # noqa: E402
-from loco_core.evaluation import thumbnails  # noqa: E402
+from loco_core.drawing import SHEET_COLUMNS, before_after_sheet  # noqa: E402
 from loco_core.files import write_picture  # noqa: E402
-from loco_core.pictures import SHEET_COLUMNS, before_after_sheet  # noqa: E402
+from loco_core.localization.evaluation import thumbnails  # noqa: E402
 
 OUTPUT = ROOT / "demo" / "output"
 MANY = {style: styled_pictures(style, 2, 4) for style in STYLES}

@@ -13,8 +13,10 @@ import click
 import diffusers
 import torch
 
-from .command_line import Settings, bar, load_clip, load_engine, make_pictures, settings
-from .edit import (
+from .commands.neurons import neurons
+from .commands.options import Settings, bar, load_clip, load_engine, make_pictures, settings
+from .drawing import before_after_sheet
+from .editing.edit import (
     PRESERVATIONS,
     RELATIVE_LAMBDA,
     RIDGES,
@@ -24,20 +26,18 @@ from .edit import (
     report_lines,
     solve_edit,
 )
-from .edit_file import recipe_metadata, save_edit
-from .engine import Row
-from .evaluation import Evaluation
+from .editing.file import recipe_metadata, save_edit
+from .editing.lora import NAMINGS, lora_tensors, save_lora
 from .files import write_picture, write_text
-from .layers import PARTS, parse_layers
-from .lora import NAMINGS, lora_tensors, save_lora
-from .neurons_command import neurons
-from .pictures import before_after_sheet
-from .plan import AUTO, SearchPlan
+from .localization.evaluation import Evaluation
+from .localization.pictures import contact_sheet, model_figure, score_plot
+from .localization.plan import AUTO, SearchPlan
+from .localization.report import provenance, report_text, result_json, scores_csv
+from .localization.search import search
+from .localization.strategies import EFFORTS
+from .models.engine import Row
+from .models.layers import PARTS, parse_layers
 from .prompts import ATTRIBUTES, prompt_pairs
-from .report import provenance, report_text, result_json, scores_csv
-from .search import search
-from .search_pictures import contact_sheet, model_figure, score_plot
-from .strategies import EFFORTS
 
 CONCEPT = click.option(
     "--concept",

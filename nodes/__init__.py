@@ -4,30 +4,15 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import (
-    clip_scorer,
-    clip_vision_scorer,
-    conditioning_injector,
-    demo_model,
-    edit_apply,
-    edit_combine,
-    edit_export_lora,
-    edit_load,
-    edit_save,
-    edit_solve,
-    erasure_report,
-    files,
-    layer_search,
-    layer_select,
-    layers_load,
-    neuron_ablate,
-    neuron_detect,
-    neuron_effects,
-    neuron_export_lora,
-    neuron_load,
-    neuron_save,
-    neuron_sweep,
-)
+from .comparison import clip_scorer, clip_vision_scorer, erasure_report
+from .editing import apply, combine, export_lora, load, save, solve
+from .host import demo_model, folders
+from .injection import conditioning_injector
+from .localization import layer_search, layer_select, layers_load
+from .neurons import ablate, detect, effects, sweep
+from .neurons import export_lora as neurons_export_lora
+from .neurons import load as neurons_load
+from .neurons import save as neurons_save
 
 MODULES = (
     clip_scorer,
@@ -36,20 +21,20 @@ MODULES = (
     layer_select,
     layers_load,
     conditioning_injector,
-    edit_apply,
-    edit_solve,
-    edit_combine,
-    edit_save,
-    edit_load,
-    edit_export_lora,
+    apply,
+    solve,
+    combine,
+    save,
+    load,
+    export_lora,
     erasure_report,
-    neuron_detect,
-    neuron_ablate,
-    neuron_save,
-    neuron_load,
-    neuron_sweep,
-    neuron_effects,
-    neuron_export_lora,
+    detect,
+    ablate,
+    neurons_save,
+    neurons_load,
+    sweep,
+    effects,
+    neurons_export_lora,
 )
 
 
@@ -60,6 +45,6 @@ class LocoExtension(ComfyExtension):
 
 def extension() -> LocoExtension:
     clip_scorer.register_folder()
-    files.register_folders()
+    folders.register_folders()
     demo_model.register()
     return LocoExtension()

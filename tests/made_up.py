@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from loco_core.edit import Edit, EditFigures, EditRecipe, EditSettings
-from loco_core.engine import TextEmbedding
-from loco_core.layers import LayerSet
+from loco_core.editing.closed_form import EditOperator
+from loco_core.editing.edit import Edit, EditFigures, EditRecipe, EditSettings
+from loco_core.models.engine import TextEmbedding
+from loco_core.models.layers import LayerSet
 from loco_core.prompts import PromptPair
-from loco_core.solver import EditOperator
 
 WIDTH, POOLED = 32, 8
 LAYERS = LayerSet((8, 9), 16)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks import peers
-from loco_core.edit import PAPER_LAMBDA
-from loco_core.solver import solve
+from loco_core.editing.closed_form import solve
+from loco_core.editing.edit import PAPER_LAMBDA
 
 D = 24
 

@@ -31,7 +31,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def pack(host: SimpleNamespace):
-    """pack("nodes.engine") is that module of the loaded pack."""
+    """pack("nodes.host.engine") is that module of the loaded pack."""
 
     def module(name: str) -> ModuleType:
         return importlib.import_module(f"{host.package}.{name}")

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import nodes
-from loco_core.edit import solve_edit
-from loco_core.layers import LayerSet
-from loco_core.neurons import Ablation, Neurons, Replacement, ablation, chosen_neurons, detect_neurons
+from loco_core.editing.edit import solve_edit
+from loco_core.models.layers import LayerSet
+from loco_core.neurons.detection import Ablation, Neurons, Replacement, ablation, chosen_neurons, detect_neurons
 from made_up import recipe
 
 OWN, OTHER, NEGATIVE = "a red star in the style of woodcut", "a blue fish in the style of halftone", "a green tree"
@@ -27,7 +27,7 @@ def encode(demo):
 
 @pytest.fixture(scope="module")
 def neurons(pack, demo) -> Neurons:
-    engine = pack("nodes.engine")
+    engine = pack("nodes.host.engine")
     weights = engine.ComfyEngine(demo.model, demo.clip, None).key_value_weights
     styled = [f"{thing} in the style of woodcut" for thing in THINGS]
     return detect_neurons(partial(engine.encode, demo.clip), weights, styled, THINGS, LAYERS)
@@ -38,7 +38,7 @@ def ablate(pack):
     """ablate(model, change, branch, start, end, positions) at run time."""
 
     def run(model, change: Ablation, branch: str = "both", start: float = 0.0, end: float = 1.0, positions="all"):
-        module, branches = pack("nodes.ablation"), pack("nodes.branches")
+        module, branches = pack("nodes.host.ablation"), pack("nodes.host.branches")
         scope = branches.Scope(branch, branches.Schedule(start, end))
         return module.ablate(model, change, scope, module.parse_positions(positions))
 
@@ -174,9 +174,9 @@ def test_stages_of_the_denoising_together_are_the_whole(demo, encode, ablate, ne
 
 def test_repeated_tokens_of_an_injector_keep_their_positions(pack, demo, encode, ablate, neurons):
     longer = encode(" ".join([OWN] * 12))  # two chunks of 77
-    chosen = pack("loco_core.layers").LayerSet((8, 9), 16)
+    chosen = pack("loco_core.models.layers").LayerSet((8, 9), 16)
     arguments = (longer, chosen, "keys and values", "positive", 1.0, 0.0, 1.0)
-    injected = pack("nodes.injection").inject(demo.model, *arguments)
+    injected = pack("nodes.host.injection").inject(demo.model, *arguments)
     own, negative, change = encode(OWN), encode(NEGATIVE), top(neurons)
     parts = ablate(ablate(injected, change, positions="0-40"), change, positions="41-76")
     assert torch.equal(sample(parts, own, negative), sample(ablate(injected, change), own, negative))
@@ -194,7 +194,7 @@ def test_a_clone_of_an_ablated_model_is_ablated_as_it_is(demo, encode, ablate, n
 @pytest.mark.parametrize(("mode", "scale"), [("zero", 0.0), ("scale", 0.3), ("scale", 1.7)])
 def test_zero_and_scale_are_the_same_in_the_weights(pack, demo, encode, ablate, neurons, mode, scale):
     own, negative, change = encode(OWN), encode(NEGATIVE), top(neurons, 100, mode, scale)
-    module, branches = pack("nodes.ablation"), pack("nodes.branches")
+    module, branches = pack("nodes.host.ablation"), pack("nodes.host.branches")
     scope = branches.Scope("both", branches.Schedule(0.0, 1.0))
     patched = module.ablate_weights(demo.model, change, scope)
     plain, expected = sample(demo.model, own, negative), sample(ablate(demo.model, change), own, negative)
@@ -239,11 +239,11 @@ def test_a_replace_patch_before_or_after_gets_the_ablated_keys_and_values(demo, 
 @pytest.mark.parametrize("order", ["injector first", "ablate first"])
 def test_an_injected_prompt_is_ablated_whatever_the_order(pack, demo, encode, ablate, neurons, order):
     own, negative, change = encode(OTHER), encode(NEGATIVE), top(neurons)
-    chosen = pack("loco_core.layers").LayerSet((8, 9), 16)
+    chosen = pack("loco_core.models.layers").LayerSet((8, 9), 16)
 
     def inject(model):
         arguments = (encode(OWN), chosen, "keys and values", "positive", 1.0, 0.0, 1.0)
-        return pack("nodes.injection").inject(model, *arguments)
+        return pack("nodes.host.injection").inject(model, *arguments)
 
     combined = ablate(inject(demo.model), change) if order == "injector first" else inject(ablate(demo.model, change))
     assert torch.equal(sample(combined, own, negative), hooked(inject(demo.model), own, negative, change))
@@ -253,8 +253,8 @@ def test_an_injected_prompt_is_ablated_whatever_the_order(pack, demo, encode, ab
 @pytest.mark.parametrize("order", ["edit first", "ablate first"])
 def test_an_edited_layer_is_ablated_whatever_the_order(pack, demo, encode, ablate, neurons, mode, order):
     own, negative, change = encode(OWN), encode(NEGATIVE), top(neurons, 30)
-    edit = solve_edit(partial(pack("nodes.engine").encode, demo.clip), recipe(["halftone"]))
-    apply = partial(pack("nodes.editing").apply_edit, edit=edit, strength=1.0, mode=mode)
+    edit = solve_edit(partial(pack("nodes.host.engine").encode, demo.clip), recipe(["halftone"]))
+    apply = partial(pack("nodes.host.editing").apply_edit, edit=edit, strength=1.0, mode=mode)
     combined = ablate(apply(demo.model), change) if order == "edit first" else apply(ablate(demo.model, change))
     expected = hooked(apply(demo.model), own, negative, change)
     assert torch.equal(sample(combined, own, negative), expected)

@@ -14,7 +14,7 @@ from comfy.sdxl_clip import SDXLClipModel, SDXLTokenizer
 from comfy.supported_models_base import ClipTarget
 from transformers import CLIPConfig, CLIPModel
 
-from loco_core.scorer_check import COLOUR_PIXELS, COLOUR_TEXT, COLOURS
+from loco_core.scoring.tower_check import COLOUR_PIXELS, COLOUR_TEXT, COLOURS
 
 TEXTS = ["a red star", "a blue fish in the style of woodcut", "a (green:1.4) boat"]
 FIRST_WEIGHT = "clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.weight"
@@ -75,7 +75,7 @@ def load_vision(tmp_path):
 
 @pytest.fixture(scope="module")
 def scorer_of(pack):
-    return pack("nodes.clip_vision_scorer").ClipVisionScorer
+    return pack("nodes.comparison.clip_vision_scorer").ClipVisionScorer
 
 
 @pytest.fixture(scope="module")

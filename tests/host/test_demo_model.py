@@ -34,8 +34,8 @@ def judge():
 @pytest.fixture(scope="module")
 def generate(pack, demo):
     """generate(prompts, window, other prompts) -> images [N, 3, 128, 128], the window reading the other prompts."""
-    core, layers = pack("loco_core.engine"), pack("loco_core.layers")
-    engine = pack("nodes.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
+    core, layers = pack("loco_core.models.engine"), pack("loco_core.models.layers")
+    engine = pack("nodes.host.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
     sampling = core.Sampling(10, 2.0, "euler", "normal", 128, 128)
 
     @torch.no_grad()

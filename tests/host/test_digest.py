@@ -9,8 +9,8 @@ import pytest
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
-from loco_core.edit import solve_edit
-from loco_core.neurons import Replacement
+from loco_core.editing.edit import solve_edit
+from loco_core.neurons.detection import Replacement
 from made_up import recipe
 
 
@@ -30,14 +30,14 @@ def closure(value: int):
 
 @pytest.fixture(scope="module")
 def digest(pack, demo):
-    return lambda model: pack("nodes.digest").model_digest(model, demo.clip, demo.vae)
+    return lambda model: pack("nodes.host.digest").model_digest(model, demo.clip, demo.vae)
 
 
 @pytest.fixture(scope="module")
 def changes(host, pack, demo):
     """Models with what other nodes put onto them, by what it is."""
-    layers = pack("loco_core.layers").LayerSet((8, 9), 16)
-    inject, editing = pack("nodes.injection").inject, pack("nodes.editing")
+    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
+    inject, editing = pack("nodes.host.injection").inject, pack("nodes.host.editing")
     conditioning = {text: host.nodes.CLIPTextEncode().encode(demo.clip, text)[0] for text in ("a fish", "a star")}
 
     def injected(text: str, strength: float = 1.0):
@@ -45,13 +45,18 @@ def changes(host, pack, demo):
 
     def edited(concept: str, mode: str):
         def encode(prompts):
-            return pack("nodes.engine").encode(demo.clip, prompts)
+            return pack("nodes.host.engine").encode(demo.clip, prompts)
 
         return editing.apply_edit(demo.model, solve_edit(encode, recipe([concept])), 1.0, mode)
 
     def ablated(branch: str):
-        branches, change = pack("nodes.branches"), {(8, "values"): Replacement(torch.tensor([1]), 0.0, torch.zeros(1))}
-        return pack("nodes.ablation").ablate(demo.model, change, branches.Scope(branch, branches.Schedule(0.0, 0.7)))
+        branches, change = (
+            pack("nodes.host.branches"),
+            {(8, "values"): Replacement(torch.tensor([1]), 0.0, torch.zeros(1))},
+        )
+        return pack("nodes.host.ablation").ablate(
+            demo.model, change, branches.Scope(branch, branches.Schedule(0.0, 0.7))
+        )
 
     def predicting(what: str):
         return ModelSamplingDiscrete().patch(demo.model, what, False)[0]

@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 import torch
 
-from loco_core.edit import PRESERVED_TOLERANCE, RELATIVE_LAMBDA, columns, solve_edit
-from loco_core.layers import LayerSet
-from loco_core.solver import EditOperator, leading_directions
+from loco_core.editing.closed_form import EditOperator, leading_directions
+from loco_core.editing.edit import PRESERVED_TOLERANCE, RELATIVE_LAMBDA, columns, solve_edit
+from loco_core.models.layers import LayerSet
 from made_up import edit_of, recipe
 
 CONCEPTS = ("woodcut", "a painting in the style of woodcut")
@@ -19,7 +19,7 @@ PROMPT = "a red star in the style of woodcut"
 @pytest.fixture(scope="module")
 def solve(pack, demo):
     """solve(concepts, ...) -> an edit of layers 8 and 9 of the demo model."""
-    encode = partial(pack("nodes.engine").encode, demo.clip)
+    encode = partial(pack("nodes.host.engine").encode, demo.clip)
     return lambda concepts=CONCEPTS, **asked: solve_edit(encode, recipe(concepts, **asked))
 
 
@@ -30,7 +30,7 @@ def edit(solve):
 
 @pytest.fixture(scope="module")
 def apply_edit(pack):
-    return pack("nodes.editing").apply_edit
+    return pack("nodes.host.editing").apply_edit
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def weights(pack, demo):
     """weights(model) -> the effective (K, V) of all 16 layers."""
 
     def read(model) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        engine = pack("nodes.engine").ComfyEngine(model, demo.clip, demo.vae)
+        engine = pack("nodes.host.engine").ComfyEngine(model, demo.clip, demo.vae)
         return [engine.key_value_weights(layer) for layer in range(16)]
 
     return read
@@ -50,7 +50,7 @@ def test_the_edited_weights_are_the_papers_d_by_d_formula_in_float64(
     pack, demo, solve, apply_edit, weights, tokens, ridge, value
 ):
     edited = apply_edit(demo.model, solve(tokens=tokens, ridge=ridge, preservation="none"), 1.0)
-    encode = partial(pack("nodes.engine").encode, demo.clip)
+    encode = partial(pack("nodes.host.engine").encode, demo.clip)
     (target,) = encode(["a painting"])
     pairs = [columns(concept, target, tokens) for concept in encode(CONCEPTS)]
     originals, replacements = (torch.cat(part, 1) for part in zip(*pairs, strict=True))
@@ -67,7 +67,7 @@ def test_the_edited_weights_are_the_papers_d_by_d_formula_in_float64(
 def test_what_is_preserved_exactly_reads_as_before(pack, demo, solve, apply_edit, weights):
     kept = ["a picture of a red star", "halftone"]
     edit = solve(preserve=kept)
-    encode = partial(pack("nodes.engine").encode, demo.clip)
+    encode = partial(pack("nodes.host.engine").encode, demo.clip)
     tokens = torch.cat([embedding.tokens for embedding in encode(["a painting", "", *kept])]).double().T
     basis = leading_directions(tokens, PRESERVED_TOLERANCE)
     assert basis.shape[1] == edit.figures.kept_directions > 3

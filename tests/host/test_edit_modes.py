@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import nodes
-from loco_core.edit import solve_edit
-from loco_core.layers import LayerSet
-from loco_core.lora import lora_tensors
-from loco_core.solver import EditOperator
+from loco_core.editing.closed_form import EditOperator
+from loco_core.editing.edit import solve_edit
+from loco_core.editing.lora import lora_tensors
+from loco_core.models.layers import LayerSet
 from made_up import edit_of, recipe
 
 OWN, OTHER, NEGATIVE = "a red star in the style of woodcut", "a blue fish in the style of woodcut", "a green tree"
@@ -31,20 +31,20 @@ def encode(demo):
 @pytest.fixture(scope="module")
 def edit(pack, demo):
     asked = recipe(["woodcut", "a painting in the style of woodcut"], preserve=["halftone"])
-    return solve_edit(partial(pack("nodes.engine").encode, demo.clip), asked)
+    return solve_edit(partial(pack("nodes.host.engine").encode, demo.clip), asked)
 
 
 @pytest.fixture(scope="module")
 def apply_edit(pack):
-    return pack("nodes.editing").apply_edit
+    return pack("nodes.host.editing").apply_edit
 
 
 @pytest.fixture(scope="module")
 def inject(pack):
     def run(model, conditioning, layers=LAYERS):
-        chosen = pack("loco_core.layers").LayerSet(layers, 16)
+        chosen = pack("loco_core.models.layers").LayerSet(layers, 16)
         arguments = (conditioning, chosen, "keys and values", "positive", 1.0, 0.0, 1.0)
-        return pack("nodes.injection").inject(model, *arguments)
+        return pack("nodes.host.injection").inject(model, *arguments)
 
     return run
 
@@ -78,7 +78,7 @@ def test_weights_and_context_do_the_same(demo, encode, edit, apply_edit):
 
 def test_the_stock_lora_loader_does_the_same(pack, demo, encode, edit, apply_edit):
     own, negative = encode(OWN), encode(NEGATIVE)
-    weights = pack("nodes.editing").key_value_weights(demo.model, edit)
+    weights = pack("nodes.host.editing").key_value_weights(demo.model, edit)
     tensors = lora_tensors(edit.operator, 1.0, weights, 16)
     loaded, _ = comfy.sd.load_lora_for_models(demo.model, None, tensors, 1.0, 0)
     edited = sample(apply_edit(demo.model, edit, 1.0), own, negative)
@@ -240,7 +240,7 @@ def test_weights_that_refuse_patches_are_edited_by_context(packed, demo, encode,
 
 def test_the_pooled_embedding_is_edited_before_the_model_reads_it(pack):
     operator = EditOperator(torch.ones(4, 1).double(), torch.full((1, 4), 0.5).double())
-    editing = pack("nodes.editing")
+    editing = pack("nodes.host.editing")
     change = editing.PooledEdit(operator, 1.0, editing.Schedule(0.0, 1.0))
     seen = {}
 

@@ -13,17 +13,17 @@ SEED = 3
 @pytest.fixture(scope="module")
 def core(pack):
     """The pack's own copy of loco_core: its classes are not those of another import."""
-    return pack("loco_core.engine")
+    return pack("loco_core.models.engine")
 
 
 @pytest.fixture(scope="module")
 def layer_set(pack):
-    return lambda *indices: pack("loco_core.layers").LayerSet(indices, 16)
+    return lambda *indices: pack("loco_core.models.layers").LayerSet(indices, 16)
 
 
 @pytest.fixture(scope="module")
 def engine(pack, demo):
-    return pack("nodes.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
+    return pack("nodes.host.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_the_layers_are_those_of_sd15_in_forward_order(engine):
 
 def test_a_model_without_cross_attention_is_an_error_that_says_what_to_use(pack, demo):
     with pytest.raises(ValueError, match="no cross-attention layers.*use Stable Diffusion"):
-        pack("nodes.engine").cross_attention_layers(_Headless(demo.model))
+        pack("nodes.host.engine").cross_attention_layers(_Headless(demo.model))
 
 
 class _Headless:
@@ -137,7 +137,7 @@ def test_another_prompts_keys_are_that_prompt_with_the_first_ones_values(engine,
 def test_under_self_attention_guidance_only_the_positive_prompt_is_exchanged(pack, demo, core, layer_set):
     """Its extra call evaluates the negative prompt alone, as entry 0."""
     model = nodes_sag.SelfAttentionGuidance.execute(demo.model, 0.5, 2.0).result[0]
-    engine = pack("nodes.engine").ComfyEngine(model, demo.clip, demo.vae)
+    engine = pack("nodes.host.engine").ComfyEngine(model, demo.clip, demo.vae)
     star, fish = engine.encode(["a red star", "a blue fish"])
     sampling = core.Sampling(4, 2.0, "euler", "normal", 128, 128)
     everywhere = core.Intervention(layer_set(*range(16)), fish)
@@ -176,7 +176,7 @@ def test_cancel_ends_generation_at_the_next_step(engine, generate, core):
 
 
 def test_when_memory_runs_out_the_rows_are_halved_and_the_images_are_the_same(pack, demo, core, caplog):
-    engine = pack("nodes.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
+    engine = pack("nodes.host.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
     rows = [core.Row(embedding, SEED + number) for number, embedding in enumerate(engine.encode(["a red star"] * 5))]
     sampling = core.Sampling(2, 2.0, "euler", "normal", 128, 128)
     together = engine.generate(rows, sampling)
@@ -201,9 +201,9 @@ def with_free_memory(pack, demo, monkeypatch):
     """with_free_memory(rows) -> an engine whose host has memory for so many rows, and the sizes of its batches."""
 
     def run(rows: float):
-        module = pack("nodes.engine")
+        module = pack("nodes.host.engine")
         engine = module.ComfyEngine(demo.model, demo.clip, demo.vae)
-        sampling = pack("loco_core.engine").Sampling(2, 2.0, "euler", "normal", 128, 128)
+        sampling = pack("loco_core.models.engine").Sampling(2, 2.0, "euler", "normal", 128, 128)
         free = rows * module._memory_per_row(demo.model, sampling)
         monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device=None, torch_free_too=False: free)
         sample, sizes = engine._sample, []
@@ -224,7 +224,7 @@ def test_rows_that_would_not_fit_are_halved_before_memory_runs_out(with_free_mem
     images = engine.generate(rows, sampling)
     assert sizes == [2, 2, 2, 2, 1]
     assert "batch rows: memory is free for 3 images at once; making 2 at a time" in caplog.text
-    close(images, pack("nodes.engine").ComfyEngine(demo.model, demo.clip, demo.vae).generate(rows, sampling))
+    close(images, pack("nodes.host.engine").ComfyEngine(demo.model, demo.clip, demo.vae).generate(rows, sampling))
 
 
 def test_a_row_is_tried_even_where_the_hosts_estimate_leaves_no_room_for_it(with_free_memory, core):
@@ -256,7 +256,7 @@ def test_memory_that_other_models_hold_on_a_gpu_counts_as_free_and_weights_still
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: {"gpu": 1000}[device])
     loaded = [Loaded("gpu", 300), Loaded("gpu", 20, ours=True), Loaded("cpu", 4000)]
     monkeypatch.setattr(comfy.model_management, "current_loaded_models", loaded)
-    assert pack("nodes.engine")._free_memory(OnGpu()) == 1000 + 300 - 30
+    assert pack("nodes.host.engine")._free_memory(OnGpu()) == 1000 + 300 - 30
 
 
 def test_when_memory_runs_out_in_the_vae_it_decodes_in_tiles(engine, generate, core, demo, monkeypatch, caplog):
@@ -276,7 +276,7 @@ def test_when_memory_runs_out_in_the_vae_it_decodes_in_tiles(engine, generate, c
 
 
 def test_a_single_image_that_does_not_fit_is_an_error(pack, demo, core, monkeypatch):
-    engine = pack("nodes.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
+    engine = pack("nodes.host.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
     (star,) = engine.encode(["a red star"])
 
     def never(*_):

@@ -12,12 +12,12 @@ import torch
 pytest.importorskip("diffusers")
 
 import nodes
-from loco_core.demo_pipeline import demo_pipeline
-from loco_core.diffusers_engine import DiffusersEngine
-from loco_core.edit import solve_edit
-from loco_core.engine import Intervention, Row, Sampling
-from loco_core.layers import LayerSet
-from loco_core.lora import lora_tensors, save_lora
+from loco_core.diffusers_host.demo_model import demo_pipeline
+from loco_core.diffusers_host.engine import DiffusersEngine
+from loco_core.editing.edit import solve_edit
+from loco_core.editing.lora import lora_tensors, save_lora
+from loco_core.models.engine import Intervention, Row, Sampling
+from loco_core.models.layers import LayerSet
 from made_up import recipe
 
 OWN, OTHER = "a picture of a red star in the style of woodcut", "a picture of a blue fish"
@@ -34,7 +34,7 @@ def diffusers_engine() -> DiffusersEngine:
 
 @pytest.fixture(scope="module")
 def comfy_engine(pack, demo):
-    return pack("nodes.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
+    return pack("nodes.host.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +119,8 @@ def test_one_call_of_the_denoiser_gives_the_same(demo, diffusers_engine, sigmas,
 )
 def test_an_intervention_at_each_layer_has_the_same_effect(pack, demo, diffusers_engine, sigmas, layer, part):
     other = nodes.CLIPTextEncode().encode(demo.clip, OTHER)[0]
-    chosen = pack("loco_core.layers").LayerSet((layer,), 16)
-    inject = pack("nodes.injection").inject
+    chosen = pack("loco_core.models.layers").LayerSet((layer,), 16)
+    inject = pack("nodes.host.injection").inject
     injected = inject(demo.model, other, chosen, part, "positive", 1.0, 0.0, 1.0)
     some = torch.cat([sigmas[:3], sigmas[-1:]])
     effect = by_comfy(injected, demo.clip, some) - by_comfy(demo.model, demo.clip, some)
@@ -146,7 +146,7 @@ def test_an_edit_exported_by_either_gives_the_same_image_in_the_other(
     unedited = by_diffusers(diffusers_engine, sigmas)
     with diffusers_engine.edited(edit):
         edited_there = by_diffusers(diffusers_engine, sigmas)
-    edited_here = by_comfy(pack("nodes.editing").apply_edit(demo.model, edit, 1.0), demo.clip, sigmas)
+    edited_here = by_comfy(pack("nodes.host.editing").apply_edit(demo.model, edit, 1.0), demo.clip, sigmas)
     files = {}
     for name, engine in (("comfy", comfy_engine), ("diffusers", diffusers_engine)):
         weights = [(engine.layers[index], engine.key_value_weights(index)) for index in edit.recipe.layers]

@@ -11,9 +11,9 @@ import torch
 from demo.jobs import Picture, Reading, style_edit, styled_pictures
 from demo.judge import load_judge
 from demo.world import STYLES
-from loco_core.edit import Edit, EditSettings, edit_recipe, solve_edit
-from loco_core.engine import Row, Sampling
-from loco_core.layers import LayerSet
+from loco_core.editing.edit import Edit, EditSettings, edit_recipe, solve_edit
+from loco_core.models.engine import Row, Sampling
+from loco_core.models.layers import LayerSet
 
 SAMPLING = Sampling(10, 2.0, "euler", "normal", 128, 128)
 
@@ -21,7 +21,7 @@ SAMPLING = Sampling(10, 2.0, "euler", "normal", 128, 128)
 @pytest.fixture(scope="module")
 def removing(pack, demo):
     """removing(styles) -> the edit that removes them at layers 8 and 9 and preserves what the demo preserves."""
-    encode = partial(pack("nodes.engine").encode, demo.clip)
+    encode = partial(pack("nodes.host.engine").encode, demo.clip)
 
     def solve(*styles: str) -> Edit:
         keep = [line for line in style_edit(styles[0]).preserve if line not in styles]
@@ -38,7 +38,7 @@ def read(pack, demo):
 
     @torch.no_grad()
     def run(model, pictures: list[Picture]) -> Reading:
-        engine = pack("nodes.engine").ComfyEngine(model, demo.clip, demo.vae)
+        engine = pack("nodes.host.engine").ComfyEngine(model, demo.clip, demo.vae)
         rows = [
             Row(embedding, picture.seed + copy)
             for picture, embedding in zip(pictures, engine.encode([p.prompt for p in pictures]), strict=True)
@@ -51,7 +51,7 @@ def read(pack, demo):
 
 def test_five_styles_are_removed_at_once_and_the_sixth_stays(pack, demo, removing, read):
     five, sixth = list(STYLES)[:-1], list(STYLES)[-1]
-    edited = pack("nodes.editing").apply_edit(demo.model, removing(*five), 1.0)
+    edited = pack("nodes.host.editing").apply_edit(demo.model, removing(*five), 1.0)
     after = {style: read(edited, styled_pictures(style, 2, 1)) for style in STYLES}
     assert np.mean([after[style].share("style", style) for style in five]) <= 0.1
     assert after[sixth].right("style") >= 0.9  # 12 images: one may fail
@@ -62,12 +62,12 @@ def test_five_styles_are_removed_at_once_and_the_sixth_stays(pack, demo, removin
 def test_from_float8_weights_a_style_is_removed_in_both_modes(pack, fp8, removing, read, mode):
     pictures = styled_pictures("pointillism", 2, 1)
     assert read(fp8, pictures).share("style", "pointillism") >= 0.9
-    edited = pack("nodes.editing").apply_edit(fp8, removing("pointillism"), 1.0, mode)
+    edited = pack("nodes.host.editing").apply_edit(fp8, removing("pointillism"), 1.0, mode)
     assert read(edited, pictures).share("style", "pointillism") <= 0.1
 
 
 def test_from_weights_that_refuse_patches_a_style_is_removed_by_context(pack, packed, removing, read):
     pictures = styled_pictures("pointillism", 2, 1)
     assert read(packed, pictures).share("style", "pointillism") >= 0.9
-    edited = pack("nodes.editing").apply_edit(packed, removing("pointillism"), 1.0, "context")
+    edited = pack("nodes.host.editing").apply_edit(packed, removing("pointillism"), 1.0, "context")
     assert read(edited, pictures).share("style", "pointillism") <= 0.1

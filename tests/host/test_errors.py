@@ -11,10 +11,10 @@ import torch
 from comfy.clip_vision import ClipVisionModel
 from safetensors.torch import save_file
 
-from loco_core.edit import solve_edit
-from loco_core.layers import LayerSet
-from loco_core.neurons import Neurons, NeuronScores
-from loco_core.solver import EditOperator
+from loco_core.editing.closed_form import EditOperator
+from loco_core.editing.edit import solve_edit
+from loco_core.models.layers import LayerSet
+from loco_core.neurons.detection import Neurons, NeuronScores
 from made_up import edit_of, recipe
 
 SOCKETS = (
@@ -78,7 +78,7 @@ def vision(tmp_path_factory):
 @pytest.fixture(scope="module")
 def good(host, pack, demo, files, vision) -> dict[str, dict]:
     """Inputs of each node with which it would work: the schema's defaults and what is wired."""
-    layers = pack("loco_core.layers").LayerSet((8, 9), 16)
+    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
     scorer = host.nodes.NODE_CLASS_MAPPINGS["LoCo_CLIPScorer"].execute(
         "loco_demo_clip.safetensors", "from the file", False
     )
@@ -92,7 +92,7 @@ def good(host, pack, demo, files, vision) -> dict[str, dict]:
         "conditioning": host.nodes.CLIPTextEncode().encode(demo.clip, "a red star")[0],
         "file": "loco_demo_clip.safetensors",
     }
-    encode = partial(pack("nodes.engine").encode, demo.clip)
+    encode = partial(pack("nodes.host.engine").encode, demo.clip)
     edit = solve_edit(encode, recipe(["woodcut"], preserve=["a fish"]))
     wired |= {"edit": edit, "model_before": demo.model, "model_after": demo.model}
     wired["neurons"] = neurons_of(128, 16)
@@ -118,7 +118,7 @@ def good(host, pack, demo, files, vision) -> dict[str, dict]:
 @pytest.fixture(scope="module")
 def broken(pack, demo, host, vision) -> dict[str, object]:
     """Wired values that are wrong, by name."""
-    core = pack("loco_core.layers")
+    core = pack("loco_core.models.layers")
     clip = demo.clip.clone()
     bias = "clip_l.transformer.text_model.final_layer_norm.bias"
     assert clip.add_patches({bias: ("diff", (torch.full((128,), float("nan")),))})

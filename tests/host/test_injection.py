@@ -29,13 +29,13 @@ def encode(demo):
 @pytest.fixture(scope="module")
 def inject(pack):
     """inject(model, conditioning, layers, ...) with the node's defaults."""
-    layer_set = pack("loco_core.layers").LayerSet
+    layer_set = pack("loco_core.models.layers").LayerSet
 
     def run(
         model, conditioning, layers=ALL, part="keys and values", branch="positive", strength=1.0, start=0.0, end=1.0
     ):
         chosen = layer_set(layers, 16)
-        return pack("nodes.injection").inject(model, conditioning, chosen, part, branch, strength, start, end)
+        return pack("nodes.host.injection").inject(model, conditioning, chosen, part, branch, strength, start, end)
 
     return run
 
@@ -333,5 +333,5 @@ def test_mistakes_are_named(demo, encode, inject, pack):
     with pytest.raises(ValueError, match="start percent: 0.6, end percent: 0.4"):
         inject(demo.model, other, start=0.6, end=0.4)
     with pytest.raises(ValueError, match="70 layers; this model has 16"):
-        layers = pack("loco_core.layers").LayerSet((45,), 70)
-        pack("nodes.injection").inject(demo.model, other, layers, "keys and values", "both", 1.0, 0.0, 1.0)
+        layers = pack("loco_core.models.layers").LayerSet((45,), 70)
+        pack("nodes.host.injection").inject(demo.model, other, layers, "keys and values", "both", 1.0, 0.0, 1.0)

@@ -67,7 +67,7 @@ def test_every_node_input_and_output_is_explained(host, node_id):
 def test_a_search_of_one_image_at_a_time_tells_how_long_it_takes(search, pack, monkeypatch):
     """Its first image, of a quarter of the steps, is less than half of an image."""
     told = []
-    monkeypatch.setattr(pack("nodes.progress"), "show_text", lambda text, node_id: told.append(text))
+    monkeypatch.setattr(pack("nodes.host.progress"), "show_text", lambda text, node_id: told.append(text))
     search(steps=20, batch_rows=1, width=64, height=64, filename_prefix="loco/one")
     assert told[1].startswith("0 of ") and told[1].endswith(" left")
 
@@ -125,7 +125,7 @@ def test_every_help_page_shows_a_small_picture_of_its_node(node_id):
 
 
 def test_the_edit_node_edits_the_layers_it_is_given(execute, pack, demo, sample):
-    layers = pack("loco_core.layers").LayerSet((8, 9), 16)
+    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
     inputs = {"model": demo.model, "clip": demo.clip, "layers": layers, "concept": "woodcut", "preserve": ""}
     (edited,) = execute("LoCo_EditApply", **inputs)
     prompt = "a red star in the style of woodcut"
@@ -137,7 +137,7 @@ def test_the_edit_node_edits_the_layers_it_is_given(execute, pack, demo, sample)
 @pytest.fixture(scope="module")
 def solve(execute, pack, demo):
     """solve(concept, ...) -> (edit, report) for layers 8 and 9."""
-    layers = pack("loco_core.layers").LayerSet((8, 9), 16)
+    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
 
     def run(concept: str = "woodcut", **inputs):
         return execute("LoCo_EditSolve", clip=demo.clip, layers=layers, concept=concept, preserve="", **inputs)
@@ -149,7 +149,7 @@ def test_a_solved_edit_is_what_apply_would_have_solved(execute, pack, demo, samp
     edit, report = solve()
     assert report.startswith("layers 8-9: 4 prompts, rank")
     assert "text encoder: DemoClip, last layer as the model's default" in report
-    layers = pack("loco_core.layers").LayerSet((8, 9), 16)
+    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
     (one,) = execute("LoCo_EditApply", model=demo.model, edit=edit)
     (other,) = execute(
         "LoCo_EditApply", model=demo.model, clip=demo.clip, layers=layers, concept="woodcut", preserve=""
@@ -160,7 +160,7 @@ def test_a_solved_edit_is_what_apply_would_have_solved(execute, pack, demo, samp
 
 def test_the_report_names_the_clip_skip(execute, host, demo, pack):
     clip = host.nodes.CLIPSetLastLayer().set_last_layer(demo.clip, -2)[0]
-    layers = pack("loco_core.layers").LayerSet((8, 9), 16)
+    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
     _, report = execute("LoCo_EditSolve", clip=clip, layers=layers, concept="woodcut")
     assert "text encoder: DemoClip, stop_at_clip_layer -2" in report
 
@@ -186,7 +186,7 @@ def test_a_saved_edit_is_loaded_as_it_was(execute, host, solve):
 
 
 def test_after_the_largest_seed_of_the_host_comes_0(pack):
-    assert pack("nodes.sampling_inputs").seeds_from(2**64 - 1, 2) == (2**64 - 1, 0)
+    assert pack("nodes.inputs.sampling").seeds_from(2**64 - 1, 2) == (2**64 - 1, 0)
 
 
 @pytest.mark.parametrize("prefix", ["twice", "loco_edits/twice/", "./twice//again"])
@@ -235,13 +235,13 @@ def test_the_erasure_report_says_what_became_of_the_concept_and_of_the_rest(exec
     assert sheet.ndim == 4 and sheet.shape[2] > 2 * 128
     saved = Path(host.folder_paths.get_output_directory()) / report.rsplit("saved as ", 1)[1]
     assert json.loads(saved.read_text())["removed"] > 0.8
-    assert not [file for file in pack("nodes.layers_load").saved_searches() if saved.stem in file]
+    assert not [file for file in pack("nodes.localization.layers_load").saved_searches() if saved.stem in file]
 
 
 @pytest.fixture(scope="module")
 def detect(execute, pack, demo):
     """detect(...) -> neurons, plot, report for woodcut at layers 8 and 9."""
-    layers = pack("loco_core.layers").LayerSet((8, 9), 16)
+    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
     asked = {"concept": "woodcut", "without": "a picture of a star\na picture of a fish\na picture of a boat\nhalftone"}
     return lambda **changes: execute(
         "LoCo_NeuronDetect", model=demo.model, clip=demo.clip, layers=layers, **asked | changes
@@ -261,7 +261,7 @@ def test_detected_neurons_are_ablated_as_those_detected_on_the_spot(execute, pac
     neurons, _, _ = detect()
     model, report = execute("LoCo_NeuronAblate", model=demo.model, neurons=neurons, count=64)
     assert report.startswith("64 of 256 neurons, mean: layer 8 values ")
-    layers = pack("loco_core.layers").LayerSet((8, 9), 16)
+    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
     without = "a picture of a star\na picture of a fish\na picture of a boat\nhalftone"
     asked = {"clip": demo.clip, "layers": layers, "concept": "woodcut", "without": without, "count": 64}
     other, _ = execute("LoCo_NeuronAblate", model=demo.model, **asked)

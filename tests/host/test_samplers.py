@@ -41,13 +41,16 @@ WITHOUT = ["res_multistep", "res_multistep_cfg_pp", "dpm_fast"]
 
 @pytest.fixture(scope="module")
 def samplers(pack):
-    return pack("nodes.samplers")
+    return pack("nodes.host.samplers")
 
 
 @pytest.fixture(scope="module")
 def generate(pack, demo):
     """generate(sampler, [(prompt, seed), ...]) -> images."""
-    core, engine = pack("loco_core.engine"), pack("nodes.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
+    core, engine = (
+        pack("loco_core.models.engine"),
+        pack("nodes.host.engine").ComfyEngine(demo.model, demo.clip, demo.vae),
+    )
 
     @torch.no_grad()
     def run(sampler: str, asked: list[tuple[str, int]]) -> torch.Tensor:

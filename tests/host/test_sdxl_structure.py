@@ -11,8 +11,8 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from loco_core.layers import LayerSet
-from loco_core.solver import EditOperator
+from loco_core.editing.closed_form import EditOperator
+from loco_core.models.layers import LayerSet
 from made_up import edit_of
 
 WIDTH = 2048
@@ -70,14 +70,16 @@ def inject(pack, sdxl, prompts):
     """inject(indices) -> the model whose layers at these indices read the other prompt."""
 
     def run(indices):
-        chosen = pack("loco_core.layers").LayerSet(tuple(indices), 70)
-        return pack("nodes.injection").inject(sdxl, prompts.other, chosen, "keys and values", "positive", 1.0, 0.0, 1.0)
+        chosen = pack("loco_core.models.layers").LayerSet(tuple(indices), 70)
+        return pack("nodes.host.injection").inject(
+            sdxl, prompts.other, chosen, "keys and values", "positive", 1.0, 0.0, 1.0
+        )
 
     return run
 
 
 def test_the_70_layers_are_in_forward_order(pack, sdxl):
-    layers = list(pack("nodes.engine").cross_attention_layers(sdxl))
+    layers = list(pack("nodes.host.engine").cross_attention_layers(sdxl))
     blocks = [("input", 4, 2), ("input", 5, 2), ("input", 7, 10), ("input", 8, 10), ("middle", 0, 10)]
     blocks += [("output", 0, 10), ("output", 1, 10), ("output", 2, 10)]
     blocks += [("output", 3, 2), ("output", 4, 2), ("output", 5, 2)]
@@ -87,7 +89,7 @@ def test_the_70_layers_are_in_forward_order(pack, sdxl):
 
 @pytest.mark.parametrize("index", [0, 1, 4, 13, 24, 33, 34, 45, 47, 63, 64, 69])
 def test_each_layer_reads_the_other_prompt_as_if_its_own_module_were_given_it(pack, sdxl, prompts, inject, index):
-    name = list(pack("nodes.engine").cross_attention_layers(sdxl).values())[index]
+    name = list(pack("nodes.host.engine").cross_attention_layers(sdxl).values())[index]
     attention = sdxl.model.get_submodule(name)
     other = prompts.other[0][0]
     hooks = [part.register_forward_pre_hook(lambda *_: (other,)) for part in (attention.to_k, attention.to_v)]
@@ -107,7 +109,11 @@ def test_injecting_at_all_layers_is_the_other_prompt(sdxl, prompts, inject):
 
 
 def test_the_stock_lora_loader_makes_the_same_change_of_an_exported_lora(pack, sdxl):
-    edit, lora, engine = pack("loco_core.solver"), pack("loco_core.lora"), pack("nodes.engine")
+    edit, lora, engine = (
+        pack("loco_core.editing.closed_form"),
+        pack("loco_core.editing.lora"),
+        pack("nodes.host.engine"),
+    )
     generator = torch.Generator().manual_seed(3)
     operator = edit.EditOperator(
         torch.randn(WIDTH, 4, generator=generator, dtype=torch.float64),
@@ -137,7 +143,7 @@ def pooled_edit():
 
 
 def test_the_pooled_path_is_edited_alike_in_weights_in_context_and_by_a_lora(pack, sdxl, prompts, pooled_edit):
-    editing, lora, engine = pack("nodes.editing"), pack("loco_core.lora"), pack("nodes.engine")
+    editing, lora, engine = pack("nodes.host.editing"), pack("loco_core.editing.lora"), pack("nodes.host.engine")
     label = engine.effective_weight(sdxl, f"{editing.POOLED_LAYER}.weight")
     tensors = lora.lora_tensors(
         pooled_edit.operator, 1.0, editing.key_value_weights(sdxl, pooled_edit), 70, pooled=(pooled_edit.pooled, label)
@@ -156,7 +162,7 @@ def test_the_pooled_path_is_edited_alike_in_weights_in_context_and_by_a_lora(pac
 
 
 def test_two_pooled_edits_act_in_the_same_order_in_both_modes(pack, sdxl, prompts, pooled_edit):
-    editing, one = pack("nodes.editing"), pooled_edit.pooled
+    editing, one = pack("nodes.host.editing"), pooled_edit.pooled
     other = EditOperator(one.width * one.down.T.flip(1), one.up.T / one.width)  # turned, they make another product
     nothing = EditOperator(torch.zeros(WIDTH, 1).double(), torch.zeros(1, WIDTH).double())
     latents = {}

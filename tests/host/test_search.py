@@ -13,12 +13,16 @@ SUBJECTS = ("a red star", "a blue house", "a green fish", "a yellow boat")
 @pytest.fixture(scope="module")
 def find(pack, demo, host):
     """find(attribute, pairs, seed) -> the result of a search with windows of two, 2 seeds and 10 steps."""
-    core, prompts, search = pack("loco_core.engine"), pack("loco_core.prompts"), pack("loco_core.search")
-    planning = pack("loco_core.plan")
+    core, prompts, search = (
+        pack("loco_core.models.engine"),
+        pack("loco_core.prompts"),
+        pack("loco_core.localization.search"),
+    )
+    planning = pack("loco_core.localization.plan")
     scorer = host.nodes.NODE_CLASS_MAPPINGS["LoCo_CLIPScorer"].execute(
         "loco_demo_clip.safetensors", "from the file", False
     )
-    engine = pack("nodes.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
+    engine = pack("nodes.host.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
     sampling = core.Sampling(10, 2.0, "euler", "normal", 128, 128)
 
     @torch.no_grad()

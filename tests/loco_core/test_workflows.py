@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from loco_core.edit import EditSettings, edit_recipe
-from loco_core.layers import LayerSet
+from loco_core.editing.edit import EditSettings, edit_recipe
+from loco_core.models.layers import LayerSet
 from loco_core.prompts import contrast_prompts, prompt_pairs, whole_pairs
 
 API = Path(__file__).resolve().parents[2] / "workflows" / "api"

@@ -37,7 +37,7 @@ def solved(pack, execute):
     third of the three is the cost of encoding the prompts, a part of the second.
     """
     known: dict[str, tuple] = {}
-    node = pack("nodes.edit_solve")
+    node = pack("nodes.editing.solve")
     encode = node.encode
 
     def run(family: str, loaded: Loaded) -> tuple:

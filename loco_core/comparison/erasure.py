@@ -1,0 +1,287 @@
+"""Whether an edit did what it should: the same prompts and seeds before and after it, scored and compared in pairs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+
+from ..localization.evaluation import thumbnails
+from ..localization.verdict import LEAST_EFFECT
+from ..models.engine import Engine, Row, Sampling
+from ..prompts import PromptPair
+from ..scoring.clip_score import Scorer, in_8_bits
+
+AT_ONCE = 8
+"""Images scored together."""
+CONFIDENCE = 0.95
+REMOVED = 0.8
+"""From this share of what told the concept from its target, a concept counts as removed."""
+LOST = 0.05
+"""From this share of its CLIP-Score, a kept prompt counts as having lost something..."""
+
+
+@dataclass(frozen=True)
+class ErasurePlan:
+    """pairs: whole prompts with the concept, and what they should show after the edit. kept: prompts that must stay."""
+
+    pairs: tuple[PromptPair, ...]
+    kept: tuple[str, ...]
+    seeds: tuple[int, ...]
+    sampling: Sampling
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise ValueError("seeds: 0; give at least 1")
+
+    @property
+    def concepts(self) -> list[str]:
+        return [pair.concept for pair in self.pairs]
+
+    @property
+    def shown(self) -> list[str]:
+        """The prompts that are compared before and after, the concepts first."""
+        return [*self.concepts, *self.kept]
+
+    @property
+    def images(self) -> int:
+        """How many images the report needs: targets, concepts twice, kept prompts twice."""
+        return (3 * len(self.pairs) + 2 * len(self.kept)) * len(self.seeds)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Scores of the same prompts and seeds, [n] each, before and after."""
+
+    before: np.ndarray
+    after: np.ndarray
+
+    @property
+    def difference(self) -> float:
+        return float((self.after - self.before).mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the mean paired difference (Student's t); NaN for a single image."""
+        if len(self.before) < 2:
+            return (float("nan"), float("nan"))
+        differences = self.after - self.before
+        error = differences.std(ddof=1) / np.sqrt(len(differences))
+        reach = stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1) * error
+        return (self.difference - float(reach), self.difference + float(reach))
+
+    @property
+    def lost(self) -> float:
+        """The share of the score that is gone."""
+        return float(-self.difference / self.before.mean()) if self.before.mean() else 0.0
+
+    @property
+    def certain(self) -> bool:
+        """Whether the difference is none of chance's."""
+        low, high = self.interval
+        return low > 0 or high < 0
+
+
+@dataclass(frozen=True)
+class ErasureResult:
+    """concept: the concept prompts' images against these prompts; floor: what the target prompts' images, by the model
+    before, score against the same. kept: by prompt; kept_floor: what the targets' images score against it on average.
+    similarity: [n] per kept image, CLIP's cosine x 100 between before and after. Thumbnails uint8 [n, h, w, 3], the
+    concepts first.
+    """
+
+    plan: ErasurePlan
+    concept: Change
+    floor: np.ndarray
+    kept: dict[str, Change]
+    kept_floor: dict[str, float]
+    similarity: np.ndarray
+    thumbnails_before: np.ndarray
+    thumbnails_after: np.ndarray
+
+    @property
+    def removed(self) -> float:
+        """The share of what the concept prompts' images score above the target prompts' images that is gone; NaN where
+        that is less than LEAST_EFFECT.
+        """
+        reach = float(self.concept.before.mean() - self.floor.mean())
+        return -self.concept.difference / reach if reach >= LEAST_EFFECT else float("nan")
+
+    @property
+    def kept_share(self) -> float:
+        """What the kept prompts' images keep of what they score above other images: the mean over prompts, in 0..1."""
+        shares = []
+        for prompt, change in self.kept.items():
+            floor = self.kept_floor[prompt]
+            reach = float(change.before.mean()) - floor
+            if reach > 0:
+                shares.append(min(1.0, max(0.0, (float(change.after.mean()) - floor) / reach)))
+        return float(np.mean(shares)) if shares else float("nan")
+
+    @property
+    def verdict(self) -> str:
+        """The result in a sentence."""
+        lost = {name: change for name, change in self.kept.items() if change.lost >= LOST}
+        if not lost:
+            return f"{self._concept_verdict}; neighbours kept" if self.kept else self._concept_verdict
+        verbs = {True: "lost", False: "may have lost"}
+        told = ", ".join(f"{name!r} {verbs[change.certain]} {change.lost:.0%}" for name, change in lost.items())
+        more = "" if all(change.certain for change in lost.values()) else " (more seeds would tell)"
+        return f"{self._concept_verdict}, but {told}{more}"
+
+    @property
+    def _concept_verdict(self) -> str:
+        if np.isnan(self.removed):
+            return "cannot tell whether it is removed: the images before fit the concept no better than the targets' do"
+        if self.removed >= REMOVED:
+            return "removed"
+        return f"only {self.removed:.0%} removed" if self.removed >= REMOVED / 2 else "not removed"
+
+
+OnBatch = Callable[[int, int, str, np.ndarray], None]
+"""Called with (images so far, images in all, what was made last, its thumbnail)."""
+
+
+class ImageMaker:
+    """Makes the images of a plan in batches and counts them. An exception of `on_step` ends it."""
+
+    def __init__(
+        self,
+        plan: ErasurePlan,
+        rows_per_batch: int,
+        total: int,
+        on_batch: OnBatch = lambda done, total, label, thumbnail: None,
+        on_step: Callable[[], None] | None = None,
+    ) -> None:
+        if rows_per_batch < 1:
+            raise ValueError(f"batch rows: {rows_per_batch}; give at least 1")
+        self._plan, self._rows, self._total = plan, rows_per_batch, total
+        self._on_batch, self._on_step, self._done = on_batch, on_step, 0
+
+    def make(self, engine: Engine, texts: Sequence[str], label: str) -> torch.Tensor:
+        """Every prompt with every seed: uint8 [prompts x seeds, H, W, 3], a quarter of the memory of floats."""
+        embeddings = dict(zip(texts, engine.encode(texts), strict=True))
+        rows = [Row(embeddings[text], seed) for text, seed in itertools.product(texts, self._plan.seeds)]
+        parts = []
+        for start in range(0, len(rows), self._rows):
+            images = engine.generate(rows[start : start + self._rows], self._plan.sampling, self._on_step)
+            parts.append(in_8_bits(images))
+            self._done += len(images)
+            self._on_batch(self._done, self._total, label, thumbnails(images[-1:])[0])
+        return torch.cat(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Before:
+    """The images by the model as loaded, uint8 [n, H, W, 3], the concepts' first, and their scores [n].
+
+    floor: what the target prompts' images score against the concept prompts, and kept_floor, by kept prompt, what they
+    score against it on average.
+    """
+
+    plan: ErasurePlan
+    images: torch.Tensor
+    thumbnails: np.ndarray
+    scores: np.ndarray
+    floor: np.ndarray
+    kept_floor: dict[str, float]
+
+    def check_shows(self) -> None:
+        """An error where there is nothing to measure: no concept in the images, or none of what is to be kept."""
+        size = len(self.plan.seeds)
+        concept, *kept = np.split(
+            self.scores, [size * (len(self.plan.concepts) + i) for i in range(len(self.kept_floor))]
+        )
+        floors = self.kept_floor.values()
+        shown = any(own.mean() > floor for own, floor in zip(kept, floors, strict=True))
+        if not (concept.mean() > self.floor.mean() and shown):
+            raise ValueError(
+                "concept prompts: their images score no higher than the target prompts' against them, or no kept "
+                "prompt's do; the scorer cannot tell what is removed. Use prompts that show the concept"
+            )
+
+
+def measure_before(engine: Engine, scorer: Scorer, plan: ErasurePlan, maker: ImageMaker) -> Before:
+    targets = maker.make(engine, [pair.target for pair in plan.pairs], "targets")
+    floor = _scored(scorer, plan, targets, plan.concepts)
+    kept_floor = {kept: float(_scored(scorer, plan, targets, [kept] * len(plan.pairs)).mean()) for kept in plan.kept}
+    images = maker.make(engine, plan.shown, "before")
+    scores = _scored(scorer, plan, images, plan.shown)
+    return Before(plan, images, _thumbnails(images), scores, floor, kept_floor)
+
+
+def measure_after(
+    before: Before, engine: Engine, scorer: Scorer, maker: ImageMaker, label: str = "after"
+) -> ErasureResult:
+    """The same images by the changed model, compared."""
+    plan = before.plan
+    images = maker.make(engine, plan.shown, label)
+    scores = before.scores, _scored(scorer, plan, images, plan.shown)
+    size = len(plan.seeds)
+    split = len(plan.concepts) * size
+    kept = {
+        prompt: Change(*(part[split + place * size : split + (place + 1) * size] for part in scores))
+        for place, prompt in enumerate(plan.kept)
+    }
+    kept_pairs = zip(_batches(before.images[split:]), _batches(images[split:]), strict=True)
+    similarity = np.concatenate([scorer.similarity(*pair).numpy() for pair in kept_pairs]) if plan.kept else np.zeros(0)
+    concept = Change(*(part[:split] for part in scores))
+    pictures = before.thumbnails, _thumbnails(images)
+    return ErasureResult(plan, concept, before.floor, kept, before.kept_floor, similarity, *pictures)
+
+
+def measure_erasure(
+    before: Engine,
+    after: Engine,
+    scorer: Scorer,
+    plan: ErasurePlan,
+    rows_per_batch: int,
+    on_batch: OnBatch = lambda done, total, label, thumbnail: None,
+    on_step: Callable[[], None] | None = None,
+) -> ErasureResult:
+    """Makes and scores all images, by the model as loaded and by the changed one."""
+    maker = ImageMaker(plan, rows_per_batch, plan.images, on_batch, on_step)
+    return measure_after(measure_before(before, scorer, plan, maker), after, scorer, maker)
+
+
+def _batches(images: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Images of 8 bits in 0..1, AT_ONCE at a time."""
+    return (part.float() / 255 for part in images.split(AT_ONCE))
+
+
+def _thumbnails(images: torch.Tensor) -> np.ndarray:
+    return np.concatenate([thumbnails(batch) for batch in _batches(images)])
+
+
+def _scored(scorer: Scorer, plan: ErasurePlan, images: torch.Tensor, texts: Sequence[str]) -> np.ndarray:
+    """[N], of images that show each text with every seed."""
+    each = [text for text in texts for _ in plan.seeds]
+    starts = range(0, len(images), AT_ONCE)
+    parts = zip(_batches(images), (each[start : start + AT_ONCE] for start in starts), strict=True)
+    return np.concatenate([scorer.score(*part).numpy() for part in parts])
+
+
+def erasure_text(result: ErasureResult) -> str:
+    """The result in lines a person reads."""
+
+    def line(name: str, change: Change) -> str:
+        low, high = change.interval
+        sure = f"95 % confidence {low:+.2f} to {high:+.2f}" if len(change.before) > 1 else "one image"
+        means = f"{change.before.mean():.2f} -> {change.after.mean():.2f}"
+        return f"  {name}: {means} ({change.difference:+.2f}, {sure})"
+
+    way = "" if np.isnan(result.removed) else f"; {result.removed:.0%} of the way"
+    lines = [
+        result.verdict,
+        f"CLIP-Score against the prompts, {len(result.plan.seeds)} images per prompt, before -> after:",
+        line("concept", result.concept),
+        f"  target prompts against the concept, as loaded: {result.floor.mean():.2f}{way}",
+        *(line(name, change) for name, change in result.kept.items()),
+    ]
+    if len(result.similarity):
+        lines.append(f"kept images, likeness before and after (CLIP's cosine x 100): {result.similarity.mean():.1f}")
+    return "\n".join(lines)

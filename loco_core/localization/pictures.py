@@ -1,0 +1,148 @@
+"""What a search looks like: the windows' effects, the U-Net with its layers by effect, the contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, Rectangle
+
+from ..drawing import BASELINE, BEST, OTHER, drawn, entitle, rows_sheet
+from ..models.layers import CrossAttentionLayer, LayerSet, block_name
+from .search import SearchResult
+
+COLUMNS = 8
+"""Images side by side on the contact sheet."""
+WARM = LinearSegmentedColormap.from_list("effect", ["#f1f2f5", "#f3b8a5", BEST])
+
+
+def score_plot(result: SearchResult) -> np.ndarray:
+    """The effect of every window with its 95 % interval, that of all layers as a line, and as a bar where no window was
+    tried. Returns uint8 [H, W, 3].
+    """
+    plan, tried = result.plan, result.windows or [result.table.whole]
+    figure = Figure(figsize=(max(7.0, 0.5 * min(len(tried), 40) + 2), 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    effects = [result.effect(window) for window in tried]
+    places = np.arange(len(tried))
+    colours = [BEST if window == result.layers else OTHER for window in tried]
+    axes.bar(places, [effect.mean for effect in effects], color=colours, width=0.72)
+    reach = [effect.high - effect.mean if effect.freedom else 0.0 for effect in effects]
+    axes.errorbar(places, [e.mean for e in effects], yerr=reach, fmt="none", ecolor=BASELINE, capsize=2)
+    whole = result.verdict.whole
+    axes.axhline(whole.mean, color=BASELINE, linestyle="--", linewidth=1.2, label=f"all layers: {whole.mean:.1f}")
+    axes.axhline(0, color=BASELINE, linewidth=0.8)
+    shown = [effect.mean for effect in effects] + [whole.mean, 0.0]
+    margin = 0.25 * (max(shown) - min(shown)) + 0.1
+    axes.set_ylim(min(shown) - margin, max(shown) + margin)  # a window known from two images has an endless interval
+    axes.set_xticks(places, [str(window) for window in tried], rotation=90 if len(places) > 20 else 0)
+    part = "" if plan.part.startswith("keys and") else f", {plan.part} only"
+    axes.set_xlabel(f"layers that read the target prompt{part}")
+    direction = "gain against the target" if plan.attribute == "fact" else "loss against the concept"
+    axes.set_ylabel(f"CLIP-Score: {direction}")
+    found = f"layers {result.layers}, {result.verdict.kind}" if result.layers else result.verdict.kind
+    entitle(axes, f"{plan.attribute}: {plan.pairs[0].concept} \u2192 {plan.pairs[0].target}\n{found}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
+    return drawn(figure)
+
+
+def layer_effects(result: SearchResult) -> np.ndarray:
+    """The effect of the best window that each layer is in, as a share of that of all layers, 0..1; NaN where no window
+    was tried: [layers]. Windows larger than the one found, tried to find its size, do not count.
+    """
+    shares = np.full(result.layers.layer_count, np.nan)
+    for window in (window for window in result.windows if len(window) <= len(result.layers)):
+        share = np.clip(result.effect(window).mean / result.verdict.whole.mean, 0, 1)
+        shares[list(window)] = np.fmax(shares[list(window)], share)
+    return shares
+
+
+def model_figure(result: SearchResult, layers: Sequence[CrossAttentionLayer]) -> np.ndarray:
+    """The U-Net: down on the left, middle below, up on the right; its cross-attention layers as boxes coloured by
+    `layer_effects`, those found outlined. Returns uint8 [H, W, 3].
+    """
+    blocks: dict[tuple[str, int], list[CrossAttentionLayer]] = {}
+    for layer in layers:
+        blocks.setdefault((layer.block, layer.block_number), []).append(layer)
+    sides: dict[str, list[list[CrossAttentionLayer]]] = {"input": [], "middle": [], "output": []}
+    for (side, _), own in blocks.items():
+        sides[side].append(own)
+    rows = max(len(sides["input"]), len(sides["output"]))
+    widest = max(map(len, blocks.values()))
+    figure = Figure(figsize=(max(7.0, 1.2 * widest + 4), 1.0 + 0.55 * (rows + 2)), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    shares = layer_effects(result)
+    span = widest + 1.6
+    for row, block in enumerate(sides["input"]):
+        _draw_block(axes, block, layers, shares, result.layers, 0.0, rows - row, "left")
+    for row, block in enumerate(reversed(sides["output"])):
+        _draw_block(axes, block, layers, shares, result.layers, span, rows - row, "right")
+    for block in sides["middle"]:
+        _draw_block(axes, block, layers, shares, result.layers, span / 2, -0.6, "left")
+    arrow = {"arrowstyle": "-|>", "mutation_scale": 12, "color": OTHER, "linewidth": 1.4}
+    axes.add_patch(FancyArrowPatch((-1.5, rows + 0.4), (-1.5, 0.6), **arrow))
+    axes.add_patch(FancyArrowPatch((span + widest + 1.3, 0.6), (span + widest + 1.3, rows + 0.4), **arrow))
+    axes.text(0, rows + 1.1, "down", fontsize=10, color=BASELINE)
+    axes.text(span, rows + 1.1, "up", fontsize=10, color=BASELINE)
+    axes.text(span / 2, 0.3, "middle", fontsize=10, color=BASELINE)
+    axes.set(xlim=(-1.8, span + widest + 1.6), ylim=(-1.3, rows + 1.7))
+    axes.axis("off")
+    found = f"layers {result.layers}" if result.layers else "no layers"
+    entitle(axes, f"{result.plan.pairs[0].concept}\n{result.verdict.kind}: {found}")
+    scale = ScalarMappable(Normalize(0, 1), WARM)
+    figure.colorbar(scale, ax=axes, shrink=0.6, label="effect of the best window with the layer,\nshare of all layers'")
+    return drawn(figure)
+
+
+def _draw_block(
+    axes: Axes,
+    block: Sequence[CrossAttentionLayer],
+    layers: Sequence[CrossAttentionLayer],
+    shares: np.ndarray,
+    found: LayerSet,
+    left: float,
+    bottom: float,
+    name_side: str,
+) -> None:
+    """A row of boxes, one for each layer of the block, with their indices; the block's name beside it."""
+    name = block_name(block[0], layers).split(".")[0]
+    place = (left - 0.25, "right") if name_side == "left" else (left + len(block) + 0.25, "left")
+    axes.text(place[0], bottom + 0.4, name, ha=place[1], va="center", fontsize=8, color=BASELINE)
+    for offset, layer in enumerate(block):
+        share, inside = shares[layer.index], layer.index in found
+        axes.add_patch(
+            Rectangle(
+                (left + offset + 0.04, bottom),
+                0.92,
+                0.8,
+                facecolor="white" if np.isnan(share) else WARM(share),
+                edgecolor=BASELINE if inside else OTHER,
+                linewidth=2.4 if inside else 0.6,
+                zorder=2 if inside else 1,
+            )
+        )
+        centre = {"ha": "center", "va": "center", "fontsize": 8, "weight": "bold" if inside else "normal"}
+        axes.text(left + offset + 0.5, bottom + 0.4, str(layer.index), **centre)
+
+
+def contact_sheet(result: SearchResult) -> np.ndarray:
+    """A row of images per window, below the unmodified ones and those of all layers; the best window marked.
+
+    Returns uint8 [H, W, 3].
+    """
+    count = min(COLUMNS, len(result.plan.images))
+    pictures = result.pictures(count)
+    blank = np.full_like(result.thumbnails[0], 255)
+    images = np.stack([[blank if image is None else image for image in row] for row in pictures.values()])
+    captions = [pair.concept for pair, _ in result.plan.images[:count]]
+    labels = [("unmodified", f"score {result.baseline.mean():.1f}")]
+    for window in [window for window in pictures if window]:
+        name = "all layers" if window == result.table.whole else f"layers {window}"
+        labels.append((name, f"score {result.mean_score(window):.1f}"))
+    marked = list(pictures).index(result.layers) if result.layers else None
+    return rows_sheet(images, captions, labels, marked)

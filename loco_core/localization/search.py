@@ -1,0 +1,141 @@
+"""LocoGen: which window of adjacent cross-attention layers carries an attribute (paper, section 5).
+
+For every window of m layers, images are made in which the window's layers read the target prompt's embedding while
+all other layers read the concept prompt's. With the attribute gone, the CLIP-Score against the concept prompt falls:
+for a style or an object the window with the lowest mean score wins. A fact is updated rather than removed: there the
+score is taken against the target prompt and the highest mean wins. All windows share the same pairs and seeds, so
+their scores are paired.
+
+First of all it is asked whether the concept shows at all: without it there is nothing to find. Then a strategy spends
+the images (see `strategies`), and the scores are judged (see `verdict`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..models.engine import Engine
+from ..models.layers import LayerSet
+from ..scoring.clip_score import Scorer
+from ..scoring.intervals import Estimate, estimate
+from .evaluation import Evaluation
+from .journal import Journal
+from .plan import AUTO, SearchPlan
+from .score_table import Cell, Evaluate, ScoreTable
+from .strategies import exhaustive, grown, race
+from .verdict import NO_EFFECT, Verdict, judge, shows
+
+CONFIRMED_SHARE = 0.5
+"""A race's window is confirmed if its effect in images of all steps is at least this share of that in the race's."""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The winner of a race in images of all steps: its effect there, and in the race's images of the same seeds."""
+
+    effect: Estimate
+    raced: Estimate
+
+    @property
+    def holds(self) -> bool:
+        return self.effect.mean > 0 and self.effect.mean >= CONFIRMED_SHARE * self.raced.mean
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    layers: the winning window; empty where the concept has no effect. table: the scores by which windows were compared.
+    confirmation: None where those had all steps already. cells, scores and thumbnails (uint8 [h, w, 3]) of every image
+    in the order in which they were made. cost: in images of all steps.
+    """
+
+    plan: SearchPlan
+    layers: LayerSet
+    table: ScoreTable
+    verdict: Verdict
+    confirmation: Confirmation | None
+    cells: tuple[Cell, ...]
+    scores: np.ndarray
+    thumbnails: tuple[np.ndarray, ...]
+    cost: float
+
+    @property
+    def windows(self) -> list[LayerSet]:
+        """The windows tried, in order of their first layer."""
+        tried = (window for window in self.table.windows if window != self.table.whole or window == self.layers)
+        return sorted(tried, key=lambda window: (window.indices, len(window)))
+
+    @property
+    def baseline(self) -> np.ndarray:
+        """Scores of the unmodified images: [images]."""
+        return self.table.scores(None)
+
+    def effect(self, window: LayerSet) -> Estimate:
+        """Of reading the target there: positive as wanted, in points of CLIP-Score."""
+        return estimate(self.table.effects(window), len(self.plan.pairs))
+
+    def mean_score(self, window: LayerSet) -> float:
+        """As it would be on all images: the unmodified images' mean, and the window's difference to them."""
+        return float(self.baseline.mean() + self.plan.sign * self.effect(window).mean)
+
+    def pictures(self, count: int) -> Mapping[LayerSet | None, list[np.ndarray | None]]:
+        """Thumbnails of the first images, unmodified (None), of all layers, of every window: those of most steps, None
+        where there is none.
+        """
+        best: dict[tuple[LayerSet | None, int], tuple[int, np.ndarray]] = {}
+        for cell, picture in zip(self.cells, self.thumbnails, strict=True):
+            place = (cell.window, cell.image)
+            if place not in best or best[place][0] <= cell.steps:
+                best[place] = (cell.steps, picture)
+        shown = dict.fromkeys([None, self.table.whole, *self.windows])
+        return {w: [best[w, i][1] if (w, i) in best else None for i in range(count)] for w in shown}
+
+
+def search(
+    engine: Engine,
+    scorer: Scorer,
+    plan: SearchPlan,
+    rows_per_batch: int,
+    on_batch: Callable[[Evaluation], None] = lambda evaluation: None,
+    on_step: Callable[[], None] | None = None,
+    journal: Journal | None = None,
+) -> SearchResult:
+    """Finds the window. `on_batch(evaluation so far)` after each batch, `on_step()` after each sampler step; an
+    exception there ends the search. With a `journal` it goes on where an earlier run was ended.
+    """
+    tried, pairs = plan.windows(len(engine.layers)), len(plan.pairs)
+    evaluation = Evaluation(engine, scorer, plan, rows_per_batch, on_batch, on_step, journal)
+    table = ScoreTable(evaluation, len(plan.images), plan.steps, plan.sign, len(engine.layers))
+    layers, confirmation = LayerSet((), len(engine.layers)), None
+    if shows(table, pairs):
+        layers = find_window(table, plan, tried)
+        verdict = judge(table, layers, tried, pairs)
+        if plan.confirming:
+            confirmation = confirm(evaluation, plan, table, layers)
+    else:
+        verdict = Verdict(NO_EFFECT, estimate(table.effects(table.whole), pairs))
+    made = (tuple(evaluation.cells), np.array(evaluation.scores), tuple(evaluation.thumbnails))
+    return SearchResult(plan, layers, table, verdict, confirmation, *made, evaluation.cost)
+
+
+def find_window(table: ScoreTable, plan: SearchPlan, tried: list[LayerSet]) -> LayerSet:
+    pairs = len(plan.pairs)
+    if plan.effort == "exhaustive":
+        best = exhaustive(table, tried)
+    else:
+        full = plan.most_images(table.layer_count) - plan.reserve
+        best = race(table, tried, full * plan.sampling.steps / plan.steps - table.made)
+    if plan.window_size != AUTO:
+        return best
+    return grown(table, best, estimate(table.effects(table.whole), pairs).mean, pairs)
+
+
+def confirm(evaluate: Evaluate, plan: SearchPlan, raced: ScoreTable, window: LayerSet) -> Confirmation:
+    count, pairs = plan.confirming, len(plan.pairs)
+    full = ScoreTable(evaluate, count, plan.sampling.steps, plan.sign, raced.layer_count)
+    full.ask({window: count})
+    return Confirmation(estimate(full.effects(window), pairs), estimate(raced.effects(window)[:count], pairs))

@@ -1,0 +1,79 @@
+"""Detected neurons as a .safetensors file: scores and means as tensors, what they were made from as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..files import replacing
+from ..models.layers import LayerSet
+from .detection import KEYS, VALUES, Neurons, NeuronScores
+
+FORMAT = "loco_neurons 1"
+FIELDS = ("z", "p", "signal", "mean")
+EFFECT = "effect"
+
+
+def save_neurons(neurons: Neurons, path: Path, versions: dict[str, str]) -> None:
+    tensors = {
+        f"{layer}.{part}.{name}": getattr(score, name).contiguous()
+        for (layer, part), score in neurons.scores.items()
+        for name in (*FIELDS, EFFECT)
+        if getattr(score, name) is not None
+    }
+    with replacing(path) as unfinished:
+        save_file(tensors, unfinished, metadata={"format": FORMAT} | neuron_recipe(neurons, versions))
+
+
+def neuron_recipe(neurons: Neurons, versions: dict[str, str]) -> dict[str, str]:
+    """What the neurons were made from, as a file's metadata."""
+    made = {
+        "layers": list(neurons.layers),
+        "layer_count": neurons.layers.layer_count,
+        "width": neurons.width,
+        "tokens": neurons.tokens,
+        "with_concept": neurons.with_concept,
+        "without_concept": neurons.without_concept,
+        "text_encoder": neurons.text_encoder,
+    }
+    return {"loco_neurons": json.dumps(made, ensure_ascii=False), "loco_versions": json.dumps(versions)}
+
+
+def load_neurons(path: Path) -> Neurons:
+    """The neurons in a file of `save_neurons`; anything else is refused in one sentence."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
+        made = json.loads(metadata["loco_neurons"])
+        layers = LayerSet(tuple(map(int, made["layers"])), int(made["layer_count"]))
+        scores = {
+            (layer, part): _scores(tensors, f"{layer}.{part}")
+            for layer in layers
+            for part in (KEYS, VALUES)
+            if f"{layer}.{part}.z" in tensors
+        }
+        if tensors or not scores:
+            raise ValueError(f"its tensors are not of neurons: {', '.join(tensors) or 'none'}")
+        prompts = (tuple(map(str, made[name])) for name in ("with_concept", "without_concept"))
+        return Neurons(scores, layers, int(made["width"]), str(made["tokens"]), *prompts, str(made["text_encoder"]))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"file: {path.name!r} holds no neurons saved by LoCo Neuron Save ({error})") from error
+
+
+def _scores(tensors: dict[str, torch.Tensor], place: str) -> NeuronScores:
+    """Takes one place's tensors out of `tensors`."""
+    parts = [tensors.pop(f"{place}.{name}") for name in FIELDS]
+    if f"{place}.{EFFECT}" in tensors:
+        parts.append(tensors.pop(f"{place}.{EFFECT}"))
+    for part in parts:
+        alike = part.dtype == torch.float64 and part.ndim == 1 and len(part) == len(parts[0])
+        if not alike or not torch.isfinite(part).all():
+            raise ValueError(f"the tensors of {place} are not {', '.join(FIELDS)} in float64")
+    return NeuronScores(*parts)

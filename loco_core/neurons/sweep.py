@@ -1,0 +1,115 @@
+"""How many neurons to ablate: removal against what is kept, for a row of counts on the same prompts and seeds.
+
+More neurons remove more and keep less (paper, section 7). The count that a person would choose is the one with the
+largest harmonic mean of both; among counts that are as good, the smallest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..comparison.erasure import Before, ErasurePlan, ErasureResult, ImageMaker, OnBatch, measure_after, measure_before
+from ..models.engine import Engine
+from ..scoring.clip_score import Scorer
+from .detection import Ablation, Neurons, ablation, chosen_neurons
+
+AS_GOOD = 0.02
+"""Counts whose harmonic mean is that close to the best are as good: seeds alone make such differences."""
+
+_COUNT = re.compile(r"(\d+)(%?)")
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The result of each count, ascending; of `total` neurons. before: the images without an ablation."""
+
+    counts: tuple[int, ...]
+    results: tuple[ErasureResult, ...]
+    total: int
+    before: Before
+
+    @property
+    def removed(self) -> np.ndarray:
+        """[counts], in 0..1: 0 where the concept's images score as before, 1 where they score as the targets'."""
+        return np.clip([result.removed for result in self.results], 0, 1)
+
+    @property
+    def kept(self) -> np.ndarray:
+        """[counts], in 0..1: what the kept prompts' images keep of their score."""
+        return np.array([result.kept_share for result in self.results])
+
+    @property
+    def best(self) -> int:
+        """The place, in `counts`, of the count to choose."""
+        both = self.removed + self.kept
+        harmonic = np.divide(2 * self.removed * self.kept, both, out=np.zeros_like(both), where=both > 0)
+        return int((harmonic >= harmonic.max() - AS_GOOD).argmax())
+
+    @property
+    def knee(self) -> int:
+        """The count to choose."""
+        return self.counts[self.best]
+
+
+def parse_counts(text: str, total: int) -> tuple[int, ...]:
+    """The counts a person wrote down, ascending and without 0: numbers, or percents of the `total`."""
+    counts = set()
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        match = _COUNT.fullmatch(entry)
+        if match is None:
+            raise ValueError(f"counts: {entry!r} is not understood; give numbers or percents like '10, 100, 25%'")
+        count = round(total * int(match[1]) / 100) if match[2] else int(match[1])
+        if count > total:
+            raise ValueError(f"counts: {entry!r}; there are {total} neurons, so give 0 to {total}")
+        counts.add(count)
+    counts.discard(0)
+    if not counts:
+        raise ValueError("counts: empty; give numbers or percents like '10, 100, 25%'")
+    return tuple(sorted(counts))
+
+
+def sweep_images(plan: ErasurePlan, counts: Sequence[int]) -> int:
+    """How many images a sweep needs."""
+    return (len(plan.pairs) + (1 + len(counts)) * len(plan.shown)) * len(plan.seeds)
+
+
+def sweep_neurons(
+    engine: Engine,
+    ablated: Callable[[Ablation], Engine],
+    scorer: Scorer,
+    plan: ErasurePlan,
+    neurons: Neurons,
+    counts: Sequence[int],
+    ranking: str,
+    mode: str,
+    rows_per_batch: int,
+    on_batch: OnBatch = lambda done, total, label, thumbnail: None,
+    on_step: Callable[[], None] | None = None,
+) -> SweepResult:
+    """Measures every count. `ablated(ablation)` is the engine with that ablation."""
+    if not plan.kept:
+        raise ValueError("keep prompts: empty; give at least one, against which removal is weighed")
+    changes = [ablation(neurons, chosen_neurons(neurons, "count", count, 0.0, ranking), mode) for count in counts]
+    maker = ImageMaker(plan, rows_per_batch, sweep_images(plan, counts), on_batch, on_step)
+    before = measure_before(engine, scorer, plan, maker)
+    before.check_shows()
+    results = [
+        measure_after(before, ablated(change), scorer, maker, f"{count} neurons")
+        for count, change in zip(counts, changes, strict=True)
+    ]
+    return SweepResult(tuple(counts), tuple(results), neurons.count, before)
+
+
+def sweep_text(result: SweepResult) -> str:
+    """The result in lines a person reads."""
+    lines = [f"choose {result.knee} of {result.total} neurons", "neurons   removed   kept"]
+    if result.removed.max() < 0.5:
+        lines[0] += ", but no count removes half of the concept: try more neurons, 'keys and values', or other layers"
+    for place, count in enumerate(result.counts):
+        mark = "  <-" if place == result.best else ""
+        lines.append(f"{count:7d}   {result.removed[place]:6.0%}   {result.kept[place]:4.0%}{mark}")
+    return "\n".join(lines)

@@ -1,0 +1,49 @@
+"""LoCo Edit Combine: several edits as one, solved jointly."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from comfy_api.latest import io
+
+from ...loco_core.editing.edit import combined, report_lines, solve_edit
+from ..host.engine import encode, text_encoder
+from ..host.progress import show_text
+from ..sockets import Edit
+
+
+class EditCombineNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        more = [
+            Edit.Input(f"edit_{number}", optional=number > 2, tooltip="An edit of the same layers and settings.")
+            for number in range(1, 6)
+        ]
+        return io.Schema(
+            node_id="LoCo_EditCombine",
+            display_name="LoCo Edit Combine",
+            category="loco",
+            description="Solves the concepts of several edits anew, as one edit. Better than applying one after the "
+            "other, where each is solved without the others; the order does not matter.",
+            inputs=[io.Clip.Input("clip", tooltip="The text encoder with which the edits were solved."), *more],
+            outputs=[
+                Edit.Output(display_name="edit", tooltip="All concepts in one edit."),
+                io.String.Output(display_name="report", tooltip="What was solved, what it preserves, what to watch."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,  # so that a cached run shows the text again
+        )
+
+    @classmethod
+    def execute(cls, clip, **edits) -> io.NodeOutput:
+        recipe = combined([edits[name].recipe for name in sorted(edits) if edits[name] is not None])
+        own = text_encoder(clip)
+        if own != recipe.text_encoder:
+            raise ValueError(f"clip: it is {own}; the edits were solved with {recipe.text_encoder}")
+        edit = solve_edit(partial(encode, clip), recipe)
+        report = "\n".join(report_lines(edit))
+        show_text(report, cls.hidden.unique_id)
+        return io.NodeOutput(edit, report, ui={"text": (report,)})
+
+
+NODES = [EditCombineNode]

@@ -1,0 +1,50 @@
+"""LoCo Edit Load: an edit from a file."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ...loco_core.editing.edit import report_lines
+from ...loco_core.editing.file import load_edit
+from ..host.folders import EDITS, NO_FILE, safetensors_files, saved_path
+from ..host.progress import show_text
+from ..sockets import Edit
+
+
+class EditLoadNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LoCo_EditLoad",
+            display_name="LoCo Edit Load",
+            category="loco",
+            description="Loads an edit that LoCo Edit Save saved.",
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=safetensors_files(EDITS) or [NO_FILE],
+                    tooltip=f"A .safetensors file in models/{EDITS} or output/{EDITS}.",
+                )
+            ],
+            outputs=[
+                Edit.Output(display_name="edit", tooltip="The edit, for LocoEdit Apply or LoCo Edit Combine."),
+                io.String.Output(display_name="report", tooltip="What it removes, and how it was solved."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,  # so that a cached run shows the text again
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> float:
+        return saved_path(EDITS, file).stat().st_mtime
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        edit = load_edit(saved_path(EDITS, file))
+        removed = ", ".join(dict.fromkeys(pair.concept for pair in edit.recipe.pairs))
+        report = "\n".join([f"removes: {removed}", *report_lines(edit)])
+        show_text(report, cls.hidden.unique_id)
+        return io.NodeOutput(edit, report, ui={"text": (report,)})
+
+
+NODES = [EditLoadNode]

@@ -1,0 +1,62 @@
+"""Makes the host's own loaders know the demo model: its configuration and its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import comfy.supported_models
+import folder_paths
+from comfy import sd1_clip
+from comfy.model_base import ModelType
+from comfy.supported_models_base import ClipTarget
+
+DEMO = Path(__file__).resolve().parents[2] / "demo"
+
+TEXT_ENCODER = {
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 77,
+    "eos_token_id": 49407,
+}
+
+
+class DemoTextEncoder(sd1_clip.SDClipModel):
+    """A small CLIP text model; everything else about it is Stable Diffusion 1's."""
+
+    def __init__(self, device="cpu", dtype=None, model_options=None):
+        super().__init__(
+            device=device,
+            dtype=dtype,
+            return_projected_pooled=False,
+            textmodel_json_config=dict(TEXT_ENCODER),
+            model_options=model_options or {},
+        )
+
+
+class DemoClip(sd1_clip.SD1ClipModel):
+    def __init__(self, device="cpu", dtype=None, model_options=None):
+        super().__init__(device=device, dtype=dtype, model_options=model_options or {}, clip_model=DemoTextEncoder)
+
+
+class LocoDemo(comfy.supported_models.SD15):
+    """SD 1.5's blocks at a tenth of its width, trained on v-prediction (see demo/train.py)."""
+
+    unet_config = {**comfy.supported_models.SD15.unet_config, "context_dim": 128, "model_channels": 32}
+    unet_extra_config = {"num_heads": -1, "num_head_channels": 32}
+
+    def model_type(self, state_dict, prefix=""):
+        return ModelType.V_PREDICTION
+
+    def clip_target(self, state_dict=None):
+        return ClipTarget(sd1_clip.SD1Tokenizer, DemoClip)
+
+
+def register() -> None:
+    """Adds the configuration to the host's list and the checkpoint's folder to its checkpoint folders."""
+    models = comfy.supported_models.models
+    if not any(model.__name__ == LocoDemo.__name__ for model in models):
+        models.append(LocoDemo)
+    folder_paths.add_model_folder_path("checkpoints", str(DEMO / "checkpoints"))

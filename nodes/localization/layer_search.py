@@ -1,0 +1,186 @@
+"""LocoGen Layer Search: which cross-attention layers carry a style, an object or a fact."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import comfyui_version
+from comfy_api.latest import io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
+
+from ...loco_core.files import write_text
+from ...loco_core.localization.journal import Journal, search_settings
+from ...loco_core.localization.pictures import contact_sheet, model_figure, score_plot
+from ...loco_core.localization.plan import AUTO, SearchPlan
+from ...loco_core.localization.report import provenance, report_text, result_json, scores_csv, verdict_text
+from ...loco_core.localization.search import search
+from ...loco_core.localization.strategies import EFFORTS
+from ...loco_core.models.engine import Sampling
+from ...loco_core.models.layers import PARTS
+from ...loco_core.prompts import ATTRIBUTES, prompt_pairs
+from ..host.digest import model_digest
+from ..host.engine import ComfyEngine, to_image
+from ..host.folders import output_name, output_path, unfinished_searches
+from ..host.progress import ImageProgress, show_text
+from ..inputs.sampling import sampling_inputs, seeds_from
+from ..sockets import Layers, Scorer
+
+logger = logging.getLogger(__name__)
+
+
+class LayerSearchNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LoCo_LayerSearch",
+            display_name="LocoGen Layer Search",
+            category="loco",
+            description="Finds the few adjacent cross-attention layers that carry a style, an object or a fact: makes "
+            "images in which only those layers read the target prompt, and measures where the concept goes away.",
+            inputs=[
+                io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model."),
+                io.Clip.Input("clip", tooltip="The text encoder of this model."),
+                io.Vae.Input("vae", tooltip="The VAE of this model."),
+                Scorer.Input("scorer", tooltip="From LoCo CLIP Scorer."),
+                io.String.Input(
+                    "concept_prompts",
+                    multiline=True,
+                    default="a painting of a house in the style of Van Gogh\n"
+                    "a painting of a ship at sea in the style of Van Gogh",
+                    tooltip="Prompts with the concept, one per line. A bare name ('Van Gogh') is expanded with the "
+                    "paper's four templates for the attribute. Weights like (word:1.3) count as 1.",
+                ),
+                io.String.Input(
+                    "target_prompts",
+                    multiline=True,
+                    default="a painting of a house\na painting of a ship at sea",
+                    tooltip="The same prompts without the concept, or with what takes its place: one line for each "
+                    "concept prompt, or a single line for all.",
+                ),
+                io.String.Input("negative_prompt", default="", tooltip="The negative prompt of all images."),
+                io.Combo.Input(
+                    "attribute",
+                    options=list(ATTRIBUTES),
+                    default="style",
+                    tooltip="Style and object: the window whose images fit the concept prompt least wins. Fact: the "
+                    "window whose images fit the target prompt best wins.",
+                ),
+                io.Int.Input(
+                    "window_size",
+                    default=2,
+                    min=AUTO,
+                    max=70,
+                    tooltip="How many adjacent layers are changed together (m). The paper uses 2 for SD 1.5, 3 for "
+                    "SD 2.1 and 3 to 5 for SDXL. 0 finds it: layers are added as long as the effect grows.",
+                ),
+                *sampling_inputs(),
+                io.String.Input(
+                    "filename_prefix",
+                    default="loco/search",
+                    tooltip="Where the result (.json) and every image's score (.csv) go in the output folder.",
+                ),
+                io.Combo.Input(
+                    "effort",
+                    options=list(EFFORTS),
+                    default="balanced",
+                    optional=True,
+                    tooltip="Balanced makes images of fewer steps, most of them where the answer is still open. "
+                    "From 8 images for each window and 20 steps on it takes at most a fifth of the work of exhaustive "
+                    "on SD 1.5, a tenth on SDXL. Fast takes less. Exhaustive makes every image of every window.",
+                ),
+                io.Combo.Input(
+                    "part",
+                    options=list(PARTS),
+                    default=PARTS[0],
+                    optional=True,
+                    tooltip="What of the layers reads the target prompt: keys and values, as in the paper, or one.",
+                ),
+            ],
+            outputs=[
+                Layers.Output(display_name="layers", tooltip="The window found, for LocoEdit Apply."),
+                io.Image.Output(display_name="plot", tooltip="The effect of every window, with its 95 % interval."),
+                io.Image.Output(
+                    display_name="contact_sheet",
+                    tooltip="The images: unmodified, with the target read by all layers, and by every window.",
+                ),
+                io.String.Output(display_name="report", tooltip="The verdict, how sure it is, and the best windows."),
+                io.Image.Output(display_name="model_figure", tooltip="The U-Net, its layers coloured by effect."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        clip,
+        vae,
+        scorer,
+        concept_prompts: str,
+        target_prompts: str,
+        negative_prompt: str,
+        attribute: str,
+        window_size: int,
+        seed: int,
+        seed_count: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        width: int,
+        height: int,
+        batch_rows: int,
+        filename_prefix: str,
+        effort: str = "balanced",
+        part: str = PARTS[0],
+    ) -> io.NodeOutput:
+        engine = ComfyEngine(model, clip, vae)
+        plan = SearchPlan(
+            pairs=tuple(prompt_pairs(concept_prompts, target_prompts, attribute)),
+            seeds=seeds_from(seed, seed_count),
+            attribute=attribute,
+            window_size=window_size,
+            sampling=Sampling(steps, cfg, sampler_name, scheduler, width, height, negative_prompt),
+            effort=effort,
+            part=part,
+        )
+        count, node_id = len(plan.windows(len(engine.layers))), cls.hidden.unique_id
+        most = math.ceil(plan.most_images(len(engine.layers)))
+        intro = (
+            f"{count} windows, {len(plan.images)} images each; as long as about {most} images of {steps} steps at most"
+        )
+        progress = ImageProgress(most, steps, batch_rows, node_id, intro)
+        # What can fail without the search does so before it: it may take hours.
+        path = output_path(filename_prefix, ".json")
+        came_from = provenance(engine, scorer, f"comfyui {comfyui_version.__version__}")
+        journal = Journal.open(unfinished_searches(), search_settings(plan, model_digest(model, clip, vae), scorer))
+        if len(journal):
+            told = f"going on with {len(journal)} images of a search that was not finished"
+            logger.info("LocoGen Layer Search: %s", told)
+            show_text(told, node_id)
+        result = search(
+            engine,
+            scorer,
+            plan,
+            batch_rows,
+            lambda made: progress.on_batch(min(made.cost, most), most, made.label, made.thumbnails[-1]),
+            progress.on_step,
+            journal,
+        )
+        write_text(path, result_json(result, came_from))
+        write_text(path.with_suffix(".csv"), scores_csv(plan, result.cells, result.scores))
+        journal.finish()
+        saved = output_name(path)
+        report = f"{report_text(result)}\nsaved as {saved}"
+        show_text(report, node_id)
+        drawn = (score_plot(result), model_figure(result, engine.layers), contact_sheet(result))
+        plot, figure, sheet = map(to_image, drawn)
+        previews = [value for image in (plot, figure, sheet) for value in ui.PreviewImage(image, cls=cls).values]
+        found = result.layers or ExecutionBlocker(verdict_text(result))  # what needs layers says why it did not run
+        shown = {"images": previews, "text": (report,)}
+        return io.NodeOutput(found, plot, sheet, report, figure, ui=shown)
+
+
+NODES = [LayerSearchNode]

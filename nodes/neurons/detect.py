@@ -1,0 +1,49 @@
+"""LoCo Neuron Detect: which single neurons of the located layers tell a style from its absence."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ...loco_core.drawing import neuron_plot
+from ...loco_core.neurons.detection import neuron_lines
+from ..host.engine import to_image
+from ..host.progress import show_text
+from ..sockets import Layers, Neurons
+from .inputs import detect, neuron_inputs
+
+
+class NeuronDetectNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LoCo_NeuronDetect",
+            display_name="LoCo Neuron Detect",
+            category="loco",
+            description="Scores every output dimension of the chosen layers' K and V by how well it tells prompts "
+            "with a style from prompts without it. Makes no image: it takes seconds.",
+            inputs=[
+                io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model. LoRA loaders go before."),
+                io.Clip.Input("clip", tooltip="The text encoder of this model."),
+                Layers.Input("layers", tooltip="The layers that hold the style, from LocoGen Layer Search or Select."),
+                *neuron_inputs(),
+            ],
+            outputs=[
+                Neurons.Output(display_name="neurons", tooltip="For LoCo Neuron Ablate and LoCo Neuron Save."),
+                io.Image.Output(display_name="plot", tooltip="|z| of all neurons, sorted, by layer."),
+                io.String.Output(display_name="report", tooltip="How many neurons differ, and how many by chance."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model, clip, layers, **asked) -> io.NodeOutput:
+        neurons = detect(model, clip, layers, **asked)
+        report = "\n".join(neuron_lines(neurons))
+        show_text(report, cls.hidden.unique_id)
+        plot = to_image(neuron_plot(neurons))
+        images = ui.PreviewImage(plot, cls=cls).values
+        return io.NodeOutput(neurons, plot, report, ui={"images": images, "text": (report,)})
+
+
+NODES = [NeuronDetectNode]

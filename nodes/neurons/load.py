@@ -1,0 +1,49 @@
+"""LoCo Neuron Load: detected neurons from a file."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ...loco_core.neurons.detection import neuron_lines
+from ...loco_core.neurons.file import load_neurons
+from ..host.folders import NEURONS, NO_FILE, safetensors_files, saved_path
+from ..host.progress import show_text
+from ..sockets import Neurons
+
+
+class NeuronLoadNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LoCo_NeuronLoad",
+            display_name="LoCo Neuron Load",
+            category="loco",
+            description="Loads neurons that LoCo Neuron Save saved.",
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=safetensors_files(NEURONS) or [NO_FILE],
+                    tooltip=f"A .safetensors file in models/{NEURONS} or output/{NEURONS}.",
+                )
+            ],
+            outputs=[
+                Neurons.Output(display_name="neurons", tooltip="For LoCo Neuron Ablate."),
+                io.String.Output(display_name="report", tooltip="What was detected."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,  # so that a cached run shows the text again
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> float:
+        return saved_path(NEURONS, file).stat().st_mtime
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        neurons = load_neurons(saved_path(NEURONS, file))
+        report = "\n".join([f"found for: {neurons.with_concept[0]} and so on", *neuron_lines(neurons)])
+        show_text(report, cls.hidden.unique_id)
+        return io.NodeOutput(neurons, report, ui={"text": (report,)})
+
+
+NODES = [NeuronLoadNode]

@@ -1,0 +1,189 @@
+"""`python -m loco_core`: what it writes, what it exits with, what it says of mistakes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+pytest.importorskip("diffusers")
+
+from loco_core import __main__ as command_line
+from loco_core.editing.file import load_edit
+
+README = Path(__file__).resolve().parents[3] / "README.md"
+STAR = "a picture of a red star"
+QUICK = ["--steps", "2", "--seeds", "1", "--rows", "32"]
+WOODCUT = ["--concept", f"{STAR} in the style of woodcut", "--target", STAR]
+
+
+def test_trace_writes_a_result_the_scores_of_every_image_and_two_pictures(tmp_path, capsys):
+    assert command_line.main(["trace", *WOODCUT, *QUICK, "--out", str(tmp_path / "found")]) == 0
+    assert "style: layers" in capsys.readouterr().out
+    result = json.loads((tmp_path / "found" / "result.json").read_text())
+    assert len(result["scores"]) == 15
+    assert result["provenance"]["host"].startswith("diffusers ")
+    with (tmp_path / "found" / "scores.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 17  # with one of all layers
+    for name in ("scores.png", "windows.png"):
+        assert min(Image.open(tmp_path / "found" / name).size) > 200
+
+
+def test_the_readmes_trace_finds_the_layers_of_the_demo_models_styles(tmp_path):
+    (line,) = re.findall(r"python -m loco_core (trace .*)", README.read_text(encoding="utf-8"))
+    assert command_line.main([*shlex.split(line), "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert (found["verdict"]["kind"], found["layers"]) == ("localized", [8, 9])
+
+
+def test_the_readmes_script_finds_the_layers_of_the_demo_models_styles():
+    script = README.read_text(encoding="utf-8").split("In a script:\n\n")[1].split("\n\nThe tests hold")[0]
+    ran = subprocess.run([sys.executable, "-c", dedent(script)], cwd=README.parent, capture_output=True, text=True)
+    assert "localized: layers 8-9" in ran.stdout, ran.stderr
+
+
+def test_ctrl_c_leaves_the_scores_of_the_finished_images(tmp_path, monkeypatch, capsys):
+    search = command_line.search
+
+    def stopped(engine, scorer, plan, rows, on_batch):
+        def press_after_two_batches(evaluation):
+            on_batch(evaluation)
+            if len(evaluation.scores) == 6:  # unmodified and all layers, then four windows
+                raise KeyboardInterrupt
+
+        return search(engine, scorer, plan, rows, press_after_two_batches)
+
+    monkeypatch.setattr(command_line, "search", stopped)
+    assert command_line.main(["trace", *WOODCUT, *QUICK[:-1], "4", "--out", str(tmp_path)]) == 130
+    assert "what was finished is in the output folder" in capsys.readouterr().err
+    with (tmp_path / "scores.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 6
+
+
+def test_edit_writes_a_lora_with_its_recipe_and_a_picture(tmp_path):
+    chosen = ["--concept", "woodcut", "--target", "a painting", "--layers", "8-9", "--prompt", STAR]
+    assert command_line.main(["edit", *chosen, *QUICK, "--out", str(tmp_path)]) == 0
+    with safe_open(tmp_path / "lora.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["loco_recipe"])["layers"] == [8, 9]
+        assert len(file.keys()) == 3 * 4
+    assert load_edit(tmp_path / "edit.safetensors").recipe.layers.indices == (8, 9)
+    assert Image.open(tmp_path / "before_after.png").size[1] > 2 * 128
+
+
+@pytest.fixture(scope="module")
+def neurons(tmp_path_factory):
+    """The file of neurons that tell woodcut, as the command writes it."""
+    out = tmp_path_factory.mktemp("neurons")
+    plain = [part for thing in ("star", "fish", "boat") for part in ("--without", f"a picture of a {thing}")]
+    asked = ["--concept", "woodcut", *plain, "--without", "halftone", "--layers", "8-9", "--out", str(out)]
+    assert command_line.main(["neurons", "detect", *asked]) == 0
+    assert min(Image.open(out / "neurons.png").size) > 200
+    return out / "neurons.safetensors"
+
+
+def test_neurons_are_ablated_before_and_after(neurons, tmp_path, capsys):
+    asked = ["--neurons", str(neurons), "--count", "64", "--prompt", f"{STAR} in the style of woodcut"]
+    assert command_line.main(["neurons", "ablate", *asked, *QUICK, "--out", str(tmp_path)]) == 0
+    assert "64 of 256 neurons, mean" in capsys.readouterr().out
+    assert Image.open(tmp_path / "before_after.png").size[1] > 2 * 128
+
+
+def test_neurons_ablated_to_zero_are_a_lora_too(neurons, tmp_path):
+    asked = ["--neurons", str(neurons), "--count", "64", "--mode", "zero", "--prompt", STAR]
+    assert command_line.main(["neurons", "ablate", *asked, *QUICK, "--out", str(tmp_path)]) == 0
+    with safe_open(tmp_path / "lora.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["loco_neurons"])["layers"] == [8, 9]
+        assert len(file.keys()) == 3 * 2  # the values of two layers
+
+
+def test_measured_effects_are_a_ranking(neurons, tmp_path, capsys):
+    asked = ["--neurons", str(neurons), *WOODCUT, "--keep", "a picture of a blue fish", "--runs", "16", "--rounds", "1"]
+    assert command_line.main(["neurons", "effects", *asked, *QUICK, "--out", str(tmp_path)]) == 0
+    assert "effects measured: they agree with the signal to" in capsys.readouterr().out
+    assert min(Image.open(tmp_path / "effects.png").size) > 200
+    chosen = ["--neurons", str(tmp_path / "neurons.safetensors"), "--rank-by", "effect", "--prompt", STAR]
+    assert command_line.main(["neurons", "ablate", *chosen, *QUICK, "--out", str(tmp_path)]) == 0
+
+
+def test_a_sweep_says_how_many_neurons_to_choose(neurons, tmp_path, capsys):
+    asked = ["--neurons", str(neurons), "--counts", "16, 100%", *WOODCUT, "--keep", "a picture of a blue fish"]
+    assert command_line.main(["neurons", "sweep", *asked, *QUICK, "--out", str(tmp_path)]) == 0
+    assert "of 256 neurons" in capsys.readouterr().out
+    assert (tmp_path / "sweep.txt").read_text().startswith("choose ")
+    for name in ("sweep.png", "sheet.png"):
+        assert min(Image.open(tmp_path / name).size) > 100
+
+
+@pytest.mark.parametrize(
+    ("command", "change", "sentence"),
+    [
+        ("ablate", ["--count", "257"], "count: 257; layers 8-9 of these neurons has 256"),
+        ("ablate", ["--mode", "scale", "--scale", "3"], "scale: 3.0; give 0 to 2"),
+        ("ablate", ["--scale", "0.5"], "scale: --mode scale and --scale, 0 to 2, go together"),
+        ("ablate", ["--mode", "scale"], "scale: --mode scale and --scale, 0 to 2, go together"),
+        ("ablate", ["--rank-by", "effect"], "rank by: the effect of these neurons was not measured"),
+        ("ablate", ["--neurons", __file__], "holds no neurons saved by LoCo Neuron Save"),
+        ("sweep", ["--counts", "999"], "counts: '999'; there are 256 neurons"),
+    ],
+)
+def test_a_mistake_with_neurons_ends_with_one_sentence(neurons, command, change, sentence, capsys, tmp_path):
+    own = {"ablate": ["--prompt", STAR], "sweep": [*WOODCUT, "--keep", STAR]}[command]
+    arguments = ["neurons", command, "--neurons", str(neurons), *own, *change, "--out", str(tmp_path)]
+    assert command_line.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["trace"], "Missing option '--concept'"),
+        (["trace", "--concept", " ", "--target", "a"], "concept: empty; give at least one line"),
+        (["trace", *WOODCUT, "--scorer", "nowhere.safetensors"], "scorer: nowhere.safetensors is not a .safetensors"),
+        (["trace", *WOODCUT, "--model", "nowhere"], "scorer: give --scorer"),
+        (["trace", *WOODCUT, "--window-size", "17"], "window size: 17; this model has 16 layers"),
+        (["trace", *WOODCUT, "--attribute", "mood"], "'mood' is not one of 'style', 'object', 'fact'"),
+        (["edit", *WOODCUT, "--layers", "8", "--model", "nowhere"], "nowhere is not a diffusers folder"),
+        (["edit", *WOODCUT, "--layers", "99"], "layers: '99' does not exist; this model has layers 0 to 15"),
+        (["edit", *WOODCUT, "--layers", ""], "layers: empty"),
+        (["edit", *WOODCUT, "--layers", "8", "--target", "b"], "concept: 1 lines, target: 2 lines"),
+        (["edit", *WOODCUT, "--layers", "8", "--preset", "mine"], "'mine' is not one of 'demo', 'paper'"),
+        (["edit", *WOODCUT, "--layers", "8", "--size", "100"], "100 is not a multiple of 8"),
+        (["edit", *WOODCUT, "--layers", "8", "--strength", "0"], "edit: it changes nothing"),
+        (["edit", *WOODCUT, "--layers", "8", "--strength", "nan"], "strength: nan; give a number"),
+        (["edit", *WOODCUT, "--layers", "8", "--relative-ridge", "-1"], "relative ridge: -1.0; give a number above 0"),
+        (["edit", *WOODCUT, "--layers", "8", "--seed", "-1"], "-1 is not in the range"),
+        (["edit", *WOODCUT, "--layers", "8", "--out", __file__], "exists"),
+        (["neurons", "detect"], "Missing option '--concept'"),
+        (
+            ["neurons", "detect", "--concept", "woodcut", "--without", "a star", "--layers", "8"],
+            "concept: 1 different prompts; a statistic needs 2 or more",
+        ),
+        (["paint"], "No such command 'paint'"),
+    ],
+)
+def test_a_mistake_ends_with_one_sentence_and_exit_code_2(arguments, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command_line.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["trace"], ["edit"], ["neurons"], ["neurons", "sweep"], ["neurons", "effects"]]
+)
+def test_help_tells_what_a_command_does_and_exits_with_0(command, capsys):
+    assert command_line.main([*command, "--help"]) == 0
+    assert "Usage:" in capsys.readouterr().out

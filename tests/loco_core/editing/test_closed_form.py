@@ -1,0 +1,120 @@
+"""The closed forms against the formulas they are derived from, written out as d x d solves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from loco_core.editing.closed_form import EditOperator, leading_directions, solve
+from loco_core.editing.edit import PAPER_LAMBDA
+
+D = 64
+
+
+def random(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def paper_edit(weight: torch.Tensor, originals: torch.Tensor, targets: torch.Tensor, ridge: float) -> torch.Tensor:
+    """The paper's closed form as printed: (W X_t X_o^T + lambda W) (X_o X_o^T + lambda I)^-1, a d x d solve."""
+    identity = torch.eye(len(originals), dtype=torch.float64)
+    left = weight @ targets @ originals.T + ridge * weight
+    return left @ torch.linalg.inv(originals @ originals.T + ridge * identity)
+
+
+@pytest.mark.parametrize("count", [1, 4, 40, 300])
+@pytest.mark.parametrize("ridge", [PAPER_LAMBDA, 10.0])
+def test_the_operator_is_the_papers_edit_for_few_columns_and_for_more_than_d(count, ridge):
+    weight, originals, targets = random(96, D, seed=1), random(D, count, seed=2), random(D, count, seed=3)
+    operator = solve(originals, targets, ridge)
+    expected = paper_edit(weight, originals, targets, ridge)
+    difference = weight + operator.weight_change(weight) - expected
+    # float64 all the way: what is left is the rounding of the d x d inverse
+    assert torch.linalg.norm(difference) / torch.linalg.norm(expected - weight) <= 1e-10
+    assert operator.rank == min(count, D)
+
+
+def test_exact_preservation_is_the_solve_in_the_null_space_of_what_is_preserved():
+    originals, targets, ridge = random(D, 5, seed=1), random(D, 5, seed=2), 0.3
+    basis = leading_directions(random(D, 8, seed=3), 1e-6)
+    free = originals - basis @ basis.T @ originals
+    expected = (targets - originals) @ free.T @ torch.linalg.inv(free @ free.T + ridge * torch.eye(D).double())
+    operator = solve(originals, targets, ridge, basis=basis)
+    torch.testing.assert_close(operator.up @ operator.down, expected, rtol=0, atol=1e-10)
+    assert operator.change(basis).abs().max() <= 1e-14
+    assert operator.rank == 5
+
+
+def test_weighted_preservation_is_the_solve_with_the_retain_term():
+    originals, targets, preserved = random(D, 5, seed=1), random(D, 5, seed=2), random(D, 8, seed=3)
+    beta, ridge = 25, 0.3
+    gram = originals @ originals.T + beta * preserved @ preserved.T + ridge * torch.eye(D).double()
+    expected = (targets - originals) @ originals.T @ torch.linalg.inv(gram)
+    operator = solve(originals, targets, ridge, weighted=beta**0.5 * preserved)
+    torch.testing.assert_close(operator.up @ operator.down, expected, rtol=0, atol=1e-10)
+
+
+def test_the_order_of_the_columns_does_not_matter():
+    originals, targets, preserved = random(D, 20, seed=1), random(D, 20, seed=2), random(D, 8, seed=3)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(4))
+    one = solve(originals, targets, 0.01, leading_directions(preserved, 1e-6))
+    other = solve(originals[:, order], targets[:, order], 0.01, leading_directions(preserved.flip(1), 1e-6))
+    assert (one.up @ one.down - other.up @ other.down).abs().max() <= 1e-10
+
+
+def test_equal_columns_count_once_in_the_rank():
+    originals, targets = (random(32, 1, seed=seed).expand(-1, 5) for seed in (1, 2))
+    assert solve(originals, targets, 1.0).rank == 1
+
+
+def test_a_target_equal_to_the_concept_changes_nothing():
+    originals = random(32, 4, seed=1)
+    operator = solve(originals, originals, 1.0)
+    assert operator.rank == 0
+    assert operator.weight_change(random(16, 32, seed=2)).abs().max() == 0
+    assert operator.spectral_norm() == 0
+
+
+def test_with_a_small_ridge_the_concept_reads_like_the_target():
+    originals, targets, weight = random(64, 4, seed=1), random(64, 4, seed=2), random(16, 64, seed=3)
+    edited = weight + solve(originals, targets, 1e-9).weight_change(weight)
+    torch.testing.assert_close(edited @ originals, weight @ targets)
+
+
+def test_the_spectral_norm_is_the_largest_stretch():
+    operator = EditOperator(random(D, 3, seed=1), random(3, D, seed=2))
+    expected = torch.linalg.matrix_norm(operator.up @ operator.down, ord=2).item()
+    assert operator.spectral_norm() == pytest.approx(expected)
+
+
+def test_a_widened_operator_leaves_the_other_inputs_alone():
+    weight = random(7, D + 9, seed=3)
+    operator = EditOperator(random(D, 3, seed=1), random(3, D, seed=2))
+    change = operator.widened(D + 9).weight_change(weight)
+    torch.testing.assert_close(change[:, :D], operator.weight_change(weight[:, :D]))
+    assert change[:, D:].abs().max() == 0
+
+
+@pytest.mark.parametrize("count", [3, 200])
+def test_leading_directions_leave_out_what_is_nearly_collinear(count):
+    one, other = torch.eye(D).double()[:, :2].unbind(1)
+    columns = torch.stack([one + 1e-3 * (-1) ** i * other for i in range(count)], 1) * torch.arange(1, count + 1)
+    assert leading_directions(columns, 0.1).shape == (D, 1)
+    both = leading_directions(columns, 1e-6)
+    assert both.shape == (D, 2)
+    torch.testing.assert_close(both.T @ both, torch.eye(2).double())
+
+
+def test_nan_in_an_embedding_is_an_error():
+    originals = random(8, 2, seed=1)
+    originals[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="NaN"):
+        solve(originals, random(8, 2, seed=2), 1.0)
+
+
+@pytest.mark.parametrize("count", [4, 300])
+def test_a_column_of_zeros_has_no_direction(count):
+    columns = random(D, count, seed=3)
+    padded = torch.cat([columns, torch.zeros(D, 1).double()], 1)
+    one, other = (leading_directions(each, 1e-6) for each in (columns, padded))
+    torch.testing.assert_close(one @ one.T, other @ other.T, rtol=0, atol=1e-10)  # the same space, in float64

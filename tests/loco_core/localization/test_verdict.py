@@ -1,0 +1,90 @@
+"""The verdict on made-up effects: 7 windows of two layers, four images each, all layers last."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from loco_core.localization.score_table import ScoreTable
+from loco_core.localization.verdict import LOCALIZED, SPREAD, judge, shows
+from loco_core.models.layers import windows
+from loco_core.scoring.intervals import estimate
+
+TRIED, (ALL,) = windows(8, 2), windows(8, 8)
+FEW = np.array([-0.1, 0.1, -0.1, 0.1])
+
+
+def table_of(effects: list[float], whole: float, noise: np.ndarray = FEW) -> ScoreTable:
+    """`noise`: of all windows alike, [images]; or of each, [windows + 1, images], all layers last."""
+    known = dict(zip((*TRIED, ALL), (*effects, whole), strict=True))
+    own = dict(zip(known, np.broadcast_to(noise, (len(known), noise.shape[-1])), strict=True))
+
+    def evaluate(cells):
+        return np.array([0 if not c.window else known[c.window] + own[c.window][c.image] for c in cells])
+
+    return ScoreTable(evaluate, noise.shape[-1], 5, 1, 8)
+
+
+def verdict(effects: list[float], whole: float):
+    table = table_of(effects, whole)
+    table.ask({table.whole: 4} | dict.fromkeys(TRIED, 2))
+    return judge(table, TRIED[int(np.argmax(effects))], TRIED, pairs=2)
+
+
+def test_localized_is_what_has_most_of_the_effect_and_no_second_home():
+    found = verdict([0, 0, 0, 10, 20, 10, 0], whole=20)
+    assert found.kind == LOCALIZED
+    assert found.margin.mean == pytest.approx(20)
+    assert found.margin.images == 4  # the best and its rival are known from as many images
+
+
+@pytest.mark.parametrize(
+    ("effects", "whole"),
+    [
+        ([0, 0, 0, 4, 8, 4, 0], 20),  # less than half of what all layers have
+        ([0, 6, 0, 10, 20, 10, 0], 26),  # another window, apart from it, has a third of its effect
+        ([0, 0, 0, 10, 20, 10, 20], 40),  # another is as good
+    ],
+)
+def test_spread_is_what_is_not_in_one_window(effects, whole):
+    assert verdict(effects, whole).kind == SPREAD
+
+
+def test_a_window_that_has_half_of_the_effect_by_luck_of_the_first_images_is_not_localized():
+    """The window that won has all of the effect in five of the first eight images, and a fifth of it in the others."""
+    noise = np.zeros((8, 32))
+    noise[4, [0, 1, 2, 3, 6]] = 16
+    table = table_of([0, 0, 0, 0, 4, 0, 0], whole=20, noise=noise)
+    table.ask({table.whole: 8} | dict.fromkeys(TRIED, 8))
+    assert estimate(table.effects(TRIED[4]), pairs=2).mean > 10
+    found = judge(table, TRIED[4], TRIED, pairs=2)
+    assert found.kind == SPREAD
+    assert not found.excess.confidence_positive > 0.95
+
+
+def test_any_window_apart_may_be_the_second_home_not_only_the_one_with_the_largest_mean():
+    """The rival's effect is that of two images of 32, the last window's is sure: a third of the best one's."""
+    noise = np.zeros((8, 32))
+    noise[0, [7, 23]] = 104
+    table = table_of([0, 0, 0, 10, 20, 10, 6.4], whole=26, noise=noise)
+    table.ask({table.whole: 32} | dict.fromkeys(TRIED, 32))
+    found = judge(table, TRIED[4], TRIED[:6], pairs=2)
+    assert (found.kind, found.rival) == (LOCALIZED, TRIED[0])
+    assert judge(table, TRIED[4], TRIED, pairs=2).kind == SPREAD
+
+
+def test_windows_that_share_a_layer_with_the_best_are_no_rivals():
+    assert not set(verdict([0, 0, 0, 19, 20, 19, 0], whole=20).rival) & {4, 5}
+
+
+def test_a_clear_concept_shows_and_one_that_makes_no_difference_does_not():
+    assert shows(table_of([0] * 7, whole=20), pairs=2)
+    assert not shows(table_of([0] * 7, whole=0), pairs=2)
+
+
+def test_a_difference_lost_in_noise_does_not_show():
+    assert not shows(table_of([0] * 7, whole=2, noise=np.array([-9.0, -7.0, 9.0, 7.0])), pairs=2)
+
+
+def test_a_sure_but_tiny_difference_does_not_show():
+    assert not shows(table_of([0] * 7, whole=0.3), pairs=2)

@@ -1,0 +1,271 @@
+"""Neurons by their z-scores, against numpy; which are chosen; what replaces them; what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from safetensors.torch import save_file
+from scipy import stats
+
+from loco_core.drawing import neuron_plot
+from loco_core.models.layers import LayerSet
+from loco_core.neurons.detection import (
+    MODES,
+    TOKENS,
+    Neurons,
+    NeuronScores,
+    Replacement,
+    ablation,
+    chosen_neurons,
+    detect_neurons,
+    neuron_lines,
+)
+from loco_core.neurons.file import load_neurons, save_neurons
+from loco_core.prompts import contrast_prompts
+from made_up import WIDTH, encode
+
+LAYERS = LayerSet((8, 9), 16)
+WITH = tuple(f"{thing} in woodcut" for thing in ("star", "fish", "house", "tree", "boat"))
+WITHOUT = ("star", "fish", "house", "tree")
+OUTPUTS = {8: 12, 9: 20}
+
+
+def weights(layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(layer)
+    keys, values = torch.randn(2, OUTPUTS[layer], WIDTH, generator=generator)
+    return keys, values
+
+
+@pytest.fixture
+def neurons() -> Neurons:
+    return detect_neurons(encode, weights, WITH, WITHOUT, LAYERS)
+
+
+def outputs(prompts, weight: torch.Tensor, tokens: str) -> np.ndarray:
+    rows = []
+    for embedding in encode(prompts):
+        last = embedding.last_subject
+        own = {
+            TOKENS[0]: embedding.tokens[last:],
+            TOKENS[1]: embedding.tokens[[last]],
+            TOKENS[2]: embedding.tokens[-1:],
+        }
+        rows.append((own[tokens].double() @ weight.double().T).numpy().mean(0))
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+def test_z_is_the_papers_and_p_is_welchs(tokens):
+    found = detect_neurons(encode, weights, WITH, WITHOUT, LAYERS, tokens=tokens)
+    for layer in LAYERS:
+        for part, weight in zip(("keys", "values"), weights(layer), strict=True):
+            own, other = (outputs(prompts, weight, tokens) for prompts in (WITH, WITHOUT))
+            score = found.scores[layer, part]
+            error = np.sqrt(own.var(0) / len(own) + other.var(0) / len(other))
+            np.testing.assert_allclose(score.z.numpy(), (own.mean(0) - other.mean(0)) / error, rtol=1e-4)  # float32 W
+            p = stats.ttest_ind(own, other, equal_var=False).pvalue
+            np.testing.assert_allclose(score.p.numpy(), p, rtol=1e-3)
+            np.testing.assert_allclose(score.mean.numpy(), other.mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_neurons_that_only_prompts_vary_are_expected_by_chance_and_not_said_to_differ():
+    words = [f"word{number}" for number in range(24)]
+    found = detect_neurons(encode, weights, words[:12], words[12:], LAYERS, tokens=TOKENS[1])
+    assert found.count == 64
+    assert found.significant() <= 1
+    twenty_surest = found.expected_by_chance(20)
+    assert 8 <= twenty_surest <= 40  # by chance alone the 20 smallest of 64 p-values reach about 20 / 64
+
+
+def test_a_report_without_a_sure_neuron_says_what_to_do():
+    found = detect_neurons(encode, weights, ("a star", "a fish"), ("a house", "a tree"), LAYERS, tokens=TOKENS[1])
+    assert found.significant() == 0
+    assert any("none is sure: give more prompts" in line for line in neuron_lines(found))
+
+
+def test_the_signal_is_what_the_concept_adds_to_plain_prompts_less_half_of_what_others_add():
+    other = ("star in halftone", "fish in halftone"), ("star in poster", "fish in poster")
+    without = (*WITHOUT, *other[0], *other[1])
+    found = detect_neurons(encode, weights, WITH, without, LAYERS, other)
+    weight = weights(8)[1]
+    means = [outputs(prompts, weight, TOKENS[0]).mean(0) for prompts in (WITH, WITHOUT, *other)]
+    added = [(mean - means[1]) ** 2 for mean in means]
+    expected = added[0] - (added[2] + added[3]) / 4
+    np.testing.assert_allclose(found.scores[8, "values"].signal.numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_one_part_alone_is_scored(neurons):
+    values = detect_neurons(encode, weights, WITH, WITHOUT, LAYERS, part="values")
+    assert list(values.scores) == [(8, "values"), (9, "values")]
+    assert torch.equal(values.scores[8, "values"].z, neurons.scores[8, "values"].z)
+
+
+def test_the_weights_of_one_layer_at_a_time_are_read():
+    read = []
+
+    def one(layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        read.append(layer)
+        return weights(layer)
+
+    detect_neurons(encode, one, WITH, WITHOUT, LAYERS)
+    assert read == [8, 9]
+
+
+def test_the_plot_marks_the_z_down_to_which_neurons_differ(monkeypatch):
+    z = torch.tensor([9.0, -8.0, 7.0, 0.1, 0.2]).double()
+    p = torch.tensor([1e-6, 1e-6, 1e-6, 0.9, 0.9]).double()
+    score = NeuronScores(z, p, signal=torch.arange(5.0).double(), mean=torch.zeros(5).double())
+    found = Neurons({(8, "values"): score}, LAYERS, WIDTH, TOKENS[0], WITH, WITHOUT, "")
+    marked = []
+    monkeypatch.setattr(Axes, "axhline", lambda self, y, **options: marked.append(y))
+    neuron_plot(found)
+    assert marked == [7.0]
+
+
+# --- which ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_count_takes_the_largest_z_over_all_layers(neurons):
+    chosen = chosen_neurons(neurons, "count", 10, 0.0, "z")
+    taken = [neurons.scores[place].z[i].abs() for place, numbers in chosen.items() for i in numbers]
+    every = torch.cat([score.z.abs() for score in neurons.scores.values()])
+    assert sorted(taken) == sorted(every.topk(10).values)
+
+
+def test_a_count_per_layer_takes_as_many_of_each(neurons):
+    chosen = chosen_neurons(neurons, "count per layer", 5, 0.0)
+    for layer in LAYERS:
+        assert sum(len(numbers) for place, numbers in chosen.items() if place[0] == layer) == 5
+
+
+def test_a_threshold_takes_all_beyond_it(neurons):
+    chosen = chosen_neurons(neurons, "threshold", 0, 3.0)
+    for place, score in neurons.scores.items():
+        assert (
+            chosen.get(place, torch.tensor([], dtype=torch.int64)).tolist()
+            == (score.z.abs() >= 3).nonzero()[:, 0].tolist()
+        )
+
+
+def test_no_neurons_are_an_ablation_of_nothing(neurons):
+    assert ablation(neurons, chosen_neurons(neurons, "count", 0, 0.0)) == {}
+
+
+# --- what replaces them -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("mean", (-2.0, 4.0)), ("zero", (0.0, 0.0)), ("scale", (0.5, 1.0))])
+def test_a_mode_says_what_becomes_of_a_neuron(mode, expected):
+    shift = torch.tensor([-2.0, 4.0]).double() * (mode == "mean")
+    change = Replacement(torch.tensor([0, 2]), 0.5 if mode == "scale" else 0.0, shift)
+    assert change(torch.tensor([[1.0, 9.0, 2.0]])).tolist() == [[expected[0], 9.0, expected[1]]]
+
+
+def test_only_the_rows_and_tokens_meant_are_replaced():
+    where = torch.tensor([[True, False, False], [False, False, True]])
+    change = Replacement(torch.tensor([1]), 0.0, torch.zeros(1))
+    assert change(torch.ones(2, 3, 2), where)[..., 1].tolist() == [[0, 1, 1], [1, 1, 0]]
+
+
+def test_a_scale_in_the_weights_scales_the_outputs():
+    change, weight = Replacement(torch.tensor([1]), 0.25, torch.zeros(1)), torch.randn(3, WIDTH)
+    rows = torch.randn(4, WIDTH)
+    torch.testing.assert_close(rows @ (weight + change.weight_change(weight)).T, change(rows @ weight.T))
+
+
+# --- prompts ----------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_put_into_the_plain_prompts_of_both_sides():
+    found = contrast_prompts("Van Gogh", "Monet\na photo of a cat\na photo of a dog")
+    monet = ("a photo of a cat in the style of Monet", "a photo of a dog in the style of Monet")
+    assert found.concept == ("a photo of a cat in the style of Van Gogh", "a photo of a dog in the style of Van Gogh")
+    assert found.without == ("a photo of a cat", "a photo of a dog", *monet)
+    assert found.others == (monet,)
+
+
+def test_whole_prompts_stay_as_they_are():
+    found = contrast_prompts("a cat in the style of Van Gogh", "a painting of a cat")
+    assert (found.concept, found.without) == (("a cat in the style of Van Gogh",), ("a painting of a cat",))
+    assert found.others == ()
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_saved_neurons_are_loaded_as_they_were(neurons, tmp_path):
+    save_neurons(neurons, tmp_path / "neurons.safetensors", {"torch": "1"})
+    loaded = load_neurons(tmp_path / "neurons.safetensors")
+    assert neuron_lines(loaded) == neuron_lines(neurons)
+    assert (loaded.layers, loaded.width, loaded.with_concept) == (neurons.layers, neurons.width, neurons.with_concept)
+    for place, score in neurons.scores.items():
+        for name in ("z", "p", "signal", "mean"):
+            assert torch.equal(getattr(loaded.scores[place], name), getattr(score, name))
+
+
+@pytest.mark.parametrize("damage", ["foreign", "torn", "NaN", "float32", "another tensor"])
+def test_a_damaged_or_foreign_file_is_refused_in_one_sentence(neurons, tmp_path, damage):
+    path = tmp_path / "neurons.safetensors"
+    save_neurons(neurons, path, {})
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    if damage == "foreign":
+        save_file(tensors, path, metadata={"format": "loco_edit 1"})
+    elif damage == "torn":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        key = "8.keys.z"
+        if damage == "NaN":
+            tensors[key][0] = float("nan")
+        elif damage == "float32":
+            tensors[key] = tensors[key].float()
+        else:
+            tensors["weight"] = torch.zeros(2)
+        save_file(tensors, path, metadata=metadata)
+    with pytest.raises(ValueError, match="file: 'neurons.safetensors' holds no neurons saved by LoCo Neuron Save"):
+        load_neurons(path)
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"with_concept": ["a star in woodcut"]}, "concept: 1 different prompts; a statistic needs 2 or more"),
+        ({"with_concept": ["a star", "a star"]}, "concept: 1 different prompts"),
+        ({"without_concept": ["a star"]}, "without: 1 different prompts; a statistic needs 2 or more"),
+        ({"without_concept": WITH}, "is a prompt with the concept too; the two sets must differ"),
+        ({"layers": LayerSet((), 16)}, "layers: empty; give at least one"),
+        ({"part": "queries"}, "part: 'queries'; give one of keys and values, keys, values"),
+        ({"tokens": "first"}, "tokens: 'first'; give one of"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(change, sentence):
+    asked = {"with_concept": WITH, "without_concept": WITHOUT, "layers": LAYERS} | change
+    with pytest.raises(ValueError, match=sentence):
+        detect_neurons(encode, weights, **asked)
+
+
+@pytest.mark.parametrize(
+    ("choice", "count", "sentence"),
+    [
+        ("count", 65, "count: 65; layers 8-9 of these neurons has 64, so give 0 to 64"),
+        ("count per layer", 25, "count: 25; a layer of these neurons has 24, so give 0 to 24"),
+        ("count", -1, "count: -1"),
+        ("all", 3, "choose by: 'all'; give one of count, count per layer, threshold"),
+    ],
+)
+def test_more_neurons_than_there_are_cannot_be_chosen(neurons, choice, count, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        chosen_neurons(neurons, choice, count, 0.0)
+
+
+@pytest.mark.parametrize(("mode", "scale", "sentence"), [("drop", 0.0, "mode: 'drop'"), (MODES[2], 2.5, "scale: 2.5")])
+def test_a_mode_that_is_none_is_refused(neurons, mode, scale, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ablation(neurons, {}, mode, scale)

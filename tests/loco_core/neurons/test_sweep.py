@@ -1,0 +1,107 @@
+"""Removal against what is kept, by count: on engines and scorers whose scores are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from loco_core.comparison.erasure import ErasurePlan
+from loco_core.drawing import sweep_plot, sweep_sheet
+from loco_core.models.engine import Sampling
+from loco_core.models.layers import LayerSet
+from loco_core.neurons.detection import Ablation, Neurons, NeuronScores
+from loco_core.neurons.sweep import parse_counts, sweep_images, sweep_neurons, sweep_text
+from loco_core.prompts import PromptPair
+from made_up import GreyScorer, Painter
+
+STYLED, PLAIN, KEPT = "a star in woodcut", "a star", "a fish in halftone"
+PLAN = ErasurePlan((PromptPair(STYLED, PLAIN),), (KEPT,), (0, 1), Sampling(1, 1.0, "euler", "normal", 16, 16))
+NEURONS = Neurons(
+    {(8, "values"): NeuronScores(*torch.arange(1.0, 101).double().expand(4, -1))},
+    LayerSet((8,), 16),
+    32,
+    "tail",
+    (STYLED, "b"),
+    (PLAIN, "d"),
+    "",
+)
+
+
+def painter(ablated: int = 0) -> Painter:
+    """The concept's grey falls to the target's, the kept prompt's too but later, the more neurons are ablated."""
+    kept = 0.5 - 0.3 * max(0, ablated - 40) / 60
+    return Painter({STYLED: 0.8 - 0.6 * min(1, ablated / 40), PLAIN: 0.2, KEPT: kept})
+
+
+def count(change: Ablation) -> int:
+    return sum(len(replacement.neurons) for replacement in change.values())
+
+
+def sweep(counts=(10, 40, 100), plan=PLAN, **options):
+    return sweep_neurons(
+        painter(), lambda change: painter(count(change)), GreyScorer(), plan, NEURONS, counts, "z", "mean", 3, **options
+    )
+
+
+def test_removed_and_kept_are_shares_of_what_can_be_lost():
+    result = sweep()
+    assert result.removed.tolist() == pytest.approx([0.25, 1.0, 1.0], abs=5e-3)  # images have 8 bits
+    assert result.kept.tolist() == pytest.approx([1.0, 1.0, 0.0], abs=1e-6)
+
+
+def test_the_count_to_choose_removes_the_concept_and_keeps_the_rest():
+    assert sweep().knee == 40
+
+
+def test_among_counts_as_good_the_smallest_is_chosen():
+    assert sweep((40, 41)).knee == 40
+
+
+def test_the_images_are_counted_before_they_are_made():
+    seen = []
+    sweep(on_batch=lambda done, total, label, thumbnail: seen.append((done, total)))
+    assert seen[-1] == (sweep_images(PLAN, (10, 40, 100)),) * 2
+
+
+def test_the_report_marks_the_count_to_choose_and_says_when_none_is_enough():
+    assert "     40     100%   100%  <-" in sweep_text(sweep())
+    assert "no count removes half" in sweep_text(sweep((5, 10)))
+
+
+def test_where_the_images_show_no_concept_no_count_is_tried():
+    tried = []
+    with pytest.raises(ValueError, match="the scorer cannot tell what is removed"):
+        swapped = replace(PLAN, pairs=(PromptPair(PLAIN, STYLED),))
+        sweep(plan=swapped, on_batch=lambda done, total, label, thumbnail: tried.append(label))
+    assert {"targets", "before"} >= set(tried)
+
+
+def test_the_plot_and_the_sheet_are_pictures():
+    for picture in (sweep_plot(sweep()), sweep_sheet(sweep())):
+        assert picture.ndim == 3 and picture.shape[2] == 3 and min(picture.shape[:2]) > 40
+
+
+def test_counts_are_numbers_and_percents_in_any_order():
+    assert parse_counts("30, 25%, 0, 10,", 200) == (10, 30, 50)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("300", "counts: '300'; there are 200 neurons, so give 0 to 200"),
+        ("101%", "counts: '101%'; there are 200 neurons"),
+        ("ten", "counts: 'ten' is not understood"),
+        ("0", "counts: empty"),
+        ("", "counts: empty"),
+    ],
+)
+def test_counts_that_are_none_are_refused(text, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        parse_counts(text, 200)
+
+
+def test_a_sweep_without_anything_to_keep_is_refused():
+    with pytest.raises(ValueError, match="keep prompts: empty"):
+        sweep(plan=ErasurePlan(PLAN.pairs, (), (0,), PLAN.sampling))

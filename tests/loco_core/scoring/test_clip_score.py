@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from demo.world import STYLES, Scene, draw
+from loco_core.scoring.clip_score import ClipScorer, load_scorer, weights_digest
+
+DEMO_SCORER = Path(__file__).resolve().parents[3] / "demo" / "open_clip" / "loco_demo_clip.safetensors"
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return load_scorer(DEMO_SCORER)
+
+
+def drawings(*scenes: Scene) -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    return torch.stack([torch.from_numpy(draw(scene, rng)).float() / 255 for scene in scenes])
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_drawing_in_a_style_fits_that_style_better_than_a_plain_one(scorer, style):
+    images = drawings(Scene("star", style, "red"), Scene("star", colour="red"))
+    styled, plain = scorer.score(images, [f"a picture of a red star in the style of {style}"] * 2)
+    assert styled > plain + 10
+
+
+def test_scores_are_cosines_times_100_and_never_negative(scorer):
+    images = drawings(*(Scene("star", style, "red") for style in STYLES))
+    scores = scorer.score(images, ["a flag"] * len(images))
+    assert 0 <= scores.min() and scores.max() <= 100
+
+
+def test_an_image_has_the_same_score_alone_and_in_a_batch(scorer):
+    images = drawings(Scene("star", "woodcut", "red"), Scene("fish", colour="blue"))
+    texts = ["woodcut", "a blue fish"]
+    alone = torch.cat([scorer.score(image[None], [text]) for image, text in zip(images, texts, strict=True)])
+    torch.testing.assert_close(alone, scorer.score(images, texts), rtol=0, atol=1e-3)  # float32, other batch shapes
+
+
+def test_one_text_per_image_is_required(scorer):
+    with pytest.raises(ValueError, match="1 images and 2 texts"):
+        scorer.score(drawings(Scene("star", colour="red")), ["a", "b"])
+
+
+def test_a_file_that_tells_no_architecture_is_an_error_that_says_what_to_do(tmp_path):
+    shutil.copy(DEMO_SCORER, tmp_path / "lonely.safetensors")
+    with pytest.raises(ValueError, match="choose it, or put open_clip's model configuration beside it as lonely.json"):
+        load_scorer(tmp_path / "lonely.safetensors")
+
+
+def test_a_file_that_is_no_scorer_is_an_error(tmp_path):
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(ValueError, match="does not hold a model that open_clip can load"):
+        load_scorer(tmp_path / "text.safetensors", "ViT-B-32")
+
+
+def test_a_folder_from_the_hub_is_read_as_it_is(tmp_path):
+    config = DEMO_SCORER.with_suffix(".json").read_text()
+    (tmp_path / "open_clip_config.json").write_text(f'{{"model_cfg": {config}, "preprocess_cfg": {{}}}}')
+    shutil.copy(DEMO_SCORER, tmp_path / "open_clip_model.safetensors")
+    images = drawings(Scene("star", "woodcut", "red"))
+    expected, copied = load_scorer(DEMO_SCORER), load_scorer(tmp_path / "open_clip_model.safetensors")
+    torch.testing.assert_close(copied.score(images, ["woodcut"]), expected.score(images, ["woodcut"]))
+    assert copied.name == tmp_path.name  # all files from there have one name
+
+
+@pytest.fixture
+def folder_of_two(tmp_path):
+    """A folder as the Hub offers it, with other weights beside those."""
+    config = DEMO_SCORER.with_suffix(".json").read_text()
+    (tmp_path / "open_clip_config.json").write_text(f'{{"model_cfg": {config}, "preprocess_cfg": {{}}}}')
+    halved = {name: tensor / 2 for name, tensor in load_file(DEMO_SCORER).items()}
+    save_file(halved, tmp_path / "open_clip_model.safetensors")
+    shutil.copy(DEMO_SCORER, tmp_path / "chosen.safetensors")
+    return tmp_path
+
+
+def test_the_file_chosen_is_read_whatever_else_is_in_its_folder(folder_of_two, scorer):
+    shutil.copy(DEMO_SCORER.with_suffix(".json"), folder_of_two / "chosen.json")
+    assert load_scorer(folder_of_two / "chosen.safetensors").digest == scorer.digest
+
+
+def test_the_architecture_chosen_is_that_of_the_file_whatever_else_is_in_its_folder(folder_of_two):
+    with pytest.raises(ValueError, match="chosen.safetensors does not hold a model that open_clip can load"):
+        load_scorer(folder_of_two / "chosen.safetensors", "ViT-B-32")  # too large for these weights
+
+
+def test_a_file_from_the_hub_tells_its_own_architecture(folder_of_two):
+    with pytest.raises(ValueError, match="architecture: 'ViT-B-16', but open_clip_config.json beside"):
+        load_scorer(folder_of_two / "open_clip_model.safetensors", "ViT-B-16")
+
+
+def test_a_model_that_reads_other_tokens_than_clips_is_an_error():
+    with torch.device("meta"):
+        siglip = open_clip.create_model("ViT-B-16-SigLIP", device="meta")
+    with pytest.raises(ValueError, match="scorer: siglip reads other tokens than CLIP's"):
+        ClipScorer(siglip, "siglip")
+
+
+def test_the_digest_tells_weights_apart_whatever_kind_of_numbers_they_are():
+    weights = [torch.randn(300, 40, generator=torch.Generator().manual_seed(0)), torch.tensor(4.6)]
+    changed = [weights[0] + 1e-3, weights[1]]
+    for kind in (torch.float32, torch.bfloat16, torch.float8_e4m3fn):
+        one, same, other = ([weight.to(kind) for weight in each] for each in (weights, weights, changed))
+        assert weights_digest(one) == weights_digest(same) != weights_digest(other)
+    assert weights_digest(weights) == weights_digest([weights[0].T.contiguous().T, weights[1]])
