@@ -1,10 +1,13 @@
-"""CLIP-Score: how well an image fits a text, by two towers that embed both in one space; open_clip's from a file."""
+"""CLIP-Score: how well an image fits a text, by two towers that embed both in one space (Hessel et al., 2021).
+
+scorer = load_scorer(Path("ViT-B-16/open_clip_model.safetensors"))
+scorer.score(images, ["a red star", "a blue fish"])   # cosine x 100, clipped at 0
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +18,10 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch.nn import functional
 
+from ..images import in_8_bits
+from ..weights_digest import weights_digest
+
+# Architectures, and the tag of the weights that open_clip would download for them.
 DOWNLOADS = {
     "ViT-B-32": "laion2b_s34b_b79k",
     "ViT-B-16": "laion2b_s34b_b88k",
@@ -23,14 +30,11 @@ DOWNLOADS = {
     "ViT-g-14": "laion2b_s34b_b88k",
     "ViT-bigG-14": "laion2b_s39b_b160k",
 }
-"""Architectures and the tag of the weights that open_clip would download for them."""
-
-
 HUB_WEIGHTS = "open_clip_model.safetensors"
+# Tokens of CLIP's own tokenizer.
 VOCABULARY = 49408
-"""Tokens of CLIP's own tokenizer."""
-SAMPLED = 1024
-"""Numbers of a weight by which models are told apart."""
+# Points of CLIP-Score: a difference below it is no effect, however sure.
+LEAST_EFFECT = 0.5
 
 
 class Scorer(Protocol):
@@ -108,21 +112,6 @@ class ClipScorer(CosineScorer):
         pictures = [Image.fromarray(image.numpy()) for image in in_8_bits(images).cpu()]
         pixels = torch.stack([self._preprocess(picture) for picture in pictures]).to(self._device)
         return self.model.encode_image(pixels)
-
-
-def weights_digest(weights: Iterable[torch.Tensor]) -> str:
-    """Tells models apart by about a thousand numbers of every weight, the same on any device: 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for weight in weights:
-        numbers = weight.detach().flatten()
-        some = numbers[:: 1 + len(numbers) // SAMPLED].cpu().contiguous()
-        digest.update(some.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def in_8_bits(images: torch.Tensor) -> torch.Tensor:
-    """Images in 0..1, of any shape, as uint8."""
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def load_scorer(weights: Path, architecture: str | None = None) -> ClipScorer:

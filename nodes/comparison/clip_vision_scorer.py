@@ -11,10 +11,11 @@ from comfy.sd import CLIP
 from comfy.sd1_clip import SDClipModel
 from comfy_api.latest import io
 
-from ...loco_core.scoring.clip_score import CosineScorer, weights_digest
+from ...loco_core.scoring.clip_score import CosineScorer
 from ...loco_core.scoring.tower_check import knows_colours
+from ...loco_core.weights_digest import weights_digest
 from ..host.digest import loaded_weights
-from ..host.engine import effective_weight
+from ..host.weights import effective_weight
 from ..sockets import Scorer
 from .clip_scorer import AT_ONCE
 

@@ -6,16 +6,17 @@ import json
 from dataclasses import asdict
 
 import numpy as np
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...loco_core.comparison.erasure import erasure_text, measure_erasure
-from ...loco_core.drawing import erasure_sheet
+from ...loco_core.comparison.pictures import erasure_sheet
 from ...loco_core.files import write_text
-from ..host.engine import ComfyEngine, to_image
+from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
-from ..host.progress import ImageProgress, show_text
+from ..host.layers import read_layers
+from ..host.progress import image_progress, node_output, to_image
 from ..sockets import Scorer
-from .inputs import erasure_inputs, erasure_plan
+from .inputs import ErasureInputs, erasure_inputs
 
 
 class ErasureReportNode(io.ComfyNode):
@@ -60,20 +61,19 @@ class ErasureReportNode(io.ComfyNode):
         filename_prefix: str,
         **asked,
     ) -> io.NodeOutput:
-        before, after = (ComfyEngine(model, clip, vae) for model in (model_before, model_after))
-        plan = erasure_plan(**asked)
+        before = ComfyEngine(model_before, clip, vae, read_layers(model_before))
+        after = ComfyEngine(model_after, clip, vae, read_layers(model_after))
+        plan = ErasureInputs(**asked).plan
         path = output_path(filename_prefix, "report.json")  # may fail, so before the images
-        node_id = cls.hidden.unique_id
-        progress = ImageProgress(plan.images, plan.sampling.steps, batch_rows, node_id, f"{plan.images} images")
-        result = measure_erasure(before, after, scorer, plan, batch_rows, progress.on_batch, progress.on_step)
+        progress = image_progress(plan.images, plan.sampling.steps, batch_rows, cls.hidden.unique_id)
+        result = measure_erasure(before, after, scorer, plan, batch_rows, progress)
         text = erasure_text(result)
         figures = {"report": text.splitlines(), "removed": _number(result.removed), "plan": asdict(plan)}
         scored = {"scorer": scorer.name, "scorer_digest": scorer.digest}
         write_text(path, json.dumps({**figures, **scored, "versions": versions()}, indent=2) + "\n")
         text = f"{text}\nsaved as {output_name(path)}"
-        show_text(text, node_id)
         sheet = to_image(erasure_sheet(result))
-        return io.NodeOutput(sheet, text, ui={"images": ui.PreviewImage(sheet, cls=cls).values, "text": (text,)})
+        return node_output(cls, sheet, text, text=text, images=(sheet,))
 
 
 def _number(value: float) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from comfy_api.latest import io
 
 from ...loco_core.comparison.erasure import ErasurePlan
@@ -36,24 +38,37 @@ def erasure_inputs() -> list[io.Input]:
     ]
 
 
-def erasure_plan(
-    concept_prompts: str,
-    target_prompts: str,
-    keep_prompts: str,
-    negative_prompt: str,
-    seed: int,
-    seed_count: int,
-    steps: int,
-    cfg: float,
-    sampler_name: str,
-    scheduler: str,
-    width: int,
-    height: int,
-) -> ErasurePlan:
-    """What these inputs ask for, but for batch_rows, which changes no result."""
-    return ErasurePlan(
-        tuple(whole_pairs(concept_prompts, target_prompts)),
-        tuple(dict.fromkeys(lines(keep_prompts, "keep prompts"))),
-        seeds_from(seed, seed_count),
-        Sampling(steps, cfg, sampler_name, scheduler, width, height, negative_prompt),
-    )
+@dataclass(frozen=True, kw_only=True)
+class ErasureInputs:
+    """What a person chose in `erasure_inputs`, but for batch_rows, which changes no result."""
+
+    concept_prompts: str
+    target_prompts: str
+    keep_prompts: str
+    negative_prompt: str
+    seed: int
+    seed_count: int
+    steps: int
+    cfg: float
+    sampler_name: str
+    scheduler: str
+    width: int
+    height: int
+
+    @property
+    def plan(self) -> ErasurePlan:
+        """The images that these inputs ask for."""
+        return ErasurePlan(
+            pairs=tuple(whole_pairs(self.concept_prompts, self.target_prompts)),
+            kept=tuple(dict.fromkeys(lines(self.keep_prompts, "keep prompts"))),
+            seeds=seeds_from(self.seed, self.seed_count),
+            sampling=Sampling(
+                self.steps,
+                self.cfg,
+                self.sampler_name,
+                self.scheduler,
+                self.width,
+                self.height,
+                self.negative_prompt,
+            ),
+        )

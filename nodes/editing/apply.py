@@ -6,13 +6,16 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ...loco_core.editing.edit import report_lines, solve_edit
-from ..host.editing import MODES, apply_edit
-from ..host.engine import encode
-from ..host.progress import show_text
+from ...loco_core.editing.report import report_lines
+from ...loco_core.editing.solve import solve_edit
+from ..host.branches import Schedule
+from ..host.editing import EditMode, apply_edit
+from ..host.layers import read_layers
+from ..host.progress import node_output
+from ..host.text_encoder import encode
 from ..inputs.shared import schedule_inputs
 from ..sockets import Edit, Layers
-from .inputs import CLIP_TOOLTIP, LAYERS_TOOLTIP, edit_inputs, read_recipe
+from .inputs import CLIP_TOOLTIP, LAYERS_TOOLTIP, EditInputs, edit_inputs
 
 
 class EditApplyNode(io.ComfyNode):
@@ -46,8 +49,8 @@ class EditApplyNode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "mode",
-                    options=list(MODES),
-                    default=MODES[0],
+                    options=EditMode.words(),
+                    default=str(EditMode.WEIGHTS),
                     tooltip="weights: a patch on the K and V weights, at no cost while sampling. context: changes what "
                     "the layers read, to the same effect: for weights that cannot be patched, and for the percents.",
                 ),
@@ -74,12 +77,12 @@ class EditApplyNode(io.ComfyNode):
         if edit is None:
             if clip is None or layers is None:
                 raise ValueError("edit: none is connected; connect one, or a clip and layers to solve it here")
-            edit = solve_edit(partial(encode, clip), read_recipe(clip, layers, **asked))
-        edited = apply_edit(model, edit, strength, mode, start_percent, end_percent)
+            edit = solve_edit(partial(encode, clip), EditInputs(**asked).recipe(clip, layers))
+        schedule = Schedule(start_percent, end_percent)
+        edited = apply_edit(model, read_layers(model), edit, strength, EditMode.parse(mode, "mode"), schedule)
         nothing = not strength or not len(edit.recipe.layers)
         text = "nothing is edited: strength 0, or no layers" if nothing else "\n".join(report_lines(edit))
-        show_text(text, cls.hidden.unique_id)
-        return io.NodeOutput(edited, ui={"text": (text,)})
+        return node_output(cls, edited, text=text)
 
 
 NODES = [EditApplyNode]

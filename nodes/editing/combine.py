@@ -6,9 +6,11 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ...loco_core.editing.edit import combined, report_lines, solve_edit
-from ..host.engine import encode, text_encoder
-from ..host.progress import show_text
+from ...loco_core.editing.recipe import combined
+from ...loco_core.editing.report import report_lines
+from ...loco_core.editing.solve import solve_edit
+from ..host.progress import node_output
+from ..host.text_encoder import encode, text_encoder
 from ..sockets import Edit
 
 
@@ -42,8 +44,7 @@ class EditCombineNode(io.ComfyNode):
             raise ValueError(f"clip: it is {own}; the edits were solved with {recipe.text_encoder}")
         edit = solve_edit(partial(encode, clip), recipe)
         report = "\n".join(report_lines(edit))
-        show_text(report, cls.hidden.unique_id)
-        return io.NodeOutput(edit, report, ui={"text": (report,)})
+        return node_output(cls, edit, report, text=report)
 
 
 NODES = [EditCombineNode]

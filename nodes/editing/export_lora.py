@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import comfy.utils
+import torch
 from comfy_api.latest import io
 
 from ...loco_core.editing.file import recipe_metadata
-from ...loco_core.editing.lora import lora_tensors, save_lora
-from ..host.editing import POOLED_LAYER, fit, key_value_weights
-from ..host.engine import effective_weight
+from ...loco_core.editing.lora import edit_lora
+from ...loco_core.lora_file import save_lora
+from ...loco_core.models.family import Naming
+from ..host.editing import fit, pooled_weight
+from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
-from ..host.progress import show_text
+from ..host.layers import read_layers
+from ..host.progress import node_output
 from ..inputs.shared import lora_inputs
 from ..sockets import Edit
 
@@ -45,21 +49,19 @@ class EditExportLoRANode(io.ComfyNode):
     @classmethod
     def execute(cls, model, edit, strength: float, naming: str, filename_prefix: str) -> io.NodeOutput:
         path = output_path(filename_prefix, ".safetensors")
-        fit(model, edit)
-        layers = edit.recipe.layers
-        bar = comfy.utils.ProgressBar(len(layers))
+        layers = read_layers(model)
+        fit(model, layers, edit)
+        engine, bar = ComfyEngine(model, None, None, layers), comfy.utils.ProgressBar(len(edit.operators))
 
-        def weights():
-            for pair in key_value_weights(model, edit):
-                yield pair
-                bar.update(1)
+        def weights(layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+            bar.update(1)
+            return engine.key_value_weights(layer)
 
-        pooled = edit.pooled and (edit.pooled, effective_weight(model, f"{POOLED_LAYER}.weight"))
-        tensors = lora_tensors(edit.operator, strength, weights(), layers.layer_count, naming, pooled)
+        named = Naming.parse(naming, "naming")
+        tensors = edit_lora(edit, layers, weights, strength, named, pooled_weight(model, edit))
         save_lora(tensors, path, {**recipe_metadata(edit, versions()), "loco_strength": str(strength)})
         text = f"saved as {output_name(path)}\nmade with {edit.recipe.text_encoder}; load other LoRAs before the export"
-        show_text(text, cls.hidden.unique_id)
-        return io.NodeOutput(output_name(path), ui={"text": (text,)})
+        return node_output(cls, output_name(path), text=text)
 
 
 NODES = [EditExportLoRANode]

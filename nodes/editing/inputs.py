@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from comfy.sd import CLIP
 from comfy_api.latest import io
 
-from ...loco_core.editing.edit import (
-    PRESERVATIONS,
+from ...loco_core.editing.recipe import (
     RELATIVE_LAMBDA,
-    RIDGES,
-    TOKEN_CHOICES,
     EditRecipe,
+    EditRequest,
     EditSettings,
+    Preservation,
+    Ridge,
+    Tokens,
     edit_recipe,
 )
 from ...loco_core.models.layers import LayerSet
-from ...loco_core.prompts import ATTRIBUTES, EMPTY
-from ..host.engine import text_encoder
+from ...loco_core.prompts import EMPTY, Attribute
+from ..host.text_encoder import text_encoder
 
 LAYERS_TOOLTIP = "The layers to edit, from LocoGen Layer Search, LoCo Layer Select or LoCo Layers Load."
 CLIP_TOOLTIP = "The text encoder of this model. The edit holds for this one, at its present clip skip."
 
 THINGS = ("a woman", "a man", "a cat", "a dog", "a house", "a street", "a forest", "the sea")
+# A default for checkpoints of photos and paintings: some of what most people's prompts are about.
 PRESERVE = "\n".join(f"a photo of {thing}" for thing in THINGS)
-"""A default for checkpoints of photos and paintings: some of what most people's prompts are about."""
 
 
 def edit_inputs() -> list[io.Input]:
@@ -52,14 +55,14 @@ def edit_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "attribute",
-            options=list(ATTRIBUTES),
-            default="style",
+            options=Attribute.words(),
+            default=str(Attribute.STYLE),
             tooltip="Chooses the prompt patterns that expand a bare name.",
         ),
         io.Combo.Input(
             "tokens",
-            options=list(TOKEN_CHOICES),
-            default=TOKEN_CHOICES[-1],
+            options=Tokens.words(),
+            default=str(Tokens.TAIL),
             tooltip="Which tokens of the prompts are edited. The paper edits the last subject token. The tail (end of "
             "text and padding) carries the concept too: on the demo model the last subject token alone left one of "
             "three styles and most facts where they were, with the tail they are gone; so the tail is the default for "
@@ -67,16 +70,16 @@ def edit_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "preservation",
-            options=list(PRESERVATIONS),
-            default=PRESERVATIONS[0],
+            options=Preservation.words(),
+            default=str(Preservation.EXACT),
             tooltip="exact: the leading directions of what is preserved read as before, to rounding. weighted: "
             "all of it nearly so (as UCE does), for a concept so close to it that exact leaves no room. none: the "
             "paper's edit.",
         ),
         io.Combo.Input(
             "ridge",
-            options=list(RIDGES),
-            default=RIDGES[0],
+            options=Ridge.words(),
+            default=str(Ridge.RELATIVE),
             tooltip="How firmly other prompts hold the weights. 'relative' is measured in the embeddings' own "
             "size and keeps other concepts; 'paper' is the paper's absolute 0.01. Not a strength knob.",
         ),
@@ -97,20 +100,29 @@ def edit_inputs() -> list[io.Input]:
     ]
 
 
-def read_recipe(
-    clip: CLIP,
-    layers: LayerSet,
-    concept: str,
-    target: str,
-    preserve: str,
-    attribute: str,
-    tokens: str,
-    preservation: str,
-    ridge: str,
-    relative_ridge: float,
-    pooled: bool,
-) -> EditRecipe:
-    """What these inputs ask for."""
-    settings = EditSettings(tokens, preservation, ridge, relative_ridge, pooled)
-    target = target if target.strip() else EMPTY
-    return edit_recipe(concept, target, preserve, attribute, settings, layers, text_encoder(clip))
+@dataclass(frozen=True, kw_only=True)
+class EditInputs:
+    """What a person chose in `edit_inputs`."""
+
+    concept: str
+    target: str
+    preserve: str
+    attribute: str
+    tokens: str
+    preservation: str
+    ridge: str
+    relative_ridge: float
+    pooled: bool
+
+    def recipe(self, clip: CLIP, layers: LayerSet) -> EditRecipe:
+        """The recipe that these inputs ask for."""
+        settings = EditSettings(
+            tokens=Tokens.parse(self.tokens, "tokens"),
+            preservation=Preservation.parse(self.preservation, "preservation"),
+            ridge=Ridge.parse(self.ridge, "ridge"),
+            relative_ridge=self.relative_ridge,
+            pooled=self.pooled,
+        )
+        target = self.target if self.target.strip() else EMPTY
+        request = EditRequest(self.concept, target, self.preserve, Attribute.parse(self.attribute, "attribute"))
+        return edit_recipe(request, settings, layers, text_encoder(clip))

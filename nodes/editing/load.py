@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.editing.edit import report_lines
 from ...loco_core.editing.file import load_edit
+from ...loco_core.editing.report import report_lines
 from ..host.folders import EDITS, NO_FILE, safetensors_files, saved_path
-from ..host.progress import show_text
+from ..host.progress import node_output
 from ..sockets import Edit
 
 
@@ -43,8 +43,7 @@ class EditLoadNode(io.ComfyNode):
         edit = load_edit(saved_path(EDITS, file))
         removed = ", ".join(dict.fromkeys(pair.concept for pair in edit.recipe.pairs))
         report = "\n".join([f"removes: {removed}", *report_lines(edit)])
-        show_text(report, cls.hidden.unique_id)
-        return io.NodeOutput(edit, report, ui={"text": (report,)})
+        return node_output(cls, edit, report, text=report)
 
 
 NODES = [EditLoadNode]

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...loco_core.editing.file import save_edit
 from ..host.folders import EDITS, output_name, output_path, versions
-from ..host.progress import show_text
+from ..host.progress import node_output
 from ..sockets import Edit
 
 
@@ -36,9 +36,7 @@ class EditSaveNode(io.ComfyNode):
     def execute(cls, edit, filename_prefix: str) -> io.NodeOutput:
         path = output_path(filename_prefix, ".safetensors")
         save_edit(edit, path, versions())
-        text = f"saved as {output_name(path)}"
-        show_text(text, cls.hidden.unique_id)
-        return io.NodeOutput(output_name(path), ui={"text": (text,)})
+        return node_output(cls, output_name(path), text=f"saved as {output_name(path)}")
 
 
 NODES = [EditSaveNode]

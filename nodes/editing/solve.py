@@ -6,11 +6,12 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ...loco_core.editing.edit import report_lines, solve_edit
-from ..host.engine import encode
-from ..host.progress import show_text
+from ...loco_core.editing.report import report_lines
+from ...loco_core.editing.solve import solve_edit
+from ..host.progress import node_output
+from ..host.text_encoder import encode
 from ..sockets import Edit, Layers
-from .inputs import CLIP_TOOLTIP, LAYERS_TOOLTIP, edit_inputs, read_recipe
+from .inputs import CLIP_TOOLTIP, LAYERS_TOOLTIP, EditInputs, edit_inputs
 
 
 class EditSolveNode(io.ComfyNode):
@@ -37,10 +38,9 @@ class EditSolveNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, layers, **asked) -> io.NodeOutput:
-        edit = solve_edit(partial(encode, clip), read_recipe(clip, layers, **asked))
+        edit = solve_edit(partial(encode, clip), EditInputs(**asked).recipe(clip, layers))
         report = "\n".join(report_lines(edit))
-        show_text(report, cls.hidden.unique_id)
-        return io.NodeOutput(edit, report, ui={"text": (report,)})
+        return node_output(cls, edit, report, text=report)
 
 
 NODES = [EditSolveNode]

@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import comfy.utils
 import numpy as np
+import torch
+from comfy_api.latest import io, ui
 from PIL import Image
 from server import PromptServer
 
+from ...loco_core.images import Progress
+
+# Largest side of a preview, in pixels.
 PREVIEW = 512
+
+
+def node_output(
+    node: type[io.ComfyNode], *outputs: Any, text: str, images: Sequence[torch.Tensor] = ()
+) -> io.NodeOutput:
+    """A node's outputs, with text and pictures [1, H, W, 3] on the node."""
+    show_text(text, node.hidden.unique_id)
+    previews = [value for image in images for value in ui.PreviewImage(image, cls=node).values]
+    shown = {"text": (text,), "images": previews} if previews else {"text": (text,)}
+    return io.NodeOutput(*outputs, ui=shown)
+
+
+def to_image(picture: np.ndarray) -> torch.Tensor:
+    """A uint8 picture [H, W, 3] as the host's IMAGE: float32 [1, H, W, 3] in 0..1."""
+    return torch.from_numpy(picture).float().div(255)[None]
 
 
 def show_text(text: str, node_id: str | None) -> None:
@@ -38,6 +60,12 @@ class ImageProgress:
         self._bar.update_absolute(steps, preview=("JPEG", Image.fromarray(thumbnail), PREVIEW))
         left = (time.monotonic() - self._begun) / done * (total - done)
         show_text(f"{done:.0f} of {total} images, {label}, {duration(left)} left", self._node_id)
+
+
+def image_progress(images: int, steps: int, rows_per_batch: int, node_id: str | None) -> Progress:
+    """An ImageProgress as loco_core asks for one."""
+    shown = ImageProgress(images, steps, rows_per_batch, node_id, f"{images} images")
+    return Progress(shown.on_batch, shown.on_step)
 
 
 def duration(seconds: float) -> str:

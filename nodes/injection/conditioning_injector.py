@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.models.layers import PARTS
-from ..host.branches import BRANCHES
-from ..host.injection import inject
+from ...loco_core.models.layers import Part
+from ..host.branches import Branch, Schedule, Scope
+from ..host.injection import InjectionSettings, inject
+from ..host.layers import read_layers
 from ..inputs.shared import schedule_inputs
 from ..sockets import Layers
 
@@ -29,15 +30,15 @@ class ConditioningInjectorNode(io.ComfyNode):
                 Layers.Input("layers", tooltip="From LoCo Layer Select, LoCo Layers Load or LocoGen Layer Search."),
                 io.Combo.Input(
                     "part",
-                    options=list(PARTS),
-                    default=PARTS[0],
+                    options=Part.words(),
+                    default=str(Part.BOTH),
                     tooltip="Keys decide where in the picture a word is heard, values what it says there. "
                     "The paper changes both.",
                 ),
                 io.Combo.Input(
                     "branch",
-                    options=list(BRANCHES),
-                    default=BRANCHES[0],
+                    options=Branch.words(),
+                    default=str(Branch.POSITIVE),
                     tooltip="positive: where the sampler's positive prompt is read, as in the paper. negative: "
                     "everywhere else (the negative prompt, and the further prompts of guiders that take three).",
                 ),
@@ -67,7 +68,9 @@ class ConditioningInjectorNode(io.ComfyNode):
         start_percent: float,
         end_percent: float,
     ) -> io.NodeOutput:
-        return io.NodeOutput(inject(model, conditioning, layers, part, branch, strength, start_percent, end_percent))
+        scope = Scope(Branch.parse(branch, "branch"), Schedule(start_percent, end_percent))
+        settings = InjectionSettings(Part.parse(part, "part"), strength, scope)
+        return io.NodeOutput(inject(model, read_layers(model), conditioning, layers, settings))
 
 
 NODES = [ConditioningInjectorNode]

@@ -7,8 +7,8 @@ from comfy_api.latest import io
 
 from ..host.samplers import samplers
 
+# The host's seeds are below it.
 SEEDS = 2**64
-"""The host's seeds are below it."""
 
 
 def seeds_from(seed: int, count: int) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.editing.lora import NAMINGS
+from ...loco_core.models.family import Naming
 
 
 def schedule_inputs(condition: str = "") -> list[io.Input]:
@@ -26,8 +26,8 @@ def lora_inputs(filename_prefix: str) -> list[io.Input]:
     return [
         io.Combo.Input(
             "naming",
-            options=list(NAMINGS),
-            default=NAMINGS[0],
+            options=Naming.words(),
+            default=str(Naming.KOHYA),
             tooltip="kohya: keys that ComfyUI, Forge and diffusers know (SDXL's pooled embedding from diffusers 0.39 "
             "on). diffusers: its own names, for programs that know only those.",
         ),

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import math
-
-import comfyui_version
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ...loco_core.files import write_text
-from ...loco_core.localization.journal import Journal, search_settings
 from ...loco_core.localization.pictures import contact_sheet, model_figure, score_plot
 from ...loco_core.localization.plan import AUTO, SearchPlan
-from ...loco_core.localization.report import provenance, report_text, result_json, scores_csv, verdict_text
-from ...loco_core.localization.search import search
-from ...loco_core.localization.strategies import EFFORTS
+from ...loco_core.localization.report import report_text, verdict_text
+from ...loco_core.localization.strategies import Effort
 from ...loco_core.models.engine import Sampling
-from ...loco_core.models.layers import PARTS
-from ...loco_core.prompts import ATTRIBUTES, prompt_pairs
-from ..host.digest import model_digest
-from ..host.engine import ComfyEngine, to_image
-from ..host.folders import output_name, output_path, unfinished_searches
-from ..host.progress import ImageProgress, show_text
+from ...loco_core.models.layers import Part
+from ...loco_core.prompts import Attribute, prompt_pairs
+from ..host.engine import ComfyEngine
+from ..host.folders import output_name, output_path
+from ..host.layers import read_layers
+from ..host.progress import node_output, to_image
+from ..host.search import run_search
 from ..inputs.sampling import sampling_inputs, seeds_from
 from ..sockets import Layers, Scorer
-
-logger = logging.getLogger(__name__)
 
 
 class LayerSearchNode(io.ComfyNode):
@@ -61,8 +53,8 @@ class LayerSearchNode(io.ComfyNode):
                 io.String.Input("negative_prompt", default="", tooltip="The negative prompt of all images."),
                 io.Combo.Input(
                     "attribute",
-                    options=list(ATTRIBUTES),
-                    default="style",
+                    options=Attribute.words(),
+                    default=str(Attribute.STYLE),
                     tooltip="Style and object: the window whose images fit the concept prompt least wins. Fact: the "
                     "window whose images fit the target prompt best wins.",
                 ),
@@ -70,7 +62,7 @@ class LayerSearchNode(io.ComfyNode):
                     "window_size",
                     default=2,
                     min=AUTO,
-                    max=70,
+                    max=1000,
                     tooltip="How many adjacent layers are changed together (m). The paper uses 2 for SD 1.5, 3 for "
                     "SD 2.1 and 3 to 5 for SDXL. 0 finds it: layers are added as long as the effect grows.",
                 ),
@@ -82,8 +74,8 @@ class LayerSearchNode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "effort",
-                    options=list(EFFORTS),
-                    default="balanced",
+                    options=Effort.words(),
+                    default=str(Effort.BALANCED),
                     optional=True,
                     tooltip="Balanced makes images of fewer steps, most of them where the answer is still open. "
                     "From 8 images for each window and 20 steps on it takes at most a fifth of the work of exhaustive "
@@ -91,8 +83,8 @@ class LayerSearchNode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "part",
-                    options=list(PARTS),
-                    default=PARTS[0],
+                    options=Part.words(),
+                    default=str(Part.BOTH),
                     optional=True,
                     tooltip="What of the layers reads the target prompt: keys and values, as in the paper, or one.",
                 ),
@@ -133,54 +125,23 @@ class LayerSearchNode(io.ComfyNode):
         height: int,
         batch_rows: int,
         filename_prefix: str,
-        effort: str = "balanced",
-        part: str = PARTS[0],
+        effort: str = str(Effort.BALANCED),
+        part: str = str(Part.BOTH),
     ) -> io.NodeOutput:
-        engine = ComfyEngine(model, clip, vae)
+        engine = ComfyEngine(model, clip, vae, read_layers(model))
         plan = SearchPlan(
-            pairs=tuple(prompt_pairs(concept_prompts, target_prompts, attribute)),
+            pairs=tuple(prompt_pairs(concept_prompts, target_prompts, Attribute.parse(attribute, "attribute"))),
             seeds=seeds_from(seed, seed_count),
-            attribute=attribute,
+            attribute=Attribute.parse(attribute, "attribute"),
             window_size=window_size,
             sampling=Sampling(steps, cfg, sampler_name, scheduler, width, height, negative_prompt),
-            effort=effort,
-            part=part,
+            effort=Effort.parse(effort, "effort"),
+            part=Part.parse(part, "part"),
         )
-        count, node_id = len(plan.windows(len(engine.layers))), cls.hidden.unique_id
-        most = math.ceil(plan.most_images(len(engine.layers)))
-        intro = (
-            f"{count} windows, {len(plan.images)} images each; as long as about {most} images of {steps} steps at most"
-        )
-        progress = ImageProgress(most, steps, batch_rows, node_id, intro)
-        # What can fail without the search does so before it: it may take hours.
-        path = output_path(filename_prefix, ".json")
-        came_from = provenance(engine, scorer, f"comfyui {comfyui_version.__version__}")
-        journal = Journal.open(unfinished_searches(), search_settings(plan, model_digest(model, clip, vae), scorer))
-        if len(journal):
-            told = f"going on with {len(journal)} images of a search that was not finished"
-            logger.info("LocoGen Layer Search: %s", told)
-            show_text(told, node_id)
-        result = search(
-            engine,
-            scorer,
-            plan,
-            batch_rows,
-            lambda made: progress.on_batch(min(made.cost, most), most, made.label, made.thumbnails[-1]),
-            progress.on_step,
-            journal,
-        )
-        write_text(path, result_json(result, came_from))
-        write_text(path.with_suffix(".csv"), scores_csv(plan, result.cells, result.scores))
-        journal.finish()
-        saved = output_name(path)
-        report = f"{report_text(result)}\nsaved as {saved}"
-        show_text(report, node_id)
-        drawn = (score_plot(result), model_figure(result, engine.layers), contact_sheet(result))
-        plot, figure, sheet = map(to_image, drawn)
-        previews = [value for image in (plot, figure, sheet) for value in ui.PreviewImage(image, cls=cls).values]
+        path = output_path(filename_prefix, ".json")  # may fail, so before the images
+        result = run_search(engine, scorer, plan, batch_rows, path, cls.hidden.unique_id)
+        report = f"{report_text(result)}\nsaved as {output_name(path)}"
+        plot, sheet = to_image(score_plot(result)), to_image(contact_sheet(result))
+        figure = to_image(model_figure(result, engine.layers))
         found = result.layers or ExecutionBlocker(verdict_text(result))  # what needs layers says why it did not run
-        shown = {"images": previews, "text": (report,)}
-        return io.NodeOutput(found, plot, sheet, report, figure, ui=shown)
-
-
-NODES = [LayerSearchNode]
+        return node_output(cls, found, plot, sheet, report, figure, text=report, images=(plot, figure, sheet))

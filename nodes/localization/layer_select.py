@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.models.layers import block_name, parse_layers
-from ...loco_core.models.presets import PRESETS, preset_layers
-from ...loco_core.prompts import ATTRIBUTES
-from ..host.engine import context_width, cross_attention_layers
-from ..host.progress import show_text
+from ...loco_core.models.families.unet import UNET
+from ...loco_core.prompts import Attribute
+from ..host.layers import read_layers
+from ..host.progress import node_output
 from ..sockets import Layers
 
 AS_WRITTEN = "as written"
-
-
-def _preset_table() -> str:
-    lines = []
-    for (family, attribute), preset in PRESETS.items():
-        last = preset.first + preset.window_size - 1
-        lines.append(f"{family.name}, {attribute}: {preset.first}-{last} ({preset.source})")
-    return "\n".join(lines)
 
 
 class LayerSelectNode(io.ComfyNode):
@@ -42,10 +33,10 @@ class LayerSelectNode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "preset",
-                    options=[AS_WRITTEN, *ATTRIBUTES],
+                    options=[AS_WRITTEN, *Attribute.words()],
                     default=AS_WRITTEN,
                     tooltip="The layers that the paper found for this model, in place of those written above.\n"
-                    + _preset_table(),
+                    + "\n".join(map(str, UNET.presets)),
                 ),
             ],
             outputs=[
@@ -58,16 +49,15 @@ class LayerSelectNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, layers: str, preset: str) -> io.NodeOutput:
-        known = tuple(cross_attention_layers(model))
+        known, found = read_layers(model), []
         if preset == AS_WRITTEN:
-            chosen, source = parse_layers(layers, known), ""
+            chosen = known.parse(layers)
         else:
-            chosen, source = preset_layers(preset, len(known), context_width(model))
-        blocks = ", ".join(block_name(known[index], known) for index in chosen)
-        text = f"layers {chosen}: {blocks}" if len(chosen) else "no layer"
-        text = f"{text}\n{source}" if source else text
-        show_text(text, cls.hidden.unique_id)
-        return io.NodeOutput(chosen, text, ui={"text": (text,)})
+            chosen, source = known.preset(preset)
+            found = [str(source)]
+        blocks = ", ".join(known.block_name(index) for index in chosen)
+        text = "\n".join([f"layers {chosen}: {blocks}" if chosen else "no layer", *found])
+        return node_output(cls, chosen, text, text=text)
 
 
 NODES = [LayerSelectNode]

@@ -9,7 +9,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ...loco_core.localization.report import read_layers
-from ..host.progress import show_text
+from ..host.progress import node_output
 from ..sockets import Layers
 
 NO_FILE = "no search saved yet"
@@ -62,8 +62,7 @@ class LayersLoadNode(io.ComfyNode):
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
         layers, text = read_layers(_path(file).read_text(encoding="utf-8"), file)
-        show_text(text, cls.hidden.unique_id)
-        return io.NodeOutput(layers, text, ui={"text": (text,)})
+        return node_output(cls, layers, text, text=text)
 
 
 NODES = [LayersLoadNode]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.neurons.detection import MODES, ablation, chosen_neurons
-from ..host.ablation import ALL_TOKENS, WAYS, ablate, ablate_weights, fit, parse_positions
-from ..host.branches import BRANCHES, Schedule, Scope
-from ..host.progress import show_text
+from ...loco_core.neurons.ablation import Ablation, Mode
+from ..host.ablation import ALL_TOKENS, AblationMode, ablate, ablate_weights, fit, parse_positions
+from ..host.branches import Branch, Schedule, Scope
+from ..host.engine import ComfyEngine
+from ..host.layers import read_layers
+from ..host.progress import node_output
 from ..inputs.shared import schedule_inputs
 from ..sockets import Layers, Neurons
-from .inputs import choice_inputs, detect, mode_input, neuron_inputs, scale_input
+from .inputs import AblationInputs, NeuronInputs, choice_inputs, mode_input, neuron_inputs, scale_input
 
 
 class NeuronAblateNode(io.ComfyNode):
@@ -36,24 +38,24 @@ class NeuronAblateNode(io.ComfyNode):
                 ),
                 *neuron_inputs(),
                 *choice_inputs(),
-                mode_input(MODES),
+                mode_input(tuple(Mode)),
                 scale_input(),
                 io.String.Input(
                     "token_positions",
                     default=ALL_TOKENS,
-                    tooltip="'all', or positions in the 77 tokens, like '1-76': all but the start token.",
+                    tooltip="'all', or positions in a chunk of tokens, from 0 on. '1-76' is all but the start token.",
                 ),
                 io.Combo.Input(
                     "branch",
-                    options=list(BRANCHES),
-                    default=BRANCHES[2],
+                    options=Branch.words(),
+                    default=str(Branch.BOTH),
                     tooltip="positive: only where the sampler's positive prompt is read. negative: everywhere else.",
                 ),
                 *schedule_inputs(),
                 io.Combo.Input(
                     "apply",
-                    options=list(WAYS),
-                    default=WAYS[0],
+                    options=AblationMode.words(),
+                    default=str(AblationMode.RUN_TIME),
                     tooltip="run time: outputs are replaced while the model runs. weights: a patch on the weights, for "
                     "modes zero and scale on all tokens, in both branches, with start_percent 0 and end_percent 1.",
                 ),
@@ -86,22 +88,30 @@ class NeuronAblateNode(io.ComfyNode):
         neurons=None,
         **asked,
     ) -> io.NodeOutput:
-        scope, positions = Scope(branch, Schedule(start_percent, end_percent)), parse_positions(token_positions)
+        known = read_layers(model)
+        scope = Scope(Branch.parse(branch, "branch"), Schedule(start_percent, end_percent))
+        positions = parse_positions(token_positions, known.family.chunk_length)
         if neurons is None:
             if clip is None or layers is None:
                 raise ValueError("neurons: none are connected; connect them, or a clip and layers to detect them here")
-            neurons = detect(model, clip, layers, **asked)
-        fit(model, neurons)
-        chosen = chosen_neurons(neurons, choose_by, count, threshold, rank_by)
-        change = ablation(neurons, chosen, mode, scale)
-        if apply not in WAYS:
-            raise ValueError(f"apply: {apply!r}; give one of {', '.join(WAYS)}")
-        ablated = (ablate if apply == WAYS[0] else ablate_weights)(model, change, scope, positions)
-        total = sum(len(numbers) for numbers in chosen.values())
-        places = ", ".join(f"layer {layer} {part} {len(numbers)}" for (layer, part), numbers in sorted(chosen.items()))
-        report = f"{total} of {neurons.count} neurons, {mode}" + (f": {places}" if total else ": nothing is changed")
-        show_text(report, cls.hidden.unique_id)
-        return io.NodeOutput(ablated, report, ui={"text": (report,)})
+            neurons = NeuronInputs(**asked).detect(ComfyEngine(model, clip, None, known), layers)
+        fit(model, known, neurons)
+        inputs = AblationInputs(
+            rank_by=rank_by, choose_by=choose_by, count=count, threshold=threshold, mode=mode, scale=scale
+        )
+        change = inputs.ablation(neurons)
+        act = ablate if AblationMode.parse(apply, "apply") is AblationMode.RUN_TIME else ablate_weights
+        ablated = act(model, known, change, scope, positions)
+        count_replaced, places = _counted(change)
+        report = f"{count_replaced} of {neurons.count} neurons, {mode}: {places}"
+        return node_output(cls, ablated, report, text=report)
+
+
+def _counted(change: Ablation) -> tuple[int, str]:
+    """How many neurons an ablation replaces, and how many where."""
+    counts = {place: len(replacement.neurons) for place, replacement in sorted(change.items())}
+    places = ", ".join(f"layer {layer} {projection} {count}" for (layer, projection), count in counts.items())
+    return sum(counts.values()), places or "nothing is changed"
 
 
 NODES = [NeuronAblateNode]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ...loco_core.drawing import neuron_plot
-from ...loco_core.neurons.detection import neuron_lines
-from ..host.engine import to_image
-from ..host.progress import show_text
+from ...loco_core.neurons.pictures import neuron_plot
+from ...loco_core.neurons.report import neuron_lines
+from ..host.engine import ComfyEngine
+from ..host.layers import read_layers
+from ..host.progress import node_output, to_image
 from ..sockets import Layers, Neurons
-from .inputs import detect, neuron_inputs
+from .inputs import NeuronInputs, neuron_inputs
 
 
 class NeuronDetectNode(io.ComfyNode):
@@ -38,12 +39,9 @@ class NeuronDetectNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, layers, **asked) -> io.NodeOutput:
-        neurons = detect(model, clip, layers, **asked)
-        report = "\n".join(neuron_lines(neurons))
-        show_text(report, cls.hidden.unique_id)
-        plot = to_image(neuron_plot(neurons))
-        images = ui.PreviewImage(plot, cls=cls).values
-        return io.NodeOutput(neurons, plot, report, ui={"images": images, "text": (report,)})
+        neurons = NeuronInputs(**asked).detect(ComfyEngine(model, clip, None, read_layers(model)), layers)
+        report, plot = "\n".join(neuron_lines(neurons)), to_image(neuron_plot(neurons))
+        return node_output(cls, neurons, plot, report, text=report, images=(plot,))
 
 
 NODES = [NeuronDetectNode]

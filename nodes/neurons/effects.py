@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ...loco_core.drawing import effect_plot
-from ...loco_core.neurons.detection import MODES, neuron_lines
-from ...loco_core.neurons.effects import RUNS, effect_images, measure_effects
-from ..comparison.inputs import erasure_inputs, erasure_plan
-from ..host.ablation import ablate, fit
-from ..host.branches import EVERYWHERE
-from ..host.engine import ComfyEngine, to_image
-from ..host.progress import ImageProgress, show_text
+from ...loco_core.neurons.ablation import Mode
+from ...loco_core.neurons.effects import RUNS, EffectsRequest, measure_effects
+from ...loco_core.neurons.pictures import effect_plot
+from ...loco_core.neurons.report import neuron_lines
+from ..comparison.inputs import ErasureInputs, erasure_inputs
+from ..host.ablation import fit
+from ..host.engine import ComfyEngine
+from ..host.layers import read_layers
+from ..host.progress import image_progress, node_output, to_image
 from ..sockets import Neurons, Scorer
 from .inputs import mode_input
 
@@ -44,7 +45,7 @@ class NeuronEffectsNode(io.ComfyNode):
                     max=8,
                     tooltip="After each round the better half of the groups is split, and measured again.",
                 ),
-                mode_input(MODES[:2]),
+                mode_input((Mode.MEAN, Mode.ZERO)),
                 *erasure_inputs(),
             ],
             outputs=[
@@ -62,30 +63,16 @@ class NeuronEffectsNode(io.ComfyNode):
     def execute(
         cls, model, clip, vae, scorer, neurons, runs: str, rounds: int, mode: str, batch_rows: int, **asked
     ) -> io.NodeOutput:
-        fit(model, neurons)
-        plan, node_id = erasure_plan(**asked), cls.hidden.unique_id
+        engine = ComfyEngine(model, clip, vae, read_layers(model))
+        fit(model, engine.layers, neurons)
         if runs not in map(str, RUNS):
             raise ValueError(f"runs: {runs!r}; give one of {', '.join(map(str, RUNS))}")
-        images = effect_images(plan, int(runs), rounds)
-        progress = ImageProgress(images, plan.sampling.steps, batch_rows, node_id, f"{images} images")
-        measured = measure_effects(
-            ComfyEngine(model, clip, vae),
-            lambda change: ComfyEngine(ablate(model, change, EVERYWHERE), clip, vae),
-            scorer,
-            plan,
-            neurons,
-            int(runs),
-            rounds,
-            mode,
-            batch_rows,
-            progress.on_batch,
-            progress.on_step,
-        )
-        report = "\n".join(neuron_lines(measured))
-        show_text(report, node_id)
-        plot = to_image(effect_plot(measured))
-        images = ui.PreviewImage(plot, cls=cls).values
-        return io.NodeOutput(measured, plot, report, ui={"images": images, "text": (report,)})
+        plan = ErasureInputs(**asked).plan
+        request = EffectsRequest(plan, neurons, int(runs), rounds, Mode.parse(mode, "mode"))
+        progress = image_progress(request.images, plan.sampling.steps, batch_rows, cls.hidden.unique_id)
+        measured = measure_effects(request, engine, engine.ablated, scorer, batch_rows, progress)
+        report, plot = "\n".join(neuron_lines(measured)), to_image(effect_plot(measured))
+        return node_output(cls, measured, plot, report, text=report, images=(plot,))
 
 
 NODES = [NeuronEffectsNode]

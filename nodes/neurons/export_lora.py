@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.editing.lora import ablation_lora_tensors, save_lora
-from ...loco_core.neurons.detection import MODES, ablation, chosen_neurons
+from ...loco_core.lora_file import save_lora
+from ...loco_core.models.family import Naming
+from ...loco_core.neurons.ablation import Mode
 from ...loco_core.neurons.file import neuron_recipe
+from ...loco_core.neurons.lora import ablation_lora
 from ..host.ablation import fit
 from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
-from ..host.progress import show_text
+from ..host.layers import read_layers
+from ..host.progress import node_output
 from ..inputs.shared import lora_inputs
 from ..sockets import Neurons
-from .inputs import choice_inputs, mode_input, scale_input
+from .inputs import AblationInputs, choice_inputs, mode_input, scale_input
 
 
 class NeuronExportLoRANode(io.ComfyNode):
@@ -29,7 +32,7 @@ class NeuronExportLoRANode(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that the ablation is for, not yet ablated."),
                 Neurons.Input("neurons", tooltip="From LoCo Neuron Detect, Effects or Load."),
                 *choice_inputs(),
-                mode_input(MODES[1:]),
+                mode_input((Mode.ZERO, Mode.SCALE)),
                 scale_input(),
                 *lora_inputs("loras/loco_neurons"),
             ],
@@ -39,29 +42,17 @@ class NeuronExportLoRANode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model,
-        neurons,
-        rank_by: str,
-        choose_by: str,
-        count: int,
-        threshold: float,
-        mode: str,
-        scale: float,
-        naming: str,
-        filename_prefix: str,
-    ) -> io.NodeOutput:
+    def execute(cls, model, neurons, naming: str, filename_prefix: str, **asked) -> io.NodeOutput:
         path = output_path(filename_prefix, ".safetensors")
-        fit(model, neurons)
-        change = ablation(neurons, chosen_neurons(neurons, choose_by, count, threshold, rank_by), mode, scale)
-        engine = ComfyEngine(model, None, None)
-        tensors = ablation_lora_tensors(change, engine.key_value_weights, engine.layers, naming)
+        engine = ComfyEngine(model, None, None, read_layers(model))
+        fit(model, engine.layers, neurons)
+        inputs = AblationInputs(**asked)
+        change = inputs.ablation(neurons)
+        tensors = ablation_lora(change, engine.layers, engine.key_value_weights, Naming.parse(naming, "naming"))
         save_lora(tensors, path, neuron_recipe(neurons, versions()))
         total = sum(len(replacement.neurons) for replacement in change.values())
-        text = f"saved as {output_name(path)}: {total} neurons, {mode}; load other LoRAs before the export"
-        show_text(text, cls.hidden.unique_id)
-        return io.NodeOutput(output_name(path), ui={"text": (text,)})
+        text = f"saved as {output_name(path)}: {total} neurons, {inputs.mode}; load other LoRAs before the export"
+        return node_output(cls, output_name(path), text=text)
 
 
 NODES = [NeuronExportLoRANode]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 
 import comfy.model_management
 from comfy_api.latest import io
 
-from ...loco_core.models.layers import PARTS, LayerSet
-from ...loco_core.neurons.detection import CHOICES, RANKINGS, TOKENS, Neurons, detect_neurons
+from ...loco_core.models.layers import LayerSet, Part
+from ...loco_core.neurons.ablation import Ablation, ChooseBy, Mode, ablation, chosen_neurons
+from ...loco_core.neurons.detection import Neurons, NeuronTokens, Ranking, detect_neurons
 from ...loco_core.prompts import contrast_prompts
 from ..editing.inputs import PRESERVE
-from ..host.engine import ComfyEngine, encode, located, text_encoder
+from ..host.engine import ComfyEngine
 
+# A default for checkpoints of photos and paintings: things, and other styles that must stay.
 WITHOUT = f"{PRESERVE}\nMonet\nPicasso\nRembrandt"
-"""A default for checkpoints of photos and paintings: things, and other styles that must stay."""
 
 
 def neuron_inputs() -> list[io.Input]:
@@ -36,14 +37,14 @@ def neuron_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "part",
-            options=list(PARTS),
-            default="values",
+            options=Part.words(),
+            default=str(Part.VALUES),
             tooltip="Values say what a word adds to the picture, keys where it is heard.",
         ),
         io.Combo.Input(
             "tokens",
-            options=list(TOKENS),
-            default=TOKENS[0],
+            options=NeuronTokens.words(),
+            default=str(NeuronTokens.TAIL),
             tooltip="Which tokens of a prompt are compared, as their mean. The paper compares the last subject token, "
             "the authors' code the last padded position.",
         ),
@@ -53,8 +54,8 @@ def neuron_inputs() -> list[io.Input]:
 def ranking_input() -> io.Input:
     return io.Combo.Input(
         "rank_by",
-        options=list(RANKINGS),
-        default=RANKINGS[0],
+        options=Ranking.words(),
+        default=str(Ranking.SIGNAL),
         tooltip="signal: how much of what the style adds to plain prompts passes through a neuron, less half of what "
         "other styles add there. z: the paper's, how surely it differs. effect: what LoCo Neuron Effects measured.",
     )
@@ -66,8 +67,8 @@ def choice_inputs() -> list[io.Input]:
         ranking_input(),
         io.Combo.Input(
             "choose_by",
-            options=list(CHOICES),
-            default=CHOICES[0],
+            options=ChooseBy.words(),
+            default=str(ChooseBy.COUNT),
             tooltip="count: those that rank first, over all layers. count per layer: so many in each. threshold: all "
             "with |z| of 'threshold' or more.",
         ),
@@ -85,17 +86,17 @@ def choice_inputs() -> list[io.Input]:
     ]
 
 
-def mode_input(modes: Sequence[str]) -> io.Input:
+def mode_input(modes: Sequence[Mode]) -> io.Input:
     """What becomes of them."""
     meanings = {
-        "mean": "what the neuron says on average in the plain prompts",
-        "zero": "nothing, as in the paper",
-        "scale": "'scale' times its own output",
+        Mode.MEAN: "its mean over the plain prompts",
+        Mode.ZERO: "nothing, as in the paper",
+        Mode.SCALE: "'scale' times its own output",
     }
     return io.Combo.Input(
         "mode",
-        options=list(modes),
-        default=modes[0],
+        options=list(map(str, modes)),
+        default=str(modes[0]),
         tooltip="What takes the place of a neuron's output. "
         + " ".join(f"{mode}: {meanings[mode]}." for mode in modes),
     )
@@ -112,14 +113,40 @@ def scale_input() -> io.Input:
     )
 
 
-def detect(model, clip, layers: LayerSet, concept: str, without: str, part: str, tokens: str) -> Neurons:
-    """What these inputs ask for."""
-    located(model, layers)
-    prompts = contrast_prompts(concept, without)
+@dataclass(frozen=True, kw_only=True)
+class NeuronInputs:
+    """What a person chose in `neuron_inputs`."""
 
-    def on_layer(done: int, total: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+    concept: str
+    without: str
+    part: str
+    tokens: str
 
-    weights = ComfyEngine(model, clip, None).key_value_weights
-    asked = (prompts.concept, prompts.without, layers, prompts.others, part, tokens, text_encoder(clip))
-    return detect_neurons(partial(encode, clip), weights, *asked, on_layer)
+    def detect(self, engine: ComfyEngine, layers: LayerSet) -> Neurons:
+        """The neurons that these inputs ask for."""
+        engine.layers.chosen(layers)
+
+        def on_layer(done: int, total: int) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+
+        contrast = contrast_prompts(self.concept, self.without)
+        part, tokens = Part.parse(self.part, "part"), NeuronTokens.parse(self.tokens, "tokens")
+        return detect_neurons(engine, contrast, layers, part, tokens, on_layer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationInputs:
+    """What a person chose in `choice_inputs`, `mode_input` and `scale_input`."""
+
+    rank_by: str
+    choose_by: str
+    count: int
+    threshold: float
+    mode: str
+    scale: float
+
+    def ablation(self, neurons: Neurons) -> Ablation:
+        """What becomes of which neurons."""
+        choose_by, ranking = ChooseBy.parse(self.choose_by, "choose by"), Ranking.parse(self.rank_by, "rank by")
+        chosen = chosen_neurons(neurons, choose_by, self.count, self.threshold, ranking)
+        return ablation(neurons, chosen, Mode.parse(self.mode, "mode"), self.scale)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.neurons.detection import neuron_lines
 from ...loco_core.neurons.file import load_neurons
+from ...loco_core.neurons.report import neuron_lines
 from ..host.folders import NEURONS, NO_FILE, safetensors_files, saved_path
-from ..host.progress import show_text
+from ..host.progress import node_output
 from ..sockets import Neurons
 
 
@@ -42,8 +42,7 @@ class NeuronLoadNode(io.ComfyNode):
     def execute(cls, file: str) -> io.NodeOutput:
         neurons = load_neurons(saved_path(NEURONS, file))
         report = "\n".join([f"found for: {neurons.with_concept[0]} and so on", *neuron_lines(neurons)])
-        show_text(report, cls.hidden.unique_id)
-        return io.NodeOutput(neurons, report, ui={"text": (report,)})
+        return node_output(cls, neurons, report, text=report)
 
 
 NODES = [NeuronLoadNode]

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...loco_core.neurons.file import save_neurons
 from ..host.folders import NEURONS, output_name, output_path, versions
-from ..host.progress import show_text
+from ..host.progress import node_output
 from ..sockets import Neurons
 
 
@@ -35,9 +35,7 @@ class NeuronSaveNode(io.ComfyNode):
     def execute(cls, neurons, filename_prefix: str) -> io.NodeOutput:
         path = output_path(filename_prefix, ".safetensors")
         save_neurons(neurons, path, versions())
-        text = f"saved as {output_name(path)}"
-        show_text(text, cls.hidden.unique_id)
-        return io.NodeOutput(output_name(path), ui={"text": (text,)})
+        return node_output(cls, output_name(path), text=f"saved as {output_name(path)}")
 
 
 NODES = [NeuronSaveNode]

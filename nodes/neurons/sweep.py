@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ...loco_core.drawing import sweep_plot, sweep_sheet
-from ...loco_core.neurons.detection import MODES
-from ...loco_core.neurons.sweep import parse_counts, sweep_images, sweep_neurons, sweep_text
-from ..comparison.inputs import erasure_inputs, erasure_plan
-from ..host.ablation import ablate, fit
-from ..host.branches import EVERYWHERE
-from ..host.engine import ComfyEngine, to_image
-from ..host.progress import ImageProgress, show_text
+from ...loco_core.neurons.ablation import Mode
+from ...loco_core.neurons.detection import Ranking
+from ...loco_core.neurons.pictures import sweep_plot, sweep_sheet
+from ...loco_core.neurons.sweep import SweepRequest, parse_counts, sweep_neurons, sweep_text
+from ..comparison.inputs import ErasureInputs, erasure_inputs
+from ..host.ablation import fit
+from ..host.engine import ComfyEngine
+from ..host.layers import read_layers
+from ..host.progress import image_progress, node_output, to_image
 from ..sockets import Neurons, Scorer
 from .inputs import mode_input, ranking_input
 
@@ -37,7 +38,7 @@ class NeuronSweepNode(io.ComfyNode):
                     tooltip="How many neurons are ablated in turn: numbers, or percents of all that were detected.",
                 ),
                 ranking_input(),
-                mode_input(MODES[:2]),
+                mode_input((Mode.MEAN, Mode.ZERO)),
                 *erasure_inputs(),
             ],
             outputs=[
@@ -64,29 +65,14 @@ class NeuronSweepNode(io.ComfyNode):
         batch_rows: int,
         **asked,
     ) -> io.NodeOutput:
-        fit(model, neurons)
-        tried = parse_counts(counts, neurons.count)
-        plan = erasure_plan(**asked)
-        images, node_id = sweep_images(plan, tried), cls.hidden.unique_id
-        progress = ImageProgress(images, plan.sampling.steps, batch_rows, node_id, f"{images} images")
-        result = sweep_neurons(
-            ComfyEngine(model, clip, vae),
-            lambda change: ComfyEngine(ablate(model, change, EVERYWHERE), clip, vae),
-            scorer,
-            plan,
-            neurons,
-            tried,
-            rank_by,
-            mode,
-            batch_rows,
-            progress.on_batch,
-            progress.on_step,
-        )
-        report = sweep_text(result)
-        show_text(report, node_id)
-        plot, sheet = to_image(sweep_plot(result)), to_image(sweep_sheet(result))
-        previews = [*ui.PreviewImage(plot, cls=cls).values, *ui.PreviewImage(sheet, cls=cls).values]
-        return io.NodeOutput(result.knee, plot, sheet, report, ui={"images": previews, "text": (report,)})
+        engine = ComfyEngine(model, clip, vae, read_layers(model))
+        fit(model, engine.layers, neurons)
+        plan, tried = ErasureInputs(**asked).plan, parse_counts(counts, neurons.count)
+        request = SweepRequest(plan, neurons, tried, Ranking.parse(rank_by, "rank by"), Mode.parse(mode, "mode"))
+        progress = image_progress(request.images, plan.sampling.steps, batch_rows, cls.hidden.unique_id)
+        result = sweep_neurons(request, engine, engine.ablated, scorer, batch_rows, progress)
+        report, plot, sheet = sweep_text(result), to_image(sweep_plot(result)), to_image(sweep_sheet(result))
+        return node_output(cls, result.knee, plot, sheet, report, text=report, images=(plot, sheet))
 
 
 NODES = [NeuronSweepNode]
