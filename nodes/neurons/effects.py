@@ -35,7 +35,7 @@ class NeuronEffectsNode(io.ComfyNode):
                 io.Combo.Input(
                     "runs",
                     options=list(map(str, RUNS)),
-                    default=str(RUNS[1]),
+                    default=str(EffectsRequest.runs),
                     tooltip="Ablations in a round. 32 tell 15 groups of neurons apart, 64 tell 31.",
                 ),
                 io.Int.Input(
