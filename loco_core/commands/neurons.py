@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from ..neurons.sweep import SweepRequest, parse_counts, sweep_neurons, sweep_tex
 from ..prompts import contrast_prompts, lines, whole_pairs
 from ..scoring.clip_score import ClipScorer
 from .options import (
+    Command,
     OneOf,
     Settings,
     counted,
@@ -171,7 +171,7 @@ class Compared:
     scorer: ClipScorer
 
 
-def compared(command: Callable[..., None]) -> Callable[..., None]:
+def compared(command: Command) -> Command:
     """Adds the options that say which images are compared; the command gets them as one Compared, and the Settings."""
 
     @functools.wraps(command)

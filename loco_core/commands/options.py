@@ -25,13 +25,16 @@ from ..models.engine import Sampling
 from ..prompts import Attribute
 from ..scoring.clip_score import ClipScorer, load_scorer
 
+Command = Callable[..., None]
+Decorator = Callable[[Command], Command]
+
 # The name of the model that ships with this project.
 DEMO = "demo"
 # Largest side, in pixels, of a picture on the before/after sheet.
 SHEET_PICTURE = 256
 
 
-class OneOf(click.Choice):
+class OneOf(click.Choice[str]):
     """An option whose value is a Choice."""
 
     def __init__(self, kind: type[Choice], words: list[str] | None = None) -> None:
@@ -110,7 +113,7 @@ def whole_latents(context: click.Context, option: click.Parameter, pixels: int |
     return pixels
 
 
-SAMPLING_OPTIONS = [
+SAMPLING_OPTIONS: list[Decorator] = [
     click.option(
         "--model",
         default=DEMO,
@@ -144,7 +147,7 @@ SAMPLING_OPTIONS = [
 ]
 
 
-def settings(command: Callable[..., None]) -> Callable[..., None]:
+def settings(command: Command) -> Command:
     """Adds the options that say which model makes the images, and how; the command gets them as one Settings."""
 
     @functools.wraps(command)
@@ -155,7 +158,7 @@ def settings(command: Callable[..., None]) -> Callable[..., None]:
     return with_options(run, SAMPLING_OPTIONS)
 
 
-def with_options(command: Callable[..., None], options: list[Any]) -> Callable[..., None]:
+def with_options(command: Command, options: list[Decorator]) -> Command:
     """The command with these options, in their order."""
     for option in reversed(options):
         command = option(command)
@@ -171,7 +174,7 @@ class Replacing:
     attribute: Attribute
 
 
-def replacing(command: Callable[..., None]) -> Callable[..., None]:
+def replacing(command: Command) -> Command:
     """Adds the options that say what takes whose place; the command gets them as one Replacing."""
 
     @functools.wraps(command)
@@ -206,19 +209,19 @@ def replacing(command: Callable[..., None]) -> Callable[..., None]:
     )
 
 
-def seeds_option(default: int) -> Any:
+def seeds_option(default: int) -> Decorator:
     return click.option(
         "--seeds", type=click.IntRange(1), default=default, show_default=True, help="Images of each prompt."
     )
 
 
-def out_option(default: str) -> Any:
+def out_option(default: str) -> Decorator:
     return click.option(
         "--out", type=click.Path(path_type=Path), default=Path(default), show_default=True, help="A folder."
     )
 
 
-def scorer_option() -> Any:
+def scorer_option() -> Decorator:
     return click.option(
         "--scorer",
         type=click.Path(path_type=Path),

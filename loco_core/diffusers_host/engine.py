@@ -52,7 +52,8 @@ def read_layers(unet: diffusers.UNet2DConditionModel, family: Family = UNET) -> 
             part, block, attention, inner = match[1], int(match[2] or 0), int(match[3]), int(match[4] or 0)
             found.append((_FORWARD_ORDER.index(part), block, attention, inner, name))
     per_block = unet.config.layers_per_block
-    layers, names = [], []
+    layers: list[TextLayer] = []
+    names: list[str] = []
     for part, block, attention, inner, name in sorted(found):
         place = {0: 1 + block * (per_block + 1), 1: 0, 2: block * (per_block + 1)}[part] + attention
         layers.append(TextLayer(len(layers), ("input", "middle", "output")[part], place, inner))
@@ -156,8 +157,9 @@ class DiffusersEngine:
         if embeddings[0].pooled is None:
             return {}
         size = [sampling.height, sampling.width]
+        pooled = [embedding.pooled for embedding in embeddings if embedding.pooled is not None]
         return {
-            "text_embeds": self._place(torch.stack([embedding.pooled for embedding in embeddings])),
+            "text_embeds": self._place(torch.stack(pooled)),
             "time_ids": self._place(torch.tensor([[*size, 0, 0, *size]] * len(embeddings))),
         }
 
@@ -252,8 +254,8 @@ class DiffusersEngine:
                 given.setdefault((layer, projection), {})[position] = own
         handles = []
         try:
-            for (layer, projection), own in given.items():
-                handles.append(self._module(layer, projection).register_forward_pre_hook(partial(_giving, own)))
+            for (layer, projection), by_row in given.items():
+                handles.append(self._module(layer, projection).register_forward_pre_hook(partial(_giving, by_row)))
             yield
         finally:
             for handle in handles:

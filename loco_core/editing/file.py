@@ -48,7 +48,7 @@ def save_edit(edit: Edit, path: Path, versions: dict[str, str]) -> None:
     named = {str(number): operator for number, operator in enumerate(distinct)}
     if edit.pooled is not None:
         named[POOLED] = edit.pooled
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, operator in named.items():
         tensors |= {f"{name}.up": operator.up.contiguous(), f"{name}.down": operator.down.contiguous()}
     numbers = {layer: distinct.index(operator) for layer, operator in edit.operators.items()}
