@@ -21,6 +21,8 @@ from ..diffusers_host.demo_model import SCORER as DEMO_SCORER
 from ..diffusers_host.demo_model import demo_pipeline
 from ..diffusers_host.engine import VAE_FACTOR, DiffusersEngine
 from ..diffusers_host.pipelines import SAMPLERS, SPACINGS, load_pipeline
+from ..drawing import before_after_sheet
+from ..files import write_picture
 from ..models.engine import Sampling
 from ..prompts import Attribute
 from ..scoring.clip_score import ClipScorer, load_scorer
@@ -269,9 +271,10 @@ def image_maker(settings: Settings, seeds: int, total: int, progress: images.Pro
     )
 
 
-def sheet_pictures(made: torch.Tensor) -> np.ndarray:
-    """Images of 8 bits as a sheet shows them."""
-    return images.thumbnails(made.float() / 255, SHEET_PICTURE)
+def write_sheet(path: Path, title: str, before: torch.Tensor, after: torch.Tensor) -> None:
+    """Images of 8 bits, made with the same prompts and seeds, one above the other."""
+    shown = [images.thumbnails(made.float() / 255, SHEET_PICTURE) for made in (before, after)]
+    write_picture(path, before_after_sheet(title, shown[0], shown[1]))
 
 
 def versions() -> dict[str, str]:
