@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parent
 COMFYUI_URL = "https://github.com/comfyanonymous/ComfyUI"
 COMFYUI_TAG = "v0.33.0"
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
-DEVELOPMENT = ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "peft>=0.18", "playwright>=1.49"]
+# What diffusers loads LoRAs with.
+LORA_LOADER = ["peft>=0.18"]
+DEVELOPMENT = ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "playwright>=1.49", *LORA_LOADER]
 WORKERS = 2
 """Test processes at once. Most tests run the demo model, which is too small to gain from more threads than one; more
 processes would not fit beside full-size SDXL on the machines that people have.
@@ -89,7 +91,7 @@ def environment(job: str, comfyui: Path | None) -> Path:
     everything = [*pack, *script, *DEVELOPMENT]
     theirs = read_requirements(comfyui / "requirements.txt") if comfyui else ["torch"]
     if not missing(theirs):
-        demo = pack if comfyui else [*pack, *script]
+        demo = pack if comfyui else [*pack, *script, *LORA_LOADER]
         absent = missing(demo if job == "demo" else everything)
         if absent:
             install_beside(absent)
@@ -145,6 +147,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", choices=["setup", "demo", "test"])
     parser.add_argument("paths", nargs="*", help="of test: the files or folders with the tests to run, else all")
+    parser.add_argument("--all", action="store_true", help="of demo: every style and fact, in 15 to 45 minutes")
     arguments = parser.parse_args()
     job = arguments.job
     comfyui = find_comfyui()
@@ -155,7 +158,7 @@ def main() -> int:
     python = str(environment(job, comfyui))
     print(f"ComfyUI: {comfyui or 'none, using diffusers'}\nPython:  {python}", flush=True)
     if job == "demo":
-        return run([python, str(ROOT / "demo" / "run.py")], comfyui)
+        return run([python, str(ROOT / "demo" / "run.py"), *(["--all"] if arguments.all else [])], comfyui)
     if job == "test":
         return test(python, comfyui, arguments.paths)
     return 0
