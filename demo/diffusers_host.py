@@ -11,22 +11,40 @@ import diffusers
 import peft  # noqa: F401 - diffusers loads LoRAs with it: that it is missing should be known before the searches
 import torch
 
-from loco_core.diffusers_host.demo_model import SCORER, demo_pipeline
-from loco_core.diffusers_host.engine import DiffusersEngine
-from loco_core.editing.edit import Edit as SolvedEdit
-from loco_core.editing.edit import EditSettings, edit_recipe, solve_edit
-from loco_core.editing.file import recipe_metadata
-from loco_core.editing.lora import lora_tensors, save_lora
+from loco_core import (
+    DEMO_SCORER,
+    Attribute,
+    ChooseBy,
+    DiffusersEngine,
+    EditRequest,
+    EditSettings,
+    LayerSet,
+    Part,
+    PromptPair,
+    Row,
+    Sampling,
+    SearchPlan,
+    SearchProgress,
+    ablation,
+    chosen_neurons,
+    contrast_prompts,
+    demo_pipeline,
+    detect_neurons,
+    edit_lora,
+    edit_recipe,
+    load_scorer,
+    provenance,
+    recipe_metadata,
+    result_json,
+    save_lora,
+    scores_csv,
+    search,
+    solve_edit,
+)
+from loco_core import Edit as SolvedEdit
 from loco_core.files import write_picture, write_text
 from loco_core.localization.pictures import contact_sheet, model_figure, score_plot
-from loco_core.localization.plan import SearchPlan
-from loco_core.localization.report import provenance, result_json, scores_csv, verdict_text
-from loco_core.localization.search import search
-from loco_core.models.engine import Row, Sampling
-from loco_core.models.layers import LayerSet
-from loco_core.neurons.detection import ablation, chosen_neurons, detect_neurons
-from loco_core.prompts import PromptPair, contrast_prompts
-from loco_core.scoring.clip_score import load_scorer
+from loco_core.localization.report import verdict_text
 
 from .jobs import GUIDANCE, SEARCH_SEEDS, SIZE, STEPS, Change, Edit, LoRA, Picture, Search
 
@@ -43,16 +61,18 @@ class DiffusersHost:
 
     def __init__(self, output: Path, on_share: Callable[[float], None] = lambda share: None) -> None:
         self._output, self._on_share = output, on_share
-        self._pipeline, self._scorer = demo_pipeline(), load_scorer(SCORER)
+        self._pipeline, self._scorer = demo_pipeline(), load_scorer(DEMO_SCORER)
         self._engine = DiffusersEngine(self._pipeline)
         self._found: dict[str, LayerSet] = {}
         self.name = f"diffusers {diffusers.__version__}"
 
     def search(self, search_: Search) -> dict:
         pairs = tuple(PromptPair(*pair) for pair in zip(search_.concepts, search_.targets, strict=True))
-        plan = SearchPlan(pairs, tuple(range(SEARCH_SEEDS)), search_.attribute, WINDOW_SIZE, SAMPLING)
-        most = plan.most_images(len(self._engine.layers))
-        result = search(self._engine, self._scorer, plan, ROWS, lambda made: self._on_share(min(1, made.cost / most)))
+        attribute = Attribute.parse(search_.attribute, "attribute")
+        plan = SearchPlan(pairs, tuple(range(SEARCH_SEEDS)), attribute, WINDOW_SIZE, SAMPLING)
+        most = plan.most_images(self._engine.layers)
+        progress = SearchProgress(lambda made: self._on_share(min(1, made.cost / most)))
+        result = search(self._engine, self._scorer, plan, ROWS, progress)
         self._found[search_.attribute] = result.layers
         stem = self._output / f"search_{search_.attribute}"
         came_from = provenance(self._engine, self._scorer, self.name)
@@ -81,10 +101,9 @@ class DiffusersHost:
         return torch.cat(parts).movedim(-1, 1)
 
     def save_lora(self, edit: Edit) -> Path:
-        solved, layers = self._solved(edit), self._engine.layers
-        weights = ((layers[layer], self._engine.key_value_weights(layer)) for layer in solved.recipe.layers)
+        solved, engine = self._solved(edit), self._engine
         path = self._output / f"remove_{edit.concept}_lora.safetensors"
-        save_lora(lora_tensors(solved.operator, 1.0, weights, len(layers)), path, recipe_metadata(solved, {}))
+        save_lora(edit_lora(solved, engine.layers, engine.key_value_weights), path, recipe_metadata(solved, {}))
         return path
 
     def _changed(self, change: Change | None) -> AbstractContextManager[None]:
@@ -96,14 +115,14 @@ class DiffusersHost:
         if isinstance(change, Edit):
             return self._engine.edited(self._solved(change))
         layers = self._found[change.attribute]
-        prompts = contrast_prompts(change.concept, "\n".join(change.without))
-        asked = (prompts.concept, prompts.without, layers, prompts.others, "values")
-        neurons = detect_neurons(self._engine.encode, self._engine.key_value_weights, *asked)
-        return self._engine.ablated(ablation(neurons, chosen_neurons(neurons, "count", change.count, 0.0)))
+        contrast = contrast_prompts(change.concept, "\n".join(change.without))
+        neurons = detect_neurons(self._engine, contrast, layers, Part.VALUES)
+        return self._engine.ablated(ablation(neurons, chosen_neurons(neurons, ChooseBy.COUNT, change.count)))
 
     def _solved(self, edit: Edit) -> SolvedEdit:
-        asked = (edit.concept, edit.target, "\n".join(edit.preserve), edit.attribute)
-        recipe = edit_recipe(*asked, EditSettings(), self._found[edit.attribute], self._engine.text_encoder)
+        attribute = Attribute.parse(edit.attribute, "attribute")
+        request = EditRequest(edit.concept, edit.target, "\n".join(edit.preserve), attribute)
+        recipe = edit_recipe(request, EditSettings(), self._found[edit.attribute], self._engine.text_encoder)
         return solve_edit(self._engine.encode, recipe)
 
     @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from loco_core.files import write_picture, write_text
-from loco_core.localization.evaluation import thumbnails
+from loco_core.images import thumbnails
 
 from .jobs import Picture, Reading, group_count
 from .tour import COUNTRY, FLAGS, NEW_COUNTRY, OTHER_STYLES, SEEDS, STYLE, STYLED, Found, Tour

@@ -16,7 +16,7 @@ import torch
 
 from loco_core.drawing import SHEET_COLUMNS, before_after_sheet
 from loco_core.files import write_picture
-from loco_core.localization.evaluation import thumbnails
+from loco_core.images import thumbnails
 
 from .jobs import (
     ABLATED,

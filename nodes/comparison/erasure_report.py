@@ -65,7 +65,7 @@ class ErasureReportNode(io.ComfyNode):
         after = ComfyEngine(model_after, clip, vae, read_layers(model_after))
         plan = ErasureInputs(**asked).plan
         path = output_path(filename_prefix, "report.json")  # may fail, so before the images
-        progress = image_progress(plan.images, plan.sampling.steps, batch_rows, cls.hidden.unique_id)
+        progress = image_progress(plan.images, plan.sampling.steps, cls.hidden.unique_id)
         result = measure_erasure(before, after, scorer, plan, batch_rows, progress)
         text = erasure_text(result)
         figures = {"report": text.splitlines(), "removed": _number(result.removed), "plan": asdict(plan)}

@@ -47,7 +47,7 @@ class ImageProgress:
     A batch counts as one image while it is made: how many it holds is known when it is done.
     """
 
-    def __init__(self, images: int, steps: int, rows_per_batch: int, node_id: str | None, intro: str) -> None:
+    def __init__(self, images: int, steps: int, node_id: str | None, intro: str) -> None:
         self._steps, self._node_id = steps, node_id
         self._bar = comfy.utils.ProgressBar(images * steps)
         self._begun = time.monotonic()
@@ -63,9 +63,9 @@ class ImageProgress:
         show_text(f"{done:.0f} of {total} images, {label}, {duration(left)} left", self._node_id)
 
 
-def image_progress(images: int, steps: int, rows_per_batch: int, node_id: str | None) -> Progress:
+def image_progress(images: int, steps: int, node_id: str | None) -> Progress:
     """An ImageProgress as loco_core asks for one."""
-    shown = ImageProgress(images, steps, rows_per_batch, node_id, f"{images} images")
+    shown = ImageProgress(images, steps, node_id, f"{images} images")
     return Progress(shown.on_batch, shown.on_step)
 
 

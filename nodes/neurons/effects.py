@@ -69,7 +69,7 @@ class NeuronEffectsNode(io.ComfyNode):
             raise ValueError(f"runs: {runs!r}; give one of {', '.join(map(str, RUNS))}")
         plan = ErasureInputs(**asked).plan
         request = EffectsRequest(plan, neurons, int(runs), rounds, Mode.parse(mode, "mode"))
-        progress = image_progress(request.images, plan.sampling.steps, batch_rows, cls.hidden.unique_id)
+        progress = image_progress(request.images, plan.sampling.steps, cls.hidden.unique_id)
         measured = measure_effects(request, engine, engine.ablated, scorer, batch_rows, progress)
         report, plot = "\n".join(neuron_lines(measured)), to_image(effect_plot(measured))
         return node_output(cls, measured, plot, report, text=report, images=(plot,))

@@ -69,7 +69,7 @@ class NeuronSweepNode(io.ComfyNode):
         fit(model, engine.layers, neurons)
         plan, tried = ErasureInputs(**asked).plan, parse_counts(counts, neurons.count)
         request = SweepRequest(plan, neurons, tried, Ranking.parse(rank_by, "rank by"), Mode.parse(mode, "mode"))
-        progress = image_progress(request.images, plan.sampling.steps, batch_rows, cls.hidden.unique_id)
+        progress = image_progress(request.images, plan.sampling.steps, cls.hidden.unique_id)
         result = sweep_neurons(request, engine, engine.ablated, scorer, batch_rows, progress)
         report, plot, sheet = sweep_text(result), to_image(sweep_plot(result)), to_image(sweep_sheet(result))
         return node_output(cls, result.knee, plot, sheet, report, text=report, images=(plot, sheet))
