@@ -39,7 +39,7 @@ class ErasureReportNode(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="sheet", tooltip="The images before the edit, and below them after it."),
+                io.Image.Output(display_name="sheet", tooltip="The images before the edit and, below them, after it."),
                 io.String.Output(display_name="report", tooltip="The verdict, and the figures behind it."),
             ],
             hidden=[io.Hidden.unique_id],

@@ -31,10 +31,7 @@ class EditSolveNode(io.ComfyNode):
                 *edit_inputs(),
             ],
             outputs=[
-                Edit.Output(
-                    display_name="edit",
-                    tooltip="The solved edit, for LocoEdit Apply and for LoCo Edit Combine, Save and Export LoRA.",
-                ),
+                Edit.Output(display_name="edit", tooltip="For LocoEdit Apply, and to combine, save or export."),
                 edit_report_output(),
             ],
             hidden=[io.Hidden.unique_id],

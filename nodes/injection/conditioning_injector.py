@@ -19,19 +19,7 @@ class ConditioningInjectorNode(io.ComfyNode):
             node_id="LoCo_ConditioningInjector",
             display_name="Per-Layer Conditioning Injector",
             category="loco",
-            search_aliases=[
-                "prompt per layer",
-                "prompt per block",
-                "block prompt",
-                "layer prompt",
-                "prompt injection",
-                "inject prompt",
-                "regional prompt",
-                "mix prompts",
-                "blend prompts",
-                "style transfer",
-                "unet blocks",
-            ],
+            search_aliases=["prompt per layer", "block prompt", "prompt per block", "regional prompt", "mix prompts"],
             description="Gives the chosen cross-attention layers another prompt. All other layers get the prompt of "
             "the sampler. Several injectors can follow each other, each for its own layers. No weight changes.",
             inputs=[
@@ -46,8 +34,8 @@ class ConditioningInjectorNode(io.ComfyNode):
                     options=Part,
                     default=Part.BOTH,
                     advanced=True,
-                    tooltip="What changes. Keys decide where in the picture a word acts, values decide what it adds "
-                    "there. The paper changes both.",
+                    tooltip="What gets this prompt. Keys decide where in the picture a word acts, values decide what "
+                    "it adds there. The paper changes both.",
                 ),
                 io.Combo.Input(
                     "branch",

@@ -31,8 +31,8 @@ def sampling_inputs() -> list[io.Input]:
             max=SEEDS - 1,
             control_after_generate="fixed",
             advanced=True,
-            tooltip="The first seed. All comparisons use the same seeds. Keep it fixed: a new seed makes all images "
-            "again.",
+            tooltip="The first seed. All comparisons use the same seeds. Keep it fixed: with a new seed, all images "
+            "are made again.",
         ),
         io.Int.Input(
             "seed_count",

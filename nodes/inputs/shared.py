@@ -12,7 +12,7 @@ from comfy_api.latest import io
 
 from ...loco_core.models.family import Naming
 from ..host.folders import NO_FILE, safetensors_files
-from ..sockets import Scorer
+from ..sockets import Layers, Scorer
 
 MODEL = "A Stable Diffusion 1.x, 2.x or SDXL model. LoRA loaders go before this node."
 CLIP = "The text encoder of this model."
@@ -25,6 +25,12 @@ def image_sockets() -> list[io.Input]:
         io.Vae.Input("vae", tooltip="The VAE of this model."),
         Scorer.Input("scorer", tooltip="From LoCo CLIP Scorer or LoCo CLIP Vision Scorer."),
     ]
+
+
+def layers_output(what: str) -> io.Output:
+    return Layers.Output(
+        display_name="layers", tooltip=f"{what}, for LocoEdit Apply and Per-Layer Conditioning Injector."
+    )
 
 
 def strength_input(tooltip: str) -> io.Input:
@@ -41,7 +47,7 @@ def schedule_inputs(note: str = "") -> list[io.Input]:
             max=1.0,
             step=0.01,
             advanced=True,
-            tooltip=f"The share of the denoising after which it {verb}: 0 is the beginning, 1 the end.{note}",
+            tooltip=f"The share of the denoising after which the change {verb}: 0 is its start, 1 its end.{note}",
         )
         for end, default, verb in (("start", 0.0, "begins"), ("end", 1.0, "ends"))
     ]
@@ -61,7 +67,7 @@ def saved_file_input(folder: str) -> io.Input:
 
 
 def saved_file_output() -> io.Output:
-    return io.String.Output(display_name="file", tooltip="The name of the saved file, from the output folder on.")
+    return io.String.Output(display_name="file", tooltip="The name of the saved file, inside the output folder.")
 
 
 def lora_inputs(filename_prefix: str) -> list[io.Input]:

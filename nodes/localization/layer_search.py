@@ -18,8 +18,7 @@ from ..host.layers import read_layers
 from ..host.progress import node_output, to_image
 from ..host.search import run_search
 from ..inputs.sampling import negative_prompt_input, sampling_inputs, seeds_from
-from ..inputs.shared import MODEL, filename_prefix_input, image_sockets
-from ..sockets import Layers
+from ..inputs.shared import MODEL, filename_prefix_input, image_sockets, layers_output
 
 
 class LayerSearchNode(io.ComfyNode):
@@ -29,19 +28,7 @@ class LayerSearchNode(io.ComfyNode):
             node_id="LoCo_LayerSearch",
             display_name="LocoGen Layer Search",
             category="loco",
-            search_aliases=[
-                "find layers",
-                "which layers",
-                "locate style",
-                "find style",
-                "find concept",
-                "find artist",
-                "localize concept",
-                "knowledge localization",
-                "causal tracing",
-                "block search",
-                "test blocks",
-            ],
+            search_aliases=["find layers", "which layers", "find style", "find concept", "localize", "causal tracing"],
             description="Finds the few adjacent cross-attention layers that carry a style, an object or a fact. It "
             "makes images in which only these layers get the target prompt, and measures where the concept disappears.",
             inputs=[
@@ -109,18 +96,13 @@ class LayerSearchNode(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Layers.Output(
-                    display_name="layers",
-                    tooltip="The best window, for LocoEdit Apply and Per-Layer Conditioning Injector.",
-                ),
+                layers_output("The best window"),
                 io.Image.Output(display_name="plot", tooltip="The effect of every window, with its 95 % interval."),
                 io.Image.Output(
                     display_name="contact_sheet",
                     tooltip="The images: unmodified, with the target prompt in all layers, and a row for each window.",
                 ),
-                io.String.Output(
-                    display_name="report", tooltip="The verdict, how sure it is, and the best windows in figures."
-                ),
+                io.String.Output(display_name="report", tooltip="The verdict, how sure it is, and the best windows."),
                 io.Image.Output(display_name="model_figure", tooltip="The U-Net, with its layers coloured by effect."),
             ],
             hidden=[io.Hidden.unique_id],

@@ -8,7 +8,7 @@ from ...loco_core.models.families.unet import UNET
 from ...loco_core.prompts import Attribute
 from ..host.layers import read_layers
 from ..host.progress import node_output
-from ..sockets import Layers
+from ..inputs.shared import layers_output
 
 AS_WRITTEN = "as written"
 
@@ -41,9 +41,7 @@ class LayerSelectNode(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Layers.Output(
-                    display_name="layers", tooltip="The layers, for LocoEdit Apply and Per-Layer Conditioning Injector."
-                ),
+                layers_output("The layers"),
                 io.String.Output(display_name="text", tooltip="The layers by index and by block."),
             ],
             hidden=[io.Hidden.unique_id],

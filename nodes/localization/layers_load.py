@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ...loco_core.localization.report import read_layers
 from ..host.progress import node_output
-from ..sockets import Layers
+from ..inputs.shared import layers_output
 
 NO_FILE = "no search saved yet"
 
@@ -48,9 +48,7 @@ class LayersLoadNode(io.ComfyNode):
                 )
             ],
             outputs=[
-                Layers.Output(
-                    display_name="layers", tooltip="The layers, for LocoEdit Apply and Per-Layer Conditioning Injector."
-                ),
+                layers_output("The layers"),
                 io.String.Output(display_name="text", tooltip="Which layers, and which search found them."),
             ],
             hidden=[io.Hidden.unique_id],

@@ -14,6 +14,8 @@ from ..inputs.shared import CLIP, MODEL, schedule_inputs
 from ..sockets import Layers, Neurons
 from .inputs import AblationInputs, NeuronInputs, choice_inputs, mode_input, neuron_inputs, scale_input
 
+TO_DETECT = "Only needed to detect neurons here."
+
 
 class NeuronAblateNode(io.ComfyNode):
     @classmethod
@@ -22,30 +24,13 @@ class NeuronAblateNode(io.ComfyNode):
             node_id="LoCo_NeuronAblate",
             display_name="LoCo Neuron Ablate",
             category="loco",
-            search_aliases=[
-                "neuron",
-                "ablation",
-                "disable neurons",
-                "switch off neurons",
-                "erase style",
-                "remove style",
-                "remove artist",
-                "unlearn",
-                "forget",
-            ],
+            search_aliases=["neuron", "ablation", "disable neurons", "remove style", "unlearn", "forget"],
             description="Removes a style through single neurons of the chosen layers: their outputs are replaced by "
             "what they are without the style. All other neurons stay, and no weight changes.",
             inputs=[
                 io.Model.Input("model", tooltip=MODEL),
-                io.Clip.Input(
-                    "clip", optional=True, tooltip=f"{CLIP} Only needed if no neurons are connected: it detects them."
-                ),
-                Layers.Input(
-                    "layers",
-                    optional=True,
-                    tooltip="The layers that carry the style. Only needed if no neurons are connected: they are "
-                    "detected in these layers.",
-                ),
+                io.Clip.Input("clip", optional=True, tooltip=f"{CLIP} {TO_DETECT}"),
+                Layers.Input("layers", optional=True, tooltip=f"The layers that carry the style. {TO_DETECT}"),
                 Neurons.Input(
                     "neurons",
                     optional=True,

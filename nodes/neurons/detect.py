@@ -35,16 +35,9 @@ class NeuronDetectNode(io.ComfyNode):
                 *neuron_inputs(),
             ],
             outputs=[
-                Neurons.Output(
-                    display_name="neurons", tooltip="The neurons with their scores, for LoCo Neuron Ablate and Save."
-                ),
-                io.Image.Output(
-                    display_name="plot", tooltip="The scores |z| of all neurons, sorted, one curve for each layer."
-                ),
-                io.String.Output(
-                    display_name="report",
-                    tooltip="How many neurons differ between the prompts, and how many would by chance.",
-                ),
+                Neurons.Output(display_name="neurons", tooltip="For LoCo Neuron Ablate, Sweep, Effects and Save."),
+                io.Image.Output(display_name="plot", tooltip="The scores |z| of all neurons, sorted, for each layer."),
+                io.String.Output(display_name="report", tooltip="How many neurons differ, and how many by chance."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,

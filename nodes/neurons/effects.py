@@ -25,7 +25,7 @@ class NeuronEffectsNode(io.ComfyNode):
             node_id="LoCo_NeuronEffects",
             display_name="LoCo Neuron Effects",
             category="loco",
-            search_aliases=["neuron", "rank neurons", "neuron importance", "neuron attribution", "measure neurons"],
+            search_aliases=["neuron", "rank neurons", "neuron importance", "neuron attribution"],
             description="Ranks neurons by what happens in images without them. It ablates groups of neurons, many "
             "groups at a time, measures what goes and what stays, and splits the best groups. Use it if the scores of "
             "LoCo Neuron Detect mislead: it takes many images.",

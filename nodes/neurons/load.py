@@ -24,12 +24,9 @@ class NeuronLoadNode(io.ComfyNode):
             inputs=[saved_file_input(NEURONS)],
             outputs=[
                 Neurons.Output(
-                    display_name="neurons",
-                    tooltip="The neurons, for LoCo Neuron Ablate, Sweep, Effects and Export LoRA.",
+                    display_name="neurons", tooltip="For LoCo Neuron Ablate, Sweep, Effects or Export LoRA."
                 ),
-                io.String.Output(
-                    display_name="report", tooltip="What the neurons were detected for, and how many there are."
-                ),
+                io.String.Output(display_name="report", tooltip="What the neurons were detected for, and how many."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,  # so that a cached run shows the text again

@@ -25,7 +25,7 @@ class NeuronSweepNode(io.ComfyNode):
             node_id="LoCo_NeuronSweep",
             display_name="LoCo Neuron Sweep",
             category="loco",
-            search_aliases=["neuron", "xy plot", "try counts", "how many neurons", "neuron count", "compare counts"],
+            search_aliases=["neuron", "xy plot", "try counts", "how many neurons", "compare counts"],
             description="Finds how many neurons to ablate. It ablates more and more of them, measures how much of the "
             "concept goes and how much of the rest stays, and recommends a count.",
             inputs=[
