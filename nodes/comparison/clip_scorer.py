@@ -14,12 +14,11 @@ from comfy_api.latest import io
 from ...loco_core.scoring.clip_score import DOWNLOADS, ClipScorer, download_scorer, load_scorer
 from ..host.demo_model import DEMO
 from ..host.folders import safetensors_files
-from ..sockets import Scorer
+from ..inputs.shared import scorer_output
 
 FOLDER = "open_clip"
 FROM_FILE = "from the file"
 NO_FILE = "no file found"
-SCORER_OUTPUT = "The scorer, for LocoGen Layer Search, LoCo Erasure Report, LoCo Neuron Sweep and LoCo Neuron Effects."
 AT_ONCE = 8
 """Images scored between two looks at Cancel: about a second of a ViT-B on a CPU."""
 
@@ -92,7 +91,7 @@ class ClipScorerNode(io.ComfyNode):
                     "the chosen architecture, and 'file' is ignored.",
                 ),
             ],
-            outputs=[Scorer.Output(display_name="scorer", tooltip=SCORER_OUTPUT)],
+            outputs=[scorer_output()],
         )
 
     @classmethod

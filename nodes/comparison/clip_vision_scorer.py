@@ -16,8 +16,8 @@ from ...loco_core.scoring.tower_check import knows_colours
 from ...loco_core.weights_digest import weights_digest
 from ..host.digest import loaded_weights
 from ..host.weights import effective_weight
-from ..sockets import Scorer
-from .clip_scorer import AT_ONCE, SCORER_OUTPUT
+from ..inputs.shared import scorer_output
+from .clip_scorer import AT_ONCE
 
 ADVICE = (
     "For instance clip_l.safetensors in Load CLIP (type stable_diffusion) with a CLIP ViT-L/14 in Load CLIP Vision, or "
@@ -128,7 +128,7 @@ class ClipVisionScorerNode(io.ComfyNode):
                     "the second text encoder of SDXL.",
                 ),
             ],
-            outputs=[Scorer.Output(display_name="scorer", tooltip=SCORER_OUTPUT)],
+            outputs=[scorer_output()],
         )
 
     @classmethod

@@ -27,6 +27,11 @@ def image_sockets() -> list[io.Input]:
     ]
 
 
+def scorer_output() -> io.Output:
+    tooltip = "The scorer, for LocoGen Layer Search, LoCo Erasure Report, LoCo Neuron Sweep and LoCo Neuron Effects."
+    return Scorer.Output(display_name="scorer", tooltip=tooltip)
+
+
 def layers_output(what: str) -> io.Output:
     return Layers.Output(
         display_name="layers", tooltip=f"{what}, for LocoEdit Apply and Per-Layer Conditioning Injector."
