@@ -50,7 +50,8 @@ def save_edit(edit: Edit, path: Path, versions: dict[str, str]) -> None:
         named[POOLED] = edit.pooled
     tensors: dict[str, torch.Tensor] = {}
     for name, operator in named.items():
-        tensors |= {f"{name}.up": operator.up.contiguous(), f"{name}.down": operator.down.contiguous()}
+        for side, factor in (("up", operator.up), ("down", operator.down)):
+            tensors[f"{name}.{side}"] = factor.clone(memory_format=torch.contiguous_format)  # none may share memory
     numbers = {layer: distinct.index(operator) for layer, operator in edit.operators.items()}
     metadata = {"format": FORMAT, "loco_operators": json.dumps(numbers), **recipe_metadata(edit, versions)}
     with replacing(path) as unfinished:

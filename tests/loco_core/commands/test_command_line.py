@@ -17,8 +17,10 @@ from safetensors import safe_open
 
 pytest.importorskip("diffusers")
 
-from loco_core import __main__ as command_line
+from loco_core.commands import app as command_line
+from loco_core.commands import trace
 from loco_core.editing.file import load_edit
+from loco_core.localization.evaluation import SearchProgress
 
 README = Path(__file__).resolve().parents[3] / "README.md"
 STAR = "a picture of a red star"
@@ -52,17 +54,17 @@ def test_the_readmes_script_finds_the_layers_of_the_demo_models_styles():
 
 
 def test_ctrl_c_leaves_the_scores_of_the_finished_images(tmp_path, monkeypatch, capsys):
-    search = command_line.search
+    search = trace.search
 
-    def stopped(engine, scorer, plan, rows, on_batch):
+    def stopped(engine, scorer, plan, rows, progress):
         def press_after_two_batches(evaluation):
-            on_batch(evaluation)
+            progress.on_batch(evaluation)
             if len(evaluation.scores) == 6:  # unmodified and all layers, then four windows
                 raise KeyboardInterrupt
 
-        return search(engine, scorer, plan, rows, press_after_two_batches)
+        return search(engine, scorer, plan, rows, SearchProgress(press_after_two_batches))
 
-    monkeypatch.setattr(command_line, "search", stopped)
+    monkeypatch.setattr(trace, "search", stopped)
     assert command_line.main(["trace", *WOODCUT, *QUICK[:-1], "4", "--out", str(tmp_path)]) == 130
     assert "what was finished is in the output folder" in capsys.readouterr().err
     with (tmp_path / "scores.csv").open() as file:
