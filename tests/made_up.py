@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from loco_core.editing.closed_form import EditOperator
-from loco_core.editing.edit import Edit, EditFigures, EditRecipe, EditSettings
+from loco_core.editing.recipe import EditRecipe, EditSettings
+from loco_core.editing.solve import Edit, EditFigures
 from loco_core.models.engine import TextEmbedding
 from loco_core.models.layers import LayerSet
 from loco_core.prompts import PromptPair
@@ -29,7 +30,14 @@ def recipe(
 
 def edit_of(operator: EditOperator, layers: LayerSet, pooled: EditOperator | None = None) -> Edit:
     """An edit with this operator; its recipe and figures are made up."""
-    return Edit(recipe(layers=layers), operator, EditFigures(operator.rank, 1.0, 0.0, (1.0,), 0, 0.0, 0.0), pooled)
+    figures = EditFigures(operator.rank, 1.0, 0.0, (1.0,), 0, 0.0, 0.0)
+    return Edit(recipe(layers=layers), dict.fromkeys(layers, operator), operator.width, figures, pooled)
+
+
+def shared_operator(edit: Edit) -> EditOperator:
+    """The one operator of all its layers."""
+    (operator,) = set(edit.operators.values())
+    return operator
 
 
 def encode(prompts: Sequence[str]) -> list[TextEmbedding]:

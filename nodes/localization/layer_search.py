@@ -145,3 +145,6 @@ class LayerSearchNode(io.ComfyNode):
         figure = to_image(model_figure(result, engine.layers))
         found = result.layers or ExecutionBlocker(verdict_text(result))  # what needs layers says why it did not run
         return node_output(cls, found, plot, sheet, report, figure, text=report, images=(plot, figure, sheet))
+
+
+NODES = [LayerSearchNode]

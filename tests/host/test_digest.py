@@ -9,8 +9,9 @@ import pytest
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
-from loco_core.editing.edit import solve_edit
-from loco_core.neurons.detection import Replacement
+from loco_core.editing.solve import solve_edit
+from loco_core.models.layers import Part
+from loco_core.neurons.ablation import Replacement
 from made_up import recipe
 
 
@@ -34,29 +35,20 @@ def digest(pack, demo):
 
 
 @pytest.fixture(scope="module")
-def changes(host, pack, demo):
+def changes(host, pack, demo, encoder, inject_in, apply_edit, scope):
     """Models with what other nodes put onto them, by what it is."""
-    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
-    inject, editing = pack("nodes.host.injection").inject, pack("nodes.host.editing")
     conditioning = {text: host.nodes.CLIPTextEncode().encode(demo.clip, text)[0] for text in ("a fish", "a star")}
 
     def injected(text: str, strength: float = 1.0):
-        return inject(demo.model, conditioning[text], layers, "keys and values", "positive", strength, 0.0, 1.0)
+        return inject_in(demo.model, conditioning[text], (8, 9), strength=strength)
 
     def edited(concept: str, mode: str):
-        def encode(prompts):
-            return pack("nodes.host.engine").encode(demo.clip, prompts)
-
-        return editing.apply_edit(demo.model, solve_edit(encode, recipe([concept])), 1.0, mode)
+        return apply_edit(demo.model, solve_edit(encoder(demo.clip), recipe([concept])), mode=mode)
 
     def ablated(branch: str):
-        branches, change = (
-            pack("nodes.host.branches"),
-            {(8, "values"): Replacement(torch.tensor([1]), 0.0, torch.zeros(1))},
-        )
-        return pack("nodes.host.ablation").ablate(
-            demo.model, change, branches.Scope(branch, branches.Schedule(0.0, 0.7))
-        )
+        change = {(8, Part.VALUES): Replacement(torch.tensor([1]), 0.0, torch.zeros(1))}
+        known = pack("nodes.host.layers").read_layers(demo.model)
+        return pack("nodes.host.ablation").ablate(demo.model, known, change, scope(branch, 0.0, 0.7))
 
     def predicting(what: str):
         return ModelSamplingDiscrete().patch(demo.model, what, False)[0]
