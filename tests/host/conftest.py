@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from comfy.clip_vision import ClipVisionModel
 
 from loco_core.models.layers import LayerSet, Part
 
@@ -163,6 +165,20 @@ def fp8(host):
 
     options = {"dtype": torch.float8_e4m3fn}
     return comfy.sd.load_checkpoint_guess_config(path, output_clip=False, output_vae=False, model_options=options)[0]
+
+
+@pytest.fixture(scope="session")
+def vision(tmp_path_factory):
+    """vision(projection) -> a small vision tower whose projection is of that width."""
+
+    def build(projection: int) -> ClipVisionModel:
+        sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
+        shape = {"patch_size": 8, "image_size": 16, "num_channels": 3, "hidden_act": "gelu"}
+        path = tmp_path_factory.mktemp("vision") / "config.json"
+        path.write_text(json.dumps(sizes | shape | {"projection_dim": projection, "model_type": "clip_vision_model"}))
+        return ClipVisionModel(str(path))
+
+    return build
 
 
 class PackedLinear(torch.nn.Module):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gc
+import weakref
 
 import comfy.sample
 import pytest
@@ -104,6 +106,32 @@ def test_a_model_that_has_sampled_has_the_digest_of_one_that_has_not(host, demo,
     latent = torch.zeros(1, 4, 16, 16)
     comfy.sample.sample(model, latent, 1, 2.0, "euler", "normal", conditioning, conditioning, latent, disable_pbar=True)
     assert digest(model) == digest(changes[name]()) == before
+
+
+@pytest.mark.parametrize("name", ["injected", "edited in context"])
+def test_what_a_patch_keeps_lasts_as_long_as_the_sampling(host, pack, demo, changes, monkeypatch, name):
+    branches, runs, kept = pack("nodes.host.branches"), [], []
+    run_class = branches.Run
+
+    def noted(*arguments):
+        run = run_class(*arguments)
+        runs.append(weakref.ref(run))
+        return run
+
+    def note_kept(*_) -> None:
+        kept.append([weakref.ref(tensor) for tensor in runs[-1]().prepared.values()])
+
+    monkeypatch.setattr(branches, "Run", noted)
+    model, latent = changes[name](), torch.zeros(1, 4, 16, 16)
+    prompt = host.nodes.CLIPTextEncode().encode(demo.clip, "a star")[0]
+    for _ in range(2):
+        arguments = (model, latent, 3, 2.0, "euler", "normal", prompt, prompt, latent)
+        comfy.sample.sample(*arguments, disable_pbar=True, callback=note_kept)
+    gc.collect()
+    first, second, third, *_ = kept
+    assert len(first) == len(second) == len(third) > 0  # prepared in the first step, for all steps
+    assert len(runs) == 2
+    assert not any(reference() is not None for reference in (*runs, *(one for step in kept for one in step)))
 
 
 def test_what_other_nodes_have_changed_is_another_model(demo, digest, changes):

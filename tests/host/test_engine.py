@@ -58,7 +58,7 @@ def test_a_model_without_cross_attention_is_an_error_that_says_what_to_use(pack,
 
 class _Headless:
     def __init__(self, model) -> None:
-        self._model, self.model = model, model.model
+        self._model = model
 
     def get_model_object(self, name: str):
         return self._model.get_model_object(name).out

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfy.clip_vision import ClipVisionModel
 from safetensors.torch import save_file
 
 from loco_core.editing.closed_form import EditOperator
@@ -58,20 +57,6 @@ def files(host, tmp_path_factory) -> None:
     (output / "torn_.json").write_text("{", encoding="utf-8")
     (output / "other_.json").write_text(json.dumps({"layers": [1]}), encoding="utf-8")
     (output.parent / "outside_.json").write_text("{}", encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def vision(tmp_path_factory):
-    """vision(projection) -> a small vision tower whose projection is of that width."""
-
-    def build(projection: int) -> ClipVisionModel:
-        sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
-        shape = {"patch_size": 8, "image_size": 16, "num_channels": 3, "hidden_act": "gelu"}
-        path = tmp_path_factory.mktemp("vision") / "config.json"
-        path.write_text(json.dumps(sizes | shape | {"projection_dim": projection, "model_type": "clip_vision_model"}))
-        return ClipVisionModel(str(path))
-
-    return build
 
 
 @pytest.fixture(scope="module")
