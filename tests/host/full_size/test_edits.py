@@ -130,7 +130,7 @@ def test_an_edit_with_the_pooled_embedding_does_the_same_in_both_modes(execute, 
         assert agreed.effect >= EFFECT
         assert agreed.difference <= 1e-3  # float32 sums in another order
     else:
-        with pytest.raises(ValueError, match="pooled: this model reads no pooled embedding; switch it off"):
+        with pytest.raises(ValueError, match="pooled: this model gets no pooled embedding; switch it off"):
             execute("LoCo_EditApply", model=loaded.model, edit=edit)
 
 
