@@ -22,6 +22,8 @@ from demo.world import (
     thing,
 )
 
+pytestmark = pytest.mark.slow
+
 ASKED = 0.95
 """The share of images in which the judge must read each attribute right."""
 
