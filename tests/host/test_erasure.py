@@ -15,6 +15,8 @@ from loco_core.editing.edit import Edit, EditSettings, edit_recipe, solve_edit
 from loco_core.models.engine import Row, Sampling
 from loco_core.models.layers import LayerSet
 
+pytestmark = pytest.mark.slow
+
 SAMPLING = Sampling(10, 2.0, "euler", "normal", 128, 128)
 
 

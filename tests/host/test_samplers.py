@@ -7,6 +7,8 @@ import pytest
 import torch
 from comfy.k_diffusion import sampling as k_diffusion
 
+pytestmark = pytest.mark.slow
+
 STEPS, CFG = 4, 2.0
 ANCESTRAL = [
     "euler_ancestral",

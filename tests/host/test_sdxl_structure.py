@@ -15,6 +15,8 @@ from loco_core.editing.closed_form import EditOperator
 from loco_core.models.layers import LayerSet
 from made_up import edit_of
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 2048
 UNET_CONFIG = {
     **comfy.supported_models.SDXL.unet_config,

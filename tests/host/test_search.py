@@ -7,6 +7,8 @@ import torch
 
 from demo.world import COLOURS, COUNTRIES
 
+pytestmark = pytest.mark.slow
+
 SUBJECTS = ("a red star", "a blue house", "a green fish", "a yellow boat")
 
 

@@ -100,6 +100,7 @@ def test_neurons_ablated_to_zero_are_a_lora_too(neurons, tmp_path):
         assert len(file.keys()) == 3 * 2  # the values of two layers
 
 
+@pytest.mark.slow
 def test_measured_effects_are_a_ranking(neurons, tmp_path, capsys):
     asked = ["--neurons", str(neurons), *WOODCUT, "--keep", "a picture of a blue fish", "--runs", "16", "--rounds", "1"]
     assert command_line.main(["neurons", "effects", *asked, *QUICK, "--out", str(tmp_path)]) == 0

@@ -19,6 +19,8 @@ from loco_core.models.engine import Intervention, Row, Sampling
 from loco_core.models.layers import LayerSet
 from made_up import recipe
 
+pytestmark = pytest.mark.slow
+
 STAR, FISH = "a red star", "a blue fish in the style of woodcut"
 
 
