@@ -90,6 +90,7 @@ def references(engine) -> torch.Tensor:
     return engine.generate([Row(star, 0), Row(star, 1)], Sampling(30, 2.0, "euler", "linspace", 128, 128))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_every_sampler_comes_to_the_same_image(engine, references, sampler, spacing):
