@@ -40,7 +40,7 @@ def rounded(figure: float | None) -> float | None:
 
 def main() -> int:
     collector = Collector()
-    failed = pytest.main(["-q", "--rootdir", str(ROOT), str(TESTS), "-k", MEASURING], plugins=[collector])
+    failed = pytest.main(["-q", "--all", "--rootdir", str(ROOT), str(TESTS), "-k", MEASURING], plugins=[collector])
     recorded = collector.recorded
     names = ("sdxl_edit_seconds", "sdxl_extra_mb", "modes_difference_sd15", "modes_difference_sdxl")
     figures = {

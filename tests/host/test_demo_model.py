@@ -24,6 +24,8 @@ from demo.world import (
 from loco_core.models.engine import Intervention, Row, Sampling
 from loco_core.models.layers import LayerSet
 
+pytestmark = pytest.mark.slow
+
 ASKED = 0.95
 """The share of images in which the judge must read each attribute right."""
 

@@ -169,20 +169,33 @@ def test_cancel_ends_generation_at_the_next_step(engine, generate):
     assert len(steps) == 1
 
 
-def test_when_memory_runs_out_the_rows_are_halved_and_the_images_are_the_same(engine_of, demo, caplog):
-    engine = engine_of(demo.model, demo.clip, demo.vae)
-    rows = [Row(embedding, SEED + number) for number, embedding in enumerate(engine.encode(["a red star"] * 5))]
-    sampling = Sampling(2, 2.0, "euler", "normal", 128, 128)
-    together = engine.generate(rows, sampling)
-    sample, sizes = engine._sample, []
+@pytest.fixture
+def with_room_for(engine_of, demo):
+    """with_room_for(rows) -> an engine whose model runs out of memory with more rows than that at once, and the rows
+    of each call of its denoiser: one a batch, where a sampling has one step and no negative prompt.
+    """
 
-    def short_of_memory(batch, *arguments):
-        sizes.append(len(batch))
-        if len(batch) > 2:
-            raise torch.cuda.OutOfMemoryError
-        return sample(batch, *arguments)
+    def run(most: int):
+        model, sizes = demo.model.clone(), []
 
-    engine._sample = short_of_memory
+        def denoise(apply_model, call):
+            sizes.append(len(call["input"]))
+            if sizes[-1] > most:
+                raise torch.cuda.OutOfMemoryError
+            return apply_model(call["input"], call["timestep"], **call["c"])
+
+        model.set_model_unet_function_wrapper(denoise)
+        return engine_of(model, demo.clip, demo.vae), sizes
+
+    return run
+
+
+def test_when_memory_runs_out_the_rows_are_halved_and_the_images_are_the_same(with_room_for, caplog):
+    sampling = Sampling(1, 1.0, "euler", "normal", 128, 128)
+    ample, _ = with_room_for(5)
+    rows = [Row(embedding, SEED + number) for number, embedding in enumerate(ample.encode(["a red star"] * 5))]
+    together = ample.generate(rows, sampling)
+    engine, sizes = with_room_for(2)
     close(engine.generate(rows, sampling), together)
     assert sizes == [5, 2, 2, 1]
     assert "out of memory with 5 images at once; going on with 2" in caplog.text
@@ -191,21 +204,14 @@ def test_when_memory_runs_out_the_rows_are_halved_and_the_images_are_the_same(en
 
 
 @pytest.fixture
-def with_free_memory(pack, engine_of, demo, monkeypatch):
+def with_free_memory(with_room_for, demo, monkeypatch):
     """with_free_memory(rows) -> an engine whose host has memory for so many rows, and the sizes of its batches."""
 
     def run(rows: float):
-        engine = engine_of(demo.model, demo.clip, demo.vae)
-        sampling = Sampling(2, 2.0, "euler", "normal", 128, 128)
-        free = rows * pack("nodes.host.memory")._memory_per_row(demo.model, sampling)
+        sampling = Sampling(1, 1.0, "euler", "normal", 128, 128)
+        free = rows * 1.5 * demo.model.model.memory_required([1, 4, 16, 16])  # the host wants half as much to spare
         monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device=None, torch_free_too=False: free)
-        sample, sizes = engine._sample, []
-
-        def counted(batch, *arguments):
-            sizes.append(len(batch))
-            return sample(batch, *arguments)
-
-        engine._sample = counted
+        engine, sizes = with_room_for(100)
         return engine, sampling, sizes
 
     return run
@@ -268,13 +274,8 @@ def test_when_memory_runs_out_in_the_vae_it_decodes_in_tiles(engine, generate, d
     assert "tiled VAE decoding" in caplog.text
 
 
-def test_a_single_image_that_does_not_fit_is_an_error(engine_of, demo, monkeypatch):
-    engine = engine_of(demo.model, demo.clip, demo.vae)
+def test_a_single_image_that_does_not_fit_is_an_error(with_room_for):
+    engine, _ = with_room_for(0)
     (star,) = engine.encode(["a red star"])
-
-    def never(*_):
-        raise torch.cuda.OutOfMemoryError
-
-    monkeypatch.setattr(engine, "_sample", never)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         engine.generate([Row(star, SEED)], Sampling(2, 2.0, "euler", "normal", 128, 128))

@@ -21,6 +21,8 @@ from loco_core.models.engine import Intervention, Row, Sampling
 from loco_core.models.layers import LayerSet, Part
 from made_up import recipe
 
+pytestmark = pytest.mark.slow
+
 OWN, OTHER = "a picture of a red star in the style of woodcut", "a picture of a blue fish"
 GUIDANCE = 2.0
 SAMPLING = Sampling(20, GUIDANCE, "euler", "linspace", 128, 128)

@@ -15,6 +15,8 @@ from loco_core.models.engine import Row, Sampling
 from loco_core.models.layers import LayerSet
 from loco_core.prompts import Attribute
 
+pytestmark = pytest.mark.slow
+
 SAMPLING = Sampling(10, 2.0, "euler", "normal", 128, 128)
 
 

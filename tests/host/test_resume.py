@@ -14,6 +14,8 @@ import pytest
 from demo.comfy_host import inputs, workflow
 from demo.server import Server
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 COMFYUI = Path(os.environ["COMFYUI_PATH"])
 KILLS = int(os.environ.get("LOCO_KILLS", "2"))

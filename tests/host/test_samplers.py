@@ -9,6 +9,8 @@ from comfy.k_diffusion import sampling as k_diffusion
 
 from loco_core.models.engine import Row, Sampling
 
+pytestmark = pytest.mark.slow
+
 STEPS, CFG = 4, 2.0
 ANCESTRAL = [
     "euler_ancestral",

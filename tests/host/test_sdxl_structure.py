@@ -16,6 +16,8 @@ from loco_core.editing.lora import edit_lora
 from loco_core.models.layers import LayerSet
 from made_up import edit_of, shared_operator
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 2048
 MODES = ("weights", "context")
 UNET_CONFIG = {

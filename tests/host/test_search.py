@@ -12,6 +12,8 @@ from loco_core.localization.verdict import Kind
 from loco_core.models.engine import Sampling
 from loco_core.prompts import Attribute, PromptPair
 
+pytestmark = pytest.mark.slow
+
 SUBJECTS = ("a red star", "a blue house", "a green fish", "a yellow boat")
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 
 from host.browser.frontend import API, CLASSIC, HERE, NODES_2, WORKFLOWS
 
-pytestmark = pytest.mark.xdist_group("full size")  # one process: two full-size models do not fit into memory
+# In one process: two full-size models do not fit into memory.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
 
 QUICK_IMAGES = {"seed_count": 1, "steps": 2, "width": 64, "height": 64, "batch_rows": 32}
 ONE_PROMPT = {"concept_prompts": "a house in the style of Van Gogh", "target_prompts": "a house"}

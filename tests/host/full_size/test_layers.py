@@ -13,7 +13,8 @@ from comfy.model_patcher import ModelPatcher
 
 from host.full_size.measures import relative, sample, unet_output
 
-pytestmark = pytest.mark.xdist_group("full size")  # one process: two full-size models do not fit into memory
+# In one process: two full-size models do not fit into memory.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
 
 TOKENS = 8
 """Of the made-up conditionings: a layer takes any number, and most of a small call's time goes with it."""

@@ -10,7 +10,8 @@ from comfy_extras.nodes_torch_compile import TorchCompileModel
 
 from host.full_size.measures import agreement, relative, sample
 
-pytestmark = pytest.mark.xdist_group("full size")  # one process: two full-size models do not fit into memory
+# In one process: two full-size models do not fit into memory.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
 
 THREE = pytest.mark.parametrize("family", ["sd15", "sd21", "sdxl"])
 CONCEPT, WITHOUT = "Van Gogh", "a photo of a cat\na painting of a house\nMonet"

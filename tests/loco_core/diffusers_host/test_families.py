@@ -22,6 +22,8 @@ from loco_core.models.family import Naming
 from loco_core.models.layers import PROJECTIONS, LayerSet, Part
 from made_up import edit_of, recipe, shared_operator
 
+pytestmark = pytest.mark.slow
+
 STAR, FISH = "a red star", "a blue fish in the style of woodcut"
 
 
