@@ -26,8 +26,8 @@ from loco_core.models.layers import LayerSet
 
 pytestmark = pytest.mark.slow
 
+# The share of images in which the judge must read each attribute right.
 ASKED = 0.95
-"""The share of images in which the judge must read each attribute right."""
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from made_up import edit_of, recipe, shared_operator
 
 OWN, OTHER, NEGATIVE = "a red star in the style of woodcut", "a blue fish in the style of woodcut", "a green tree"
 LAYERS = (8, 9)
+# Of the edit's effect: LoRAs are float16, and an edited weight is rounded where what it reads is not.
 SAME = 1e-2
-"""Of the edit's effect: LoRAs are float16, and an edited weight is rounded where what it reads is not."""
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.slow
 OWN, OTHER = "a picture of a red star in the style of woodcut", "a picture of a blue fish"
 GUIDANCE = 2.0
 SAMPLING = Sampling(20, GUIDANCE, "euler", "linspace", 128, 128)
+# Whole timesteps, which both programs know.
 STEPS = tuple(range(999, 0, -62))
-"""Whole timesteps, which both programs know."""
 
 
 @pytest.fixture(scope="module")

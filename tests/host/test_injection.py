@@ -124,13 +124,13 @@ def guide(kind: str, model, positive, middle, negative) -> torch.Tensor:
         return guider.sample(noise(), torch.zeros(2, 4, 16, 16), comfy.samplers.sampler_object("euler"), sigmas, seed=7)
 
 
+# Without the one that has no meaning: Perp-Neg divides by what tells its prompts apart, and there they are one.
 GUIDED = [
     (kind, branch)
     for kind in ("cfg", "cfg 1", "basic", "dual", "nested dual", "perp-neg", "self-attention")
     for branch in ("positive", "negative", "both")
     if (kind, branch) != ("perp-neg", "both")
 ]
-"""Without the one that has no meaning: Perp-Neg divides by what tells its prompts apart, and there they are one."""
 
 
 @pytest.mark.parametrize(("kind", "branch"), GUIDED)

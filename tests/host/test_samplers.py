@@ -39,8 +39,8 @@ SDE = [
     "sa_solver",
     "sa_solver_pece",
 ]
+# Take a noise sampler and draw nothing that shows.
 WITHOUT = ["res_multistep", "res_multistep_cfg_pp", "dpm_fast"]
-"""Take a noise sampler and draw nothing that shows."""
 
 
 @pytest.fixture(scope="module")

@@ -26,13 +26,13 @@ from comfy.supported_models_base import BASE
 from host.full_size.cache_folder import checkpoint_path
 from loco_core.files import replacing
 
+# Numbers drawn; a prime, so that no two rows of a matrix larger than it are alike.
 BLOCK = 2**24 + 43
-"""Numbers drawn; a prime, so that no two rows of a matrix larger than it are alike."""
+# Standard deviation of biases. The host takes an SD 2.x for v-prediction where one of them has more than 0.09.
 BIAS = 0.15
-"""Standard deviation of biases. The host takes an SD 2.x for v-prediction where one of them has more than 0.09."""
 CROSS_ATTENTION_GAIN = 4.0
+# Of the U-Net's last layer, after an activation that halves the signal: a prediction is as large as the noise.
 OUTPUT_GAIN = 2.0
-"""Of the U-Net's last layer, after an activation that halves the signal: a prediction is as large as the noise."""
 META = torch.device("meta")
 
 UNET = {

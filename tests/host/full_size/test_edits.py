@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
 THREE = pytest.mark.parametrize("family", ["sd15", "sd21", "sdxl"])
 SD15 = pytest.mark.parametrize("family", ["sd15"])
 PROMPT, OTHER = "a painting of a house in the style of Van Gogh", "a photo of a cat"
+# Of an edit, the least share of the latent: differences from it mean something.
 EFFECT = 1e-2
-"""Of an edit, the least share of the latent: differences from it mean something."""
 MODES = ("weights", "context")
 
 
@@ -144,8 +144,8 @@ def test_a_relative_of_the_three_families_is_edited_in_both_modes(execute, in_bo
 
 # --- kinds of weights -------------------------------------------------------------------------------------------------
 
+# Between the modes: an edited weight is rounded to its type again, to 24, 11, 8 or 4 significant bits.
 ROUNDING = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 0.1, torch.float8_e4m3fn: 0.5}
-"""Between the modes: an edited weight is rounded to its type again, to 24, 11, 8 or 4 significant bits."""
 
 
 @SD15

@@ -16,20 +16,20 @@ from host.full_size.measures import relative, sample, unet_output
 # In one process: two full-size models do not fit into memory.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
 
+# Of the made-up conditionings: a layer takes any number, and most of a small call's time goes with it.
 TOKENS = 8
-"""Of the made-up conditionings: a layer takes any number, and most of a small call's time goes with it."""
+# Of the batches in which the reference is computed.
 ROWS = 12
-"""Of the batches in which the reference is computed."""
 STACKED = [("input", number, 0) for number in (1, 2, 4, 5, 7, 8)] + [("middle", 0, 0)]
 STACKED += [("output", number, 0) for number in range(3, 12)]
 SDXL = [("input", 4, 2), ("input", 5, 2), ("input", 7, 10), ("input", 8, 10), ("middle", 0, 10)]
 SDXL += [("output", number, 10) for number in range(3)] + [("output", number, 2) for number in range(3, 6)]
+# Every layer's block, block number and transformer block, in forward order.
 PLACES = {
     "sd15": STACKED,
     "sd21": STACKED,
     "sdxl": [(block, number, inner) for block, number, depth in SDXL for inner in range(depth)],
 }
-"""Every layer's block, block number and transformer block, in forward order."""
 THREE = pytest.mark.parametrize("family", PLACES)
 
 
