@@ -102,14 +102,17 @@ def _detection_cost(shape: str) -> dict[str, float]:
         text: TextEmbedding(text, torch.randn(TOKENS, width), 8) for text in (*prompts.concept, *prompts.without)
     }
 
-    def encode(texts: Sequence[str]) -> list[TextEmbedding]:
-        return [embeddings[text] for text in texts]
+    class Made:
+        """What of an engine a detection needs."""
+
+        text_encoder = "none"
+        key_value_weights = staticmethod(weights.__getitem__)
+
+        def encode(self, texts: Sequence[str]) -> list[TextEmbedding]:
+            return [embeddings[text] for text in texts]
 
     def detect(layers: Sequence[int]) -> int:
-        chosen = LayerSet(tuple(layers), len(outputs))
-        return detect_neurons(
-            encode, weights.__getitem__, prompts.concept, prompts.without, chosen, prompts.others
-        ).count
+        return detect_neurons(Made(), prompts, LayerSet(tuple(layers), len(outputs))).count
 
     detect([0])  # loads what is loaded once
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
