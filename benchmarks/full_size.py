@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests" / "host" / "full_size"
 RESULT = ROOT / "benchmarks" / "results" / "full_size.json"
 FAMILIES = ("sd15", "sd21", "sdxl")
+# Which tests: parts of their names.
 MEASURING = "alone or forward_order or little_memory or same_edit"
-"""Which tests: parts of their names."""
 
 
 class Collector:
