@@ -60,12 +60,12 @@ RESULTS = ROOT / "benchmarks" / "results"
 STYLE_LAYERS, FACT_LAYERS = LayerSet((8, 9), 16), LayerSet((6, 7), 16)
 SAMPLING = Sampling(STEPS, GUIDANCE, "euler", "linspace", SIZE, SIZE)
 ROWS = 32
+# What is removed at once: each style by itself, three, five.
 GROUPS = (
     *((style,) for style in STYLES),
     ("pointillism", "woodcut", "blueprint"),
     tuple(style for style in STYLES if style != "watercolor"),
 )
-"""What is removed at once: each style by itself, three, five."""
 METHODS = ("ours", "authors", "uce", "speed")
 COLOURS = {"erased": "#d1495b", "kept_styles": "#2b6777", "kept_objects": "#8d99ae"}
 

@@ -16,12 +16,13 @@ from demo.jobs import GUIDANCE, PLAIN_PROMPTS, SIZE
 from demo.server import Server
 from demo.world import STYLES
 from loco_core.models.engine import TextEmbedding
+from loco_core.models.families.unet import UNET
 from loco_core.models.layers import LayerSet
 from loco_core.neurons.detection import detect_neurons
 from loco_core.prompts import contrast_prompts
 
 TIMED_RUNS, BATCH, STEPS = 9, 16, 10
-TOKENS = 77
+TOKENS = UNET.chunk_length
 
 
 def ablation_overhead(server: Server) -> float:

@@ -48,10 +48,10 @@ from loco_core.neurons.effects import EffectsRequest, measure_effects  # noqa: E
 from loco_core.neurons.sweep import SweepRequest, sweep_neurons  # noqa: E402
 from loco_core.prompts import PromptPair, contrast_prompts  # noqa: E402
 
+# Tried for every style: an eighth to a quarter of NEURONS.
 COUNTS = (64, 96, 128)
-"""Tried for every style: an eighth to a quarter of NEURONS."""
+# K and V of the located layers together.
 NEURONS = 512
-"""K and V of the located layers together."""
 RUNS, ROUNDS = 32, 2
 FEW_STEPS = replace(SAMPLING, steps=10)
 UNLOCATED = LayerSet((10, 11), 16)

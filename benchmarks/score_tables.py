@@ -38,8 +38,8 @@ from loco_core.scoring.clip_score import load_scorer  # noqa: E402
 TABLES = ROOT / "benchmarks" / "results" / "score_tables.npz"
 QUICK = 5
 ROWS = 36
+# Seeds with images of all steps: enough to see that they rank the windows as those of QUICK steps do.
 FULL_SEEDS = 1
-"""Seeds with images of all steps: enough to see that they rank the windows as those of QUICK steps do."""
 LAYERS = 16
 
 

@@ -22,13 +22,13 @@ from loco_core.models.families.unet import UNET
 from loco_core.models.layers import ModelLayers, TextLayer
 
 CONCEPTS, TEMPLATES = 10, 4
+# SPEED decomposes every matrix; so many are timed, and the rest are taken to be like them.
 SPEED_MATRICES = 4
-"""SPEED decomposes every matrix; so many are timed, and the rest are taken to be like them."""
+# Width of the text embeddings, and the output width of every cross-attention layer.
 SHAPES = {
     "sd15": (768, [320] * 4 + [640] * 4 + [1280] * 8),
     "sdxl": (2048, [640] * 4 + [1280] * 60 + [640] * 6),
 }
-"""Width of the text embeddings, and the output width of every cross-attention layer."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,9 @@ def uce(given: Problem) -> tuple[dict[str, torch.Tensor], float]:
 
 
 def speed(given: Problem) -> tuple[dict[str, torch.Tensor], float]:
-    held = peers.SpeedInputs(torch.randn(len(given.originals), 77, generator=torch.Generator().manual_seed(1)))
+    held = peers.SpeedInputs(
+        torch.randn(len(given.originals), UNET.chunk_length, generator=torch.Generator().manual_seed(1))
+    )
     chosen = given.weights[:: max(1, len(given.weights) // SPEED_MATRICES)][:SPEED_MATRICES]
     edited = {
         str(number): peers.speed(values, given.originals, given.targets, given.originals, held)

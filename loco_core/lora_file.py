@@ -1,6 +1,6 @@
 """A change of weights as a LoRA file, which ComfyUI, diffusers and Forge apply without this package.
 
-tensors = lora_tensors({"lora_unet_..._to_k": (up, down)}, Naming.KOHYA)
+tensors = lora_tensors({layers.family.lora_key(...): (up, down)}, Naming.KOHYA)
 save_lora(tensors, Path("mine.safetensors"), metadata)
 """
 

@@ -8,42 +8,30 @@ from typing import Any
 
 import click
 
-from ..diffusers_host.engine import DiffusersEngine
-from ..drawing import before_after_sheet
-from ..editing.file import recipe_metadata, save_edit
-from ..editing.lora import edit_lora
-from ..editing.recipe import (
-    RELATIVE_LAMBDA,
+from .. import (
+    DiffusersEngine,
+    Edit,
     EditRequest,
     EditSettings,
+    Naming,
     Preservation,
     Ridge,
     Tokens,
+    edit_lora,
     edit_recipe,
+    recipe_metadata,
+    report_lines,
+    save_edit,
+    save_lora,
+    solve_edit,
 )
-from ..editing.report import report_lines
-from ..editing.solve import Edit, solve_edit
-from ..files import write_picture
-from ..lora_file import save_lora
-from ..models.family import Naming
-from .options import (
-    OneOf,
-    Replacing,
-    Settings,
-    counted,
-    image_maker,
-    load_engine,
-    out_option,
-    replacing,
-    seeds_option,
-    settings,
-    sheet_pictures,
-    versions,
-)
+from ..editing.recipe import RELATIVE_LAMBDA
+from . import options
+from .options import OneOf, Replacing, Settings
 
 
 @dataclass(frozen=True)
-class EditOptions:
+class EditChoices:
     """What to edit and how, and what to write."""
 
     layers: str
@@ -65,7 +53,7 @@ class EditOptions:
 
 
 @click.command()
-@replacing
+@options.replacing
 @click.option("--layers", required=True, help="The layers to edit: 8-9, or blocks like d2.2-9, m0, u1.")
 @click.option(
     "--tokens",
@@ -88,9 +76,9 @@ class EditOptions:
 @click.option("--naming", type=OneOf(Naming), default=str(Naming.KOHYA), show_default=True, help="Of the LoRA's keys.")
 @click.option("--strength", default=1.0, show_default=True, help="1 is the edit as solved.")
 @click.option("--prompt", "prompts", multiple=True, help="A prompt for the before/after sheet; else the concepts.")
-@seeds_option(4)
-@out_option("loco_edit")
-@settings
+@options.seeds_option(4)
+@options.out_option("loco_edit")
+@options.settings
 def edit(settings: Settings, replacing: Replacing, **given: Any) -> None:
     """LocoEdit: edit the layers. Writes lora.safetensors, a LoRA for any program, before_after.png, and
     edit.safetensors for LoCo Edit Load in ComfyUI.
@@ -99,33 +87,33 @@ def edit(settings: Settings, replacing: Replacing, **given: Any) -> None:
     python -m loco_core edit --concept woodcut --target "a painting" --layers 8-9
     --prompt "a picture of a red star in the style of woodcut"
     """
-    options = EditOptions(**given)
-    engine, out = load_engine(settings.model), options.out
-    chosen = engine.layers.parse(options.layers)
-    if not chosen:
+    chosen = EditChoices(**given)
+    engine, out = options.load_engine(settings.model), chosen.out
+    layers = engine.layers.parse(chosen.layers)
+    if not layers:
         raise ValueError("layers: empty; give at least one, like 8-9")
-    preserve = "\n".join(options.preserve)
+    preserve = "\n".join(chosen.preserve)
     request = EditRequest(replacing.concepts, replacing.targets, preserve, replacing.attribute)
-    recipe = edit_recipe(request, options.settings, chosen, engine.text_encoder)
+    recipe = edit_recipe(request, chosen.settings, layers, engine.text_encoder)
     solved = solve_edit(engine.encode, recipe)
-    _save(solved, engine, options)
+    _save(solved, engine, chosen)
     click.echo("\n".join([*report_lines(solved), f"saved as {out / 'lora.safetensors'}"]))
-    prompts = list(options.prompts or [pair.concept for pair in recipe.pairs])
-    with counted(2 * len(prompts) * options.seeds) as progress:
-        maker = image_maker(settings, options.seeds, 2 * len(prompts) * options.seeds, progress)
+    prompts = list(chosen.prompts or [pair.concept for pair in recipe.pairs])
+    with options.counted(2 * len(prompts) * chosen.seeds) as progress:
+        maker = options.image_maker(settings, chosen.seeds, 2 * len(prompts) * chosen.seeds, progress)
         before = maker.make(engine, prompts, "before")
-        with engine.edited(solved, options.strength):
+        with engine.edited(solved, chosen.strength):
             after = maker.make(engine, prompts, "after")
     title = ", ".join(replacing.concepts.splitlines())
-    write_picture(out / "before_after.png", before_after_sheet(title, sheet_pictures(before), sheet_pictures(after)))
+    options.write_sheet(out / "before_after.png", title, before, after)
     click.echo(f"look at {out / 'before_after.png'}")
 
 
-def _save(solved: Edit, engine: DiffusersEngine, options: EditOptions) -> None:
+def _save(solved: Edit, engine: DiffusersEngine, chosen: EditChoices) -> None:
     """The edit as a LoRA and as a file of its own."""
-    strength = options.strength
+    strength = chosen.strength
     pooled_weight = None if solved.pooled is None else engine.pooled_weight()
-    tensors = edit_lora(solved, engine.layers, engine.key_value_weights, strength, options.naming, pooled_weight)
-    metadata = {**recipe_metadata(solved, versions()), "loco_strength": str(strength)}
-    save_lora(tensors, options.out / "lora.safetensors", metadata)
-    save_edit(solved, options.out / "edit.safetensors", versions())
+    tensors = edit_lora(solved, engine.layers, engine.key_value_weights, strength, chosen.naming, pooled_weight)
+    metadata = {**recipe_metadata(solved, options.versions()), "loco_strength": str(strength)}
+    save_lora(tensors, chosen.out / "lora.safetensors", metadata)
+    save_edit(solved, chosen.out / "edit.safetensors", options.versions())

@@ -3,46 +3,49 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..comparison.erasure import ErasurePlan
-from ..diffusers_host.engine import AblatedEngine, DiffusersEngine
-from ..drawing import before_after_sheet
-from ..files import write_picture, write_text
-from ..lora_file import save_lora
-from ..models.layers import Part
-from ..neurons.ablation import ChooseBy, Mode, ablation, chosen_neurons
-from ..neurons.detection import Neurons, NeuronTokens, Ranking, detect_neurons
-from ..neurons.effects import RUNS, EffectsRequest, measure_effects
-from ..neurons.file import load_neurons, neuron_recipe, save_neurons
-from ..neurons.lora import ablation_lora
-from ..neurons.pictures import effect_plot, neuron_plot, sweep_plot, sweep_sheet
-from ..neurons.report import neuron_lines
-from ..neurons.sweep import SweepRequest, parse_counts, sweep_neurons, sweep_text
-from ..prompts import contrast_prompts, lines, whole_pairs
-from ..scoring.clip_score import ClipScorer
-from .options import (
-    OneOf,
-    Settings,
-    counted,
-    image_maker,
-    load_clip,
-    load_engine,
-    out_option,
-    scorer_option,
-    seeds_option,
-    settings,
-    sheet_pictures,
-    versions,
-    with_options,
+from .. import (
+    AblatedEngine,
+    ChooseBy,
+    ClipScorer,
+    DiffusersEngine,
+    EffectsRequest,
+    ErasurePlan,
+    Mode,
+    Neurons,
+    NeuronTokens,
+    Part,
+    Ranking,
+    SweepRequest,
+    ablation,
+    ablation_lora,
+    chosen_neurons,
+    contrast_prompts,
+    detect_neurons,
+    load_neurons,
+    measure_effects,
+    neuron_lines,
+    neuron_recipe,
+    save_lora,
+    save_neurons,
+    sweep_neurons,
+    sweep_text,
+    whole_pairs,
 )
+from ..files import write_picture, write_text
+from ..neurons.effects import RUNS
+from ..neurons.pictures import effect_plot, neuron_plot, sweep_plot, sweep_sheet
+from ..neurons.sweep import parse_counts
+from ..prompts import lines
+from . import options
+from .options import Command, OneOf, Settings
 
-OUT = out_option("loco_neurons")
+OUT = options.out_option("loco_neurons")
 NEURONS = click.option(
     "--neurons", "file", type=click.Path(path_type=Path), required=True, help="A file that 'neurons detect' wrote."
 )
@@ -69,7 +72,7 @@ def neurons() -> None:
 
 
 @dataclass(frozen=True)
-class DetectOptions:
+class DetectChoices:
     concepts: tuple[str, ...]
     without: tuple[str, ...]
     layers: str
@@ -95,7 +98,7 @@ class DetectOptions:
     help="Which tokens of a prompt are compared, as their mean.",
 )
 @OUT
-@settings
+@options.settings
 def detect(settings: Settings, **given: Any) -> None:
     """Score every neuron. Writes neurons.safetensors, for LoCo Neuron Load too, and neurons.png.
 
@@ -103,17 +106,17 @@ def detect(settings: Settings, **given: Any) -> None:
     python -m loco_core neurons detect --concept woodcut --layers 8-9
     --without "a picture of a star" --without "a picture of a fish" --without halftone
     """
-    options = DetectOptions(**given)
-    engine = load_engine(settings.model)
-    contrast = contrast_prompts("\n".join(options.concepts), "\n".join(options.without))
-    found = detect_neurons(engine, contrast, engine.layers.parse(options.layers), options.part, options.tokens)
-    save_neurons(found, options.out / "neurons.safetensors", versions())
-    write_picture(options.out / "neurons.png", neuron_plot(found))
-    click.echo("\n".join([*neuron_lines(found), f"saved in {options.out}"]))
+    chosen = DetectChoices(**given)
+    engine = options.load_engine(settings.model)
+    contrast = contrast_prompts("\n".join(chosen.concepts), "\n".join(chosen.without))
+    found = detect_neurons(engine, contrast, engine.layers.parse(chosen.layers), chosen.part, chosen.tokens)
+    save_neurons(found, chosen.out / "neurons.safetensors", options.versions())
+    write_picture(chosen.out / "neurons.png", neuron_plot(found))
+    click.echo("\n".join([*neuron_lines(found), f"saved in {chosen.out}"]))
 
 
 @dataclass(frozen=True)
-class AblateOptions:
+class AblateChoices:
     file: Path
     count: int
     rank_by: Ranking
@@ -137,29 +140,29 @@ class AblateOptions:
 )
 @click.option("--scale", type=float, help="With --mode scale, 0 to 2.")
 @click.option("--prompt", "prompts", multiple=True, required=True, help="A prompt for the sheet. Repeat it for more.")
-@seeds_option(2)
+@options.seeds_option(2)
 @OUT
-@settings
+@options.settings
 def ablate(settings: Settings, **given: Any) -> None:
     """Ablate neurons. Writes before_after.png and, with modes zero and scale, lora.safetensors for any program."""
-    options = AblateOptions(**given)
-    mode, out = options.mode, options.out
-    if (options.scale is not None) != (mode is Mode.SCALE):
+    chosen = AblateChoices(**given)
+    mode, out = chosen.mode, chosen.out
+    if (chosen.scale is not None) != (mode is Mode.SCALE):
         raise ValueError("scale: --mode scale and --scale, 0 to 2, go together")
-    engine, found = _fitting(settings, options.file)
-    chosen = chosen_neurons(found, ChooseBy.COUNT, options.count, ranking=options.rank_by)
-    change = ablation(found, chosen, mode, options.scale or 0.0)
-    total = 2 * len(options.prompts) * options.seeds
-    with counted(total) as progress:
-        maker = image_maker(settings, options.seeds, total, progress)
-        before = maker.make(engine, options.prompts, "before")
-        after = maker.make(AblatedEngine(engine, change), options.prompts, "after")
-    title = f"{options.count} of {found.count} neurons, {mode}"
-    write_picture(out / "before_after.png", before_after_sheet(title, sheet_pictures(before), sheet_pictures(after)))
+    engine, found = _fitting(settings, chosen.file)
+    ablated = chosen_neurons(found, ChooseBy.COUNT, chosen.count, ranking=chosen.rank_by)
+    change = ablation(found, ablated, mode, chosen.scale or 0.0)
+    total = 2 * len(chosen.prompts) * chosen.seeds
+    with options.counted(total) as progress:
+        maker = options.image_maker(settings, chosen.seeds, total, progress)
+        before = maker.make(engine, chosen.prompts, "before")
+        after = maker.make(AblatedEngine(engine, change), chosen.prompts, "after")
+    title = f"{chosen.count} of {found.count} neurons, {mode}"
+    options.write_sheet(out / "before_after.png", title, before, after)
     click.echo(f"{title}\nlook at {out / 'before_after.png'}")
     if mode is not Mode.MEAN:
         tensors = ablation_lora(change, engine.layers, engine.key_value_weights)
-        save_lora(tensors, out / "lora.safetensors", neuron_recipe(found, versions()))
+        save_lora(tensors, out / "lora.safetensors", neuron_recipe(found, options.versions()))
         click.echo(f"saved as {out / 'lora.safetensors'}")
 
 
@@ -171,7 +174,7 @@ class Compared:
     scorer: ClipScorer
 
 
-def compared(command: Callable[..., None]) -> Callable[..., None]:
+def compared(command: Command) -> Command:
     """Adds the options that say which images are compared; the command gets them as one Compared, and the Settings."""
 
     @functools.wraps(command)
@@ -185,9 +188,9 @@ def compared(command: Callable[..., None]) -> Callable[..., None]:
             seeds=settings.seeds(seeds),
             sampling=settings.sampling,
         )
-        command(settings=settings, compared=Compared(plan, load_clip(settings.model, scorer)), **given)
+        command(settings=settings, compared=Compared(plan, options.load_clip(settings.model, scorer)), **given)
 
-    return with_options(
+    return options.with_options(
         run,
         [
             click.option(
@@ -195,10 +198,10 @@ def compared(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option("--target", "targets", multiple=True, required=True, help="The same prompt without it."),
             click.option("--keep", multiple=True, required=True, help="A prompt whose images should stay. Repeat it."),
-            seeds_option(2),
-            scorer_option(),
+            options.seeds_option(2),
+            options.scorer_option(),
             OUT,
-            settings,
+            options.settings,
         ],
     )
 
@@ -214,7 +217,7 @@ def sweep(settings: Settings, compared: Compared, file: Path, out: Path, counts:
     engine, found = _fitting(settings, file)
     tried = parse_counts(counts, found.count)
     request = SweepRequest(compared.plan, found, tried, how["rank_by"], how["mode"])
-    with counted(request.images) as progress:
+    with options.counted(request.images) as progress:
         ablated = functools.partial(AblatedEngine, engine)
         result = sweep_neurons(request, engine, ablated, compared.scorer, settings.rows, progress)
     write_text(out / "sweep.txt", sweep_text(result) + "\n")
@@ -233,17 +236,17 @@ def effects(settings: Settings, compared: Compared, file: Path, out: Path, **how
     """Measure what ablating groups of neurons does, for --rank-by effect. Writes neurons.safetensors, effects.png."""
     engine, found = _fitting(settings, file)
     request = EffectsRequest(compared.plan, found, int(how["runs"]), how["rounds"], how["mode"])
-    with counted(request.images) as progress:
+    with options.counted(request.images) as progress:
         ablated = functools.partial(AblatedEngine, engine)
         measured = measure_effects(request, engine, ablated, compared.scorer, settings.rows, progress)
-    save_neurons(measured, out / "neurons.safetensors", versions())
+    save_neurons(measured, out / "neurons.safetensors", options.versions())
     write_picture(out / "effects.png", effect_plot(measured))
     click.echo("\n".join([*neuron_lines(measured), f"saved in {out}"]))
 
 
 def _fitting(settings: Settings, file: Path) -> tuple[DiffusersEngine, Neurons]:
     """The engine and the neurons in the file; an error where they are of another kind of model."""
-    found, engine = load_neurons(file), load_engine(settings.model)
+    found, engine = load_neurons(file), options.load_engine(settings.model)
     engine.layers.chosen(found.layers)
     engine.layers.check_width(found.width, "neurons")
     return engine, found

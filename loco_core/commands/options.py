@@ -21,9 +21,14 @@ from ..diffusers_host.demo_model import SCORER as DEMO_SCORER
 from ..diffusers_host.demo_model import demo_pipeline
 from ..diffusers_host.engine import VAE_FACTOR, DiffusersEngine
 from ..diffusers_host.pipelines import SAMPLERS, SPACINGS, load_pipeline
+from ..drawing import before_after_sheet
+from ..files import write_picture
 from ..models.engine import Sampling
 from ..prompts import Attribute
 from ..scoring.clip_score import ClipScorer, load_scorer
+
+Command = Callable[..., None]
+Decorator = Callable[[Command], Command]
 
 # The name of the model that ships with this project.
 DEMO = "demo"
@@ -31,7 +36,7 @@ DEMO = "demo"
 SHEET_PICTURE = 256
 
 
-class OneOf(click.Choice):
+class OneOf(click.Choice[str]):
     """An option whose value is a Choice."""
 
     def __init__(self, kind: type[Choice], words: list[str] | None = None) -> None:
@@ -110,7 +115,7 @@ def whole_latents(context: click.Context, option: click.Parameter, pixels: int |
     return pixels
 
 
-SAMPLING_OPTIONS = [
+SAMPLING_OPTIONS: list[Decorator] = [
     click.option(
         "--model",
         default=DEMO,
@@ -144,7 +149,7 @@ SAMPLING_OPTIONS = [
 ]
 
 
-def settings(command: Callable[..., None]) -> Callable[..., None]:
+def settings(command: Command) -> Command:
     """Adds the options that say which model makes the images, and how; the command gets them as one Settings."""
 
     @functools.wraps(command)
@@ -155,7 +160,7 @@ def settings(command: Callable[..., None]) -> Callable[..., None]:
     return with_options(run, SAMPLING_OPTIONS)
 
 
-def with_options(command: Callable[..., None], options: list[Any]) -> Callable[..., None]:
+def with_options(command: Command, options: list[Decorator]) -> Command:
     """The command with these options, in their order."""
     for option in reversed(options):
         command = option(command)
@@ -171,7 +176,7 @@ class Replacing:
     attribute: Attribute
 
 
-def replacing(command: Callable[..., None]) -> Callable[..., None]:
+def replacing(command: Command) -> Command:
     """Adds the options that say what takes whose place; the command gets them as one Replacing."""
 
     @functools.wraps(command)
@@ -206,19 +211,19 @@ def replacing(command: Callable[..., None]) -> Callable[..., None]:
     )
 
 
-def seeds_option(default: int) -> Any:
+def seeds_option(default: int) -> Decorator:
     return click.option(
         "--seeds", type=click.IntRange(1), default=default, show_default=True, help="Images of each prompt."
     )
 
 
-def out_option(default: str) -> Any:
+def out_option(default: str) -> Decorator:
     return click.option(
         "--out", type=click.Path(path_type=Path), default=Path(default), show_default=True, help="A folder."
     )
 
 
-def scorer_option() -> Any:
+def scorer_option() -> Decorator:
     return click.option(
         "--scorer",
         type=click.Path(path_type=Path),
@@ -266,9 +271,10 @@ def image_maker(settings: Settings, seeds: int, total: int, progress: images.Pro
     )
 
 
-def sheet_pictures(made: torch.Tensor) -> np.ndarray:
-    """Images of 8 bits as a sheet shows them."""
-    return images.thumbnails(made.float() / 255, SHEET_PICTURE)
+def write_sheet(path: Path, title: str, before: torch.Tensor, after: torch.Tensor) -> None:
+    """Images of 8 bits, made with the same prompts and seeds, one above the other."""
+    shown = [images.thumbnails(made.float() / 255, SHEET_PICTURE) for made in (before, after)]
+    write_picture(path, before_after_sheet(title, shown[0], shown[1]))
 
 
 def versions() -> dict[str, str]:

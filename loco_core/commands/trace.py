@@ -10,32 +10,28 @@ from typing import Any
 import click
 import diffusers
 
-from ..files import write_picture, write_text
-from ..localization.evaluation import Evaluation, SearchProgress
-from ..localization.pictures import contact_sheet, model_figure, score_plot
-from ..localization.plan import AUTO, SearchPlan
-from ..localization.report import provenance, report_text, result_json, scores_csv
-from ..localization.search import search
-from ..localization.strategies import Effort
-from ..models.layers import Part
-from ..prompts import prompt_pairs
-from .options import (
-    OneOf,
-    Replacing,
-    Settings,
-    bar,
-    load_clip,
-    load_engine,
-    out_option,
-    replacing,
-    scorer_option,
-    seeds_option,
-    settings,
+from .. import (
+    Effort,
+    Part,
+    SearchPlan,
+    SearchProgress,
+    prompt_pairs,
+    provenance,
+    report_text,
+    result_json,
+    scores_csv,
+    search,
 )
+from ..files import write_picture, write_text
+from ..localization.evaluation import Evaluation
+from ..localization.pictures import contact_sheet, model_figure, score_plot
+from ..localization.plan import AUTO
+from . import options
+from .options import OneOf, Replacing, Settings
 
 
 @dataclass(frozen=True)
-class TraceOptions:
+class TraceChoices:
     """How to search, what scores the images, and where the result goes."""
 
     window_size: int
@@ -48,7 +44,7 @@ class TraceOptions:
 
 
 @click.command()
-@replacing
+@options.replacing
 @click.option(
     "--window-size",
     type=click.IntRange(AUTO),
@@ -66,11 +62,11 @@ class TraceOptions:
 @click.option(
     "--part", type=OneOf(Part), default="keys and values", show_default=True, help="What gets the target prompt."
 )
-@seeds_option(4)
-@scorer_option()
+@options.seeds_option(4)
+@options.scorer_option()
 @click.option("--architecture", help="The scorer's open_clip architecture, where no configuration lies beside it.")
-@out_option("loco_trace")
-@settings
+@options.out_option("loco_trace")
+@options.settings
 def trace(settings: Settings, replacing: Replacing, **given: Any) -> None:
     """LocoGen: find the layers. Writes result.json, scores.csv (every image), scores.png, model.png (the
     U-Net with its layers by effect) and windows.png.
@@ -78,20 +74,20 @@ def trace(settings: Settings, replacing: Replacing, **given: Any) -> None:
     \b
     python -m loco_core trace --concept woodcut --target "a painting"
     """
-    options = TraceOptions(**given)
+    chosen = TraceChoices(**given)
     pairs = prompt_pairs(replacing.concepts, replacing.targets, replacing.attribute, ("concept", "target"))
     plan = SearchPlan(
         pairs=tuple(pairs),
-        seeds=settings.seeds(options.seeds),
+        seeds=settings.seeds(chosen.seeds),
         attribute=replacing.attribute,
-        window_size=options.window_size,
+        window_size=chosen.window_size,
         sampling=settings.sampling,
-        effort=options.effort,
-        part=options.part,
+        effort=chosen.effort,
+        part=chosen.part,
     )
-    clip = load_clip(settings.model, options.scorer, options.architecture)
-    engine, out = load_engine(settings.model), options.out
-    with bar() as progress:
+    clip = options.load_clip(settings.model, chosen.scorer, chosen.architecture)
+    engine, out = options.load_engine(settings.model), chosen.out
+    with options.bar() as progress:
         task = progress.add_task("unmodified", total=math.ceil(plan.most_images(engine.layers)))
 
         def on_batch(evaluation: Evaluation) -> None:

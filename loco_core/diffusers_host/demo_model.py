@@ -76,7 +76,8 @@ def _vae(tensors: dict[str, torch.Tensor]) -> diffusers.AutoencoderTiny:
 
 
 def _text_encoder(tensors: dict[str, torch.Tensor]) -> CLIPTextModel:
-    config = CLIPTextConfig(**TEXT, hidden_act="gelu", vocab_size=49408, bos_token_id=49406, eos_token_id=49407)
+    special = {"bos_token_id": FAMILY.end_of_text - 1, "eos_token_id": FAMILY.end_of_text}
+    config = CLIPTextConfig(**TEXT, **special, hidden_act="gelu", vocab_size=FAMILY.end_of_text + 1)
     encoder = CLIPTextModel(config)
     prefix = "cond_stage_model.transformer.text_model."
     state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

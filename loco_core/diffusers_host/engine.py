@@ -11,56 +11,25 @@ Kept plain on purpose: it is also the reference against which the ComfyUI engine
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-import diffusers
 import torch
-from diffusers.models.attention_processor import Attention
 
 from ..editing.closed_form import EditOperator
 from ..editing.solve import Edit
 from ..models.engine import Row, Sampling, TextEmbedding
 from ..models.families.unet import UNET
 from ..models.family import Family
-from ..models.layers import PROJECTIONS, ModelLayers, Part, TextLayer
+from ..models.layers import PROJECTIONS, Part
 from ..neurons.ablation import Ablation, Replacement
 from ..weights_digest import weights_digest
+from .families.unet import read_layers
 from .pipelines import Pipeline, scheduler_for
 
 # Pixels per latent, in each direction.
 VAE_FACTOR = 8
-
-_LAYER_NAME = re.compile(
-    r"(down_blocks|mid_block|up_blocks)(?:\.(\d+))?\.attentions\.(\d+)(?:\.transformer_blocks\.(\d+)\.attn2)?"
-)
-_FORWARD_ORDER = ("down_blocks", "mid_block", "up_blocks")
-
-
-def read_layers(unet: diffusers.UNet2DConditionModel, family: Family = UNET) -> ModelLayers:
-    """The text layers of a U-Net, with their modules' names there.
-
-    The blocks are counted as Stable Diffusion's own code does: input block 0 is the first convolution, and every
-    down-sampling is a block.
-    """
-    found = []
-    for name, module in unet.named_modules():
-        match = _LAYER_NAME.fullmatch(name)
-        if match and isinstance(module, Attention):
-            part, block, attention, inner = match[1], int(match[2] or 0), int(match[3]), int(match[4] or 0)
-            found.append((_FORWARD_ORDER.index(part), block, attention, inner, name))
-    per_block = unet.config.layers_per_block
-    layers, names = [], []
-    for part, block, attention, inner, name in sorted(found):
-        place = {0: 1 + block * (per_block + 1), 1: 0, 2: block * (per_block + 1)}[part] + attention
-        layers.append(TextLayer(len(layers), ("input", "middle", "output")[part], place, inner))
-        names.append(name)
-    if not layers:
-        raise ValueError("model: its U-Net has no cross-attention layers that get the prompt")
-    projection = unet.get_submodule(f"{names[0]}.{family.projections[Part.KEYS]}")
-    return ModelLayers(tuple(layers), tuple(names), projection.in_features, family)
 
 
 class DiffusersEngine:
@@ -156,8 +125,9 @@ class DiffusersEngine:
         if embeddings[0].pooled is None:
             return {}
         size = [sampling.height, sampling.width]
+        pooled = [embedding.pooled for embedding in embeddings if embedding.pooled is not None]
         return {
-            "text_embeds": self._place(torch.stack([embedding.pooled for embedding in embeddings])),
+            "text_embeds": self._place(torch.stack(pooled)),
             "time_ids": self._place(torch.tensor([[*size, 0, 0, *size]] * len(embeddings))),
         }
 
@@ -252,8 +222,8 @@ class DiffusersEngine:
                 given.setdefault((layer, projection), {})[position] = own
         handles = []
         try:
-            for (layer, projection), own in given.items():
-                handles.append(self._module(layer, projection).register_forward_pre_hook(partial(_giving, own)))
+            for (layer, projection), by_row in given.items():
+                handles.append(self._module(layer, projection).register_forward_pre_hook(partial(_giving, by_row)))
             yield
         finally:
             for handle in handles:

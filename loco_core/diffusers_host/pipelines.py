@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import diffusers
 import torch
 
 from ..models.engine import Sampling
 
-Pipeline = diffusers.StableDiffusionPipeline | diffusers.StableDiffusionXLPipeline
+Pipeline: TypeAlias = "diffusers.StableDiffusionPipeline | diffusers.StableDiffusionXLPipeline"
 # A model's own configuration must not move the steps elsewhere than asked.
 _SPACED = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
 # Samplers that draw no noise of their own, each with what a model's own configuration must not change: an image would
 # depend on its neighbours in the batch.
-SAMPLERS = {
+SAMPLERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "ddim": (diffusers.DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
     "pndm": (diffusers.PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": False}),
     "euler": (diffusers.EulerDiscreteScheduler, _SPACED),
@@ -40,7 +41,7 @@ def load_pipeline(folder: Path) -> Pipeline:
     if not index.is_file():
         raise ValueError(f"model: {folder} is not a diffusers folder, which has a model_index.json")
     cuda = torch.cuda.is_available()
-    options: dict = {"local_files_only": True, "use_safetensors": True}
+    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
     options["torch_dtype"] = {"default": torch.float16, "vae": torch.float32} if cuda else torch.float32
     if list(folder.glob("unet/*.fp16.safetensors")) and not list(folder.glob("unet/*model.safetensors")):
         options["variant"] = "fp16"

@@ -48,7 +48,7 @@ def save_edit(edit: Edit, path: Path, versions: dict[str, str]) -> None:
     named = {str(number): operator for number, operator in enumerate(distinct)}
     if edit.pooled is not None:
         named[POOLED] = edit.pooled
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, operator in named.items():
         for side, factor in (("up", operator.up), ("down", operator.down)):
             tensors[f"{name}.{side}"] = factor.clone(memory_format=torch.contiguous_format)  # none may share memory

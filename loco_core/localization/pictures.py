@@ -78,9 +78,8 @@ def model_figure(result: SearchResult, layers: ModelLayers) -> np.ndarray:
         _name_block(axes, block, left, bottom)
         for offset, index in enumerate(block.indices):
             _draw_layer(axes, (left + offset, bottom), index, shares[index], index in result.layers)
-    arrow = {"arrowstyle": "-|>", "mutation_scale": 12, "color": OTHER, "linewidth": 1.4}
-    axes.add_patch(FancyArrowPatch((-1.5, rows + 0.4), (-1.5, 0.6), **arrow))
-    axes.add_patch(FancyArrowPatch((span + widest + 1.3, 0.6), (span + widest + 1.3, rows + 0.4), **arrow))
+    _draw_arrow(axes, -1.5, rows + 0.4, 0.6)
+    _draw_arrow(axes, span + widest + 1.3, 0.6, rows + 0.4)
     for heading in plan.headings:
         axes.text(span * heading.column, rows - heading.row, heading.text, fontsize=10, color=BASELINE)
     axes.set(xlim=(-1.8, span + widest + 1.6), ylim=(-1.3, rows + 1.7))
@@ -90,6 +89,13 @@ def model_figure(result: SearchResult, layers: ModelLayers) -> np.ndarray:
     scale = ScalarMappable(Normalize(0, 1), WARM)
     figure.colorbar(scale, ax=axes, shrink=0.6, label="effect of the best window with the layer,\nshare of all layers'")
     return drawn(figure)
+
+
+def _draw_arrow(axes: Axes, left: float, start: float, end: float) -> None:
+    """The way of the image through the model."""
+    axes.add_patch(
+        FancyArrowPatch((left, start), (left, end), arrowstyle="-|>", mutation_scale=12, color=OTHER, linewidth=1.4)
+    )
 
 
 def _name_block(axes: Axes, block: PlacedBlock, left: float, bottom: float) -> None:
@@ -112,8 +118,8 @@ def _draw_layer(axes: Axes, corner: tuple[float, float], index: int, share: floa
             zorder=2 if found else 1,
         )
     )
-    centre = {"ha": "center", "va": "center", "fontsize": 8, "weight": "bold" if found else "normal"}
-    axes.text(left + 0.5, bottom + 0.4, str(index), **centre)
+    weight = "bold" if found else "normal"
+    axes.text(left + 0.5, bottom + 0.4, str(index), ha="center", va="center", fontsize=8, weight=weight)
 
 
 def contact_sheet(result: SearchResult) -> np.ndarray:

@@ -58,9 +58,10 @@ def _ahead(result: SearchResult) -> str:
     verdict = result.verdict
     if verdict.rival is None:
         return ""
-    sure = f"{min(verdict.margin.confidence_positive, 0.999):.1%} sure" if verdict.margin.freedom else "from one image"
-    apart = f"the best window apart from it, layers {verdict.rival} with {verdict.rival_effect.mean:.2f} points"
-    return f", {_points(verdict.margin)} ahead of {apart} ({sure})"
+    margin = verdict.rival.margin
+    sure = f"{min(margin.confidence_positive, 0.999):.1%} sure" if margin.freedom else "from one image"
+    apart = f"the best window apart from it, layers {verdict.rival.window} with {verdict.rival.effect.mean:.2f} points"
+    return f", {_points(margin)} ahead of {apart} ({sure})"
 
 
 def _points(value: Estimate) -> str:
@@ -116,9 +117,9 @@ def result_json(result: SearchResult, came_from: dict[str, str]) -> str:
             "whole": _numbers(verdict.whole),
             "effect": verdict.effect and _numbers(verdict.effect),
             "excess": verdict.excess and _numbers(verdict.excess),
-            "rival": verdict.rival and list(verdict.rival),
-            "rival_effect": verdict.rival_effect and _numbers(verdict.rival_effect),
-            "margin": verdict.margin and _numbers(verdict.margin),
+            "rival": verdict.rival and list(verdict.rival.window),
+            "rival_effect": verdict.rival and _numbers(verdict.rival.effect),
+            "margin": verdict.rival and _numbers(verdict.rival.margin),
             "confirmed": result.confirmation and result.confirmation.holds,
         },
         "window_size": plan.window_size,

@@ -25,8 +25,8 @@ class Cell:
     steps: int
 
 
+# The scores of cells: float [cells].
 Evaluate = Callable[[Sequence[Cell]], np.ndarray]
-"""The scores of cells: float [cells]."""
 
 
 class ScoreTable:

@@ -30,23 +30,32 @@ SURE_EARLY = 0.999
 
 
 @dataclass(frozen=True)
+class Rival:
+    """The best window that shares no layer with the winner, its effect, and how far the winner is ahead of it."""
+
+    window: LayerSet
+    effect: Estimate
+    margin: Estimate
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """`whole`: the effect of all layers. The others are None without an effect: `effect` of the winning window, `rival`
-    the best window that shares no layer with it, `rival_effect` and the `margin` between the two.
+    """What is said of a concept, and why.
+
+    whole: the effect of all layers. effect: that of the winning window; None where the concept has no effect. excess:
+    how far the effect lies above LEAST_SHARE of the whole. rival: what the window is compared with, if anything.
     """
 
     kind: Kind
     whole: Estimate
     effect: Estimate | None = None
     excess: Estimate | None = None
-    rival: LayerSet | None = None
-    rival_effect: Estimate | None = None
-    margin: Estimate | None = None
+    rival: Rival | None = None
 
     @property
     def share(self) -> float:
-        """The window's effect as a share of that of all layers."""
-        return self.effect.mean / self.whole.mean
+        """The window's effect as a share of that of all layers; 0 where the concept has no effect."""
+        return self.effect.mean / self.whole.mean if self.effect else 0.0
 
 
 def shows(table: ScoreTable, pairs: int) -> bool:
@@ -96,7 +105,7 @@ def judge(table: ScoreTable, best: LayerSet, tried: list[LayerSet], pairs: int) 
     second = any(value.mean > SECOND_HOME * effect.mean and not value.low <= 0 for value in others)
     localized = _surely_positive(ahead) and _surely_positive(excess) and not second
     kind = Kind.LOCALIZED if localized else Kind.SPREAD
-    return Verdict(kind, whole, effect, excess, rival, other, ahead)
+    return Verdict(kind, whole, effect, excess, Rival(rival, other, ahead))
 
 
 def _surely_positive(value: Estimate) -> bool:

@@ -124,7 +124,7 @@ class ModelLayers:
 
     def chosen(self, layers: LayerSet) -> list[TextLayer]:
         """The chosen layers of this model; an error where they were chosen for another kind of model."""
-        if layers.layer_count != len(self):
+        if len(self) != layers.layer_count:
             raise ValueError(f"layers: chosen for a model with {layers.layer_count} layers; this model has {len(self)}")
         return [self[index] for index in layers]
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from .detection import Neurons, Place
 RUNS = (16, 32, 64)
 
 Group = list[tuple[Place, int]]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +132,7 @@ def _refined(groups: Sequence[Group], effects: np.ndarray, most: int) -> list[Gr
     return [half for place in best for half in _split(groups[place], min(2, len(groups[place])))]
 
 
-def _split(items: list, parts: int) -> list[list]:
+def _split(items: list[Item], parts: int) -> list[list[Item]]:
     bounds = np.linspace(0, len(items), parts + 1).round().astype(int)
     return [items[start:end] for start, end in itertools.pairwise(bounds)]
 

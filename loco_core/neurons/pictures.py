@@ -43,6 +43,8 @@ def effect_plot(neurons: Neurons) -> np.ndarray:
     axes = figure.subplots()
     for (layer, projection), score in neurons.scores.items():
         style = "-" if projection is Part.VALUES else "--"
+        if score.effect is None:
+            raise ValueError("neurons: their effects were not measured")
         effects = 100 * score.effect[score.signal.argsort(descending=True)].numpy()
         axes.plot(np.arange(1, len(effects) + 1), effects, style, linewidth=1.4, label=f"layer {layer}, {projection}")
     axes.axhline(0, color=BASELINE, linestyle=":", linewidth=1.2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import open_clip
 import torch
@@ -89,9 +89,9 @@ class CosineScorer:
 
 
 class ClipScorer(CosineScorer):
-    """An open_clip model that reads CLIP's own tokens as a scorer."""
+    """An open_clip model with CLIP's own tokens as a scorer."""
 
-    def __init__(self, model: torch.nn.Module, name: str) -> None:
+    def __init__(self, model: Any, name: str) -> None:
         if getattr(model, "text", model).vocab_size != VOCABULARY:
             raise ValueError(
                 f"scorer: {name} reads other tokens than CLIP's, as SigLIP and multilingual models do; use a CLIP"

@@ -20,10 +20,10 @@ COLOURS = {
 }
 COLOUR_TEXT = "a plain {} background"
 COLOUR_PIXELS = 224
+# Two towers that do not belong together pass for a pair in one case of a hundred.
 CHANCE = 0.01
-"""Two towers that do not belong together pass for a pair in one case of a hundred."""
+# Of a sum of six cosines in float32: what differs by less is a tie.
 ROUNDING = 1e-6
-"""Of a sum of six cosines in float32: what differs by less is a tie."""
 
 
 @torch.no_grad()

@@ -14,13 +14,13 @@ from comfy_api.latest import io
 from ...loco_core.scoring.clip_score import DOWNLOADS, ClipScorer, download_scorer, load_scorer
 from ..host.demo_model import DEMO
 from ..host.folders import safetensors_files
-from ..sockets import Scorer
+from ..inputs.shared import scorer_output
 
 FOLDER = "open_clip"
 FROM_FILE = "from the file"
 NO_FILE = "no file found"
+# Images scored between two looks at Cancel: about a second of a ViT-B on a CPU.
 AT_ONCE = 8
-"""Images scored between two looks at Cancel: about a second of a ViT-B on a CPU."""
 
 
 def register_folder() -> None:
@@ -64,31 +64,34 @@ class ClipScorerNode(io.ComfyNode):
             node_id="LoCo_CLIPScorer",
             display_name="LoCo CLIP Scorer",
             category="loco",
-            description="Loads an open_clip model that measures how well an image fits a text (CLIP-Score). "
+            search_aliases=["clip score", "clip similarity", "open clip", "openclip", "prompt match", "rate images"],
+            description="Loads an open_clip model that measures how well an image fits a text (CLIP-Score). LocoGen "
             "Layer Search needs one.",
             inputs=[
                 io.Combo.Input(
                     "file",
                     options=safetensors_files(FOLDER) or [NO_FILE],
-                    tooltip="A .safetensors file of open_clip weights in models/open_clip. Folders from the Hugging "
-                    "Face Hub with open_clip_config.json and open_clip_model.safetensors work as they are. "
+                    tooltip="A .safetensors file with open_clip weights in models/open_clip. A folder from the Hugging "
+                    "Face Hub with open_clip_config.json and open_clip_model.safetensors works as it is. "
                     "loco_demo_clip belongs to the demo model and knows nothing else.",
                 ),
                 io.Combo.Input(
                     "architecture",
                     options=[FROM_FILE, *DOWNLOADS],
                     default=FROM_FILE,
-                    tooltip="Which open_clip architecture the file holds, where no configuration lies beside it. "
-                    "'from the file' reads that.",
+                    advanced=True,
+                    tooltip="'from the file' takes the architecture from the configuration beside the file. If there "
+                    "is none, choose the open_clip architecture of the file here.",
                 ),
                 io.Boolean.Input(
                     "download",
                     default=False,
-                    tooltip="Off: only local files are used. On: open_clip downloads the LAION weights of the chosen "
-                    "architecture, and 'file' is ignored.",
+                    advanced=True,
+                    tooltip="Off: only files on this computer are used. On: open_clip downloads the LAION weights of "
+                    "the chosen architecture, and 'file' is ignored.",
                 ),
             ],
-            outputs=[Scorer.Output(display_name="scorer", tooltip="The scorer, for LocoGen Layer Search.")],
+            outputs=[scorer_output()],
         )
 
     @classmethod

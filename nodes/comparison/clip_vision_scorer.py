@@ -16,7 +16,7 @@ from ...loco_core.scoring.tower_check import knows_colours
 from ...loco_core.weights_digest import weights_digest
 from ..host.digest import loaded_weights
 from ..host.weights import effective_weight
-from ..sockets import Scorer
+from ..inputs.shared import scorer_output
 from .clip_scorer import AT_ONCE
 
 ADVICE = (
@@ -113,21 +113,22 @@ class ClipVisionScorerNode(io.ComfyNode):
             node_id="LoCo_CLIPVisionScorer",
             display_name="LoCo CLIP Vision Scorer",
             category="loco",
-            description="Makes a scorer of the CLIP and the CLIP Vision that belong together, as ComfyUI's own loaders "
-            "give them. Measures how well an image fits a text (CLIP-Score). Layer Search needs a scorer.",
+            search_aliases=["clip score", "clip similarity", "clip vision", "prompt match", "rate images"],
+            description="Makes a scorer from a CLIP and its CLIP Vision, as the loaders of ComfyUI give them. It "
+            "measures how well an image fits a text (CLIP-Score). LocoGen Layer Search needs a scorer.",
             inputs=[
                 io.Clip.Input(
                     "clip",
-                    tooltip="A CLIP with its text projection: from Load CLIP, or of SDXL or SD 2.x. That of an SD 1.5 "
-                    "checkpoint has none.",
+                    tooltip="A CLIP with its text projection: from Load CLIP, or of an SDXL or SD 2.x checkpoint. The "
+                    "CLIP of an SD 1.5 checkpoint has none.",
                 ),
                 io.ClipVision.Input(
                     "clip_vision",
                     tooltip="The vision tower of the same CLIP: ViT-L/14 for clip_l, ViT-H/14 for SD 2.x, ViT-bigG for "
-                    "SDXL's second tower.",
+                    "the second text encoder of SDXL.",
                 ),
             ],
-            outputs=[Scorer.Output(display_name="scorer", tooltip="The scorer, for LocoGen Layer Search.")],
+            outputs=[scorer_output()],
         )
 
     @classmethod

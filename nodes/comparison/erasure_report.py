@@ -15,7 +15,7 @@ from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
 from ..host.layers import read_layers
 from ..host.progress import image_progress, node_output, to_image
-from ..sockets import Scorer
+from ..inputs.shared import filename_prefix_input, image_sockets
 from .inputs import ErasureInputs, erasure_inputs
 
 
@@ -26,23 +26,20 @@ class ErasureReportNode(io.ComfyNode):
             node_id="LoCo_ErasureReport",
             display_name="LoCo Erasure Report",
             category="loco",
-            description="Makes the same images with the model before and after an edit, and says in figures, in a "
-            "picture and in a sentence whether the concept is gone and what else has changed.",
+            search_aliases=["erase check", "concept erasure", "before after", "compare models", "test edit"],
+            description="Shows whether an edit removed the concept, and what else it changed. It makes the same "
+            "images before and after the edit, and answers in a sentence, in figures and in a picture.",
             inputs=[
-                io.Model.Input("model_before", tooltip="The model as loaded."),
+                io.Model.Input("model_before", tooltip="The model without the edit."),
                 io.Model.Input("model_after", tooltip="The model with the edit, from LocoEdit Apply or a LoRA loader."),
-                io.Clip.Input("clip", tooltip="The text encoder of this model."),
-                io.Vae.Input("vae", tooltip="The VAE of this model."),
-                Scorer.Input("scorer", tooltip="From LoCo CLIP Scorer."),
+                *image_sockets(),
                 *erasure_inputs(),
-                io.String.Input(
-                    "filename_prefix",
-                    default="loco/erasure",
-                    tooltip="Where the figures (.json) go in the output folder.",
+                filename_prefix_input(
+                    "loco/erasure", "Folder and name of the figures (.json) in the output folder.", advanced=True
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="sheet", tooltip="The images before and after, one above the other."),
+                io.Image.Output(display_name="sheet", tooltip="The images before the edit and, below them, after it."),
                 io.String.Output(display_name="report", tooltip="The verdict, and the figures behind it."),
             ],
             hidden=[io.Hidden.unique_id],
@@ -65,7 +62,7 @@ class ErasureReportNode(io.ComfyNode):
         after = ComfyEngine(model_after, clip, vae, read_layers(model_after))
         plan = ErasureInputs(**asked).plan
         path = output_path(filename_prefix, "report.json")  # may fail, so before the images
-        progress = image_progress(plan.images, plan.sampling.steps, batch_rows, cls.hidden.unique_id)
+        progress = image_progress(plan.images, plan.sampling.steps, cls.hidden.unique_id)
         result = measure_erasure(before, after, scorer, plan, batch_rows, progress)
         text = erasure_text(result)
         figures = {"report": text.splitlines(), "removed": _number(result.removed), "plan": asdict(plan)}

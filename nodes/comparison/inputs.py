@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ...loco_core.comparison.erasure import ErasurePlan
 from ...loco_core.models.engine import Sampling
 from ...loco_core.prompts import lines, whole_pairs
-from ..inputs.sampling import sampling_inputs, seeds_from
+from ..inputs.sampling import negative_prompt_input, sampling_inputs, seeds_from
 
 
 def erasure_inputs() -> list[io.Input]:
@@ -24,16 +24,16 @@ def erasure_inputs() -> list[io.Input]:
             "target_prompts",
             multiline=True,
             default="a painting of a house",
-            tooltip="What the concept prompts should show without it: one line for each, or a single line for all. "
-            "Tells how far a CLIP-Score can fall.",
+            tooltip="What the images should show without the concept: one line for each concept prompt, or a single "
+            "line for all. This tells how far a CLIP-Score can fall.",
         ),
         io.String.Input(
             "keep_prompts",
             multiline=True,
             default="a painting of a house in the style of Monet\na photo of a cat",
-            tooltip="Prompts whose images should stay as they are, one per line.",
+            tooltip="Prompts whose images should stay the same, one per line: other styles, and everyday things.",
         ),
-        io.String.Input("negative_prompt", default="", tooltip="The negative prompt of all images."),
+        negative_prompt_input(),
         *sampling_inputs(),
     ]
 

@@ -1,4 +1,4 @@
-"""LocoEdit Apply: edits the K and V of chosen layers in closed form."""
+"""LocoEdit Apply: removes a concept by editing the K and V weights of chosen layers in closed form."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..host.editing import EditMode, apply_edit
 from ..host.layers import read_layers
 from ..host.progress import node_output
 from ..host.text_encoder import encode
-from ..inputs.shared import schedule_inputs
+from ..inputs.shared import MODEL, schedule_inputs, strength_input
 from ..sockets import Edit, Layers
-from .inputs import CLIP_TOOLTIP, LAYERS_TOOLTIP, EditInputs, edit_inputs
+from .inputs import EDIT_CLIP, EDIT_LAYERS, EditInputs, edit_inputs
 
 
 class EditApplyNode(io.ComfyNode):
@@ -25,36 +25,48 @@ class EditApplyNode(io.ComfyNode):
             node_id="LoCo_EditApply",
             display_name="LocoEdit Apply",
             category="loco",
-            description="Edits the chosen cross-attention layers in closed form, so that they read the concept as the "
-            "target: the style is gone, the rest of the model stays. Nothing is trained, and the model on disk is "
-            "not changed. LoRA loaders go before this node.",
+            search_aliases=[
+                "erase",
+                "erase style",
+                "erase concept",
+                "remove style",
+                "remove artist",
+                "remove object",
+                "remove concept",
+                "delete concept",
+                "concept erasure",
+                "unlearn",
+                "unlearning",
+                "forget",
+                "change fact",
+                "knowledge editing",
+                "model editing",
+            ],
+            description="Removes a style or an object, or changes a fact, in the chosen layers only. Afterwards these "
+            "layers respond to the concept as they do to the target; the rest of the model stays. The edit is solved "
+            "in closed form: nothing is trained, and the model on disk does not change.",
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model. LoRA loaders go before."),
-                io.Clip.Input("clip", optional=True, tooltip=CLIP_TOOLTIP),
-                Layers.Input("layers", optional=True, tooltip=LAYERS_TOOLTIP),
+                io.Model.Input("model", tooltip=MODEL),
+                io.Clip.Input("clip", optional=True, tooltip=EDIT_CLIP),
+                Layers.Input("layers", optional=True, tooltip=EDIT_LAYERS),
                 Edit.Input(
                     "edit",
                     optional=True,
-                    tooltip="An edit from LoCo Edit Solve, Combine or Load. With it, clip, layers and all inputs from "
-                    "concept to pooled are not used.",
+                    tooltip="A solved edit from LoCo Edit Solve, Combine or Load. With it, clip, layers and the inputs "
+                    "from concept to pooled are ignored.",
                 ),
                 *edit_inputs(),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-2.0,
-                    max=4.0,
-                    step=0.05,
-                    tooltip="1 is the edit as solved, 0 leaves the model untouched.",
-                ),
+                strength_input("How much of the edit is applied: 1 is the edit as solved, 0 is none."),
                 io.Combo.Input(
                     "mode",
-                    options=EditMode.words(),
-                    default=str(EditMode.WEIGHTS),
-                    tooltip="weights: a patch on the K and V weights, at no cost while sampling. context: changes what "
-                    "the layers read, to the same effect: for weights that cannot be patched, and for the percents.",
+                    options=EditMode,
+                    default=EditMode.WEIGHTS,
+                    advanced=True,
+                    tooltip="weights: a patch on the K and V weights, which costs nothing while sampling. context: a "
+                    "change of the embedding that the layers get, with the same effect. Choose it for weights that "
+                    "cannot be patched, and to use the percents.",
                 ),
-                *schedule_inputs("With mode 'context': "),
+                *schedule_inputs(" Only with mode 'context'."),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The edited model.")],
             hidden=[io.Hidden.unique_id],

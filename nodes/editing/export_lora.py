@@ -15,7 +15,7 @@ from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
 from ..host.layers import read_layers
 from ..host.progress import node_output
-from ..inputs.shared import lora_inputs
+from ..inputs.shared import lora_inputs, saved_file_output, strength_input
 from ..sockets import Edit
 
 
@@ -26,22 +26,16 @@ class EditExportLoRANode(io.ComfyNode):
             node_id="LoCo_EditExportLoRA",
             display_name="LoCo Edit Export LoRA",
             category="loco",
-            description="Writes an edit as a small LoRA that ComfyUI, diffusers and Forge load without this pack. It "
-            "fits the model given here, with the LoRAs loaded before it.",
+            search_aliases=["edit to lora", "make lora", "save lora", "extract lora", "erasure lora", "share edit"],
+            description="Saves an edit as a small LoRA file, which ComfyUI, diffusers and Forge load without this "
+            "pack. The file fits this model, together with the LoRAs that were loaded before this node.",
             inputs=[
-                io.Model.Input("model", tooltip="The model that the edit is for, not yet edited."),
+                io.Model.Input("model", tooltip="The model that the edit is for, before the edit."),
                 Edit.Input("edit", tooltip="From LoCo Edit Solve, Combine or Load."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-2.0,
-                    max=4.0,
-                    step=0.05,
-                    tooltip="What strength 1 of the LoRA is to be.",
-                ),
+                strength_input("The strength of the edit when the LoRA is loaded at strength 1."),
                 *lora_inputs("loras/loco_edit"),
             ],
-            outputs=[io.String.Output(display_name="file", tooltip="The file's name, from the output folder.")],
+            outputs=[saved_file_output()],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )

@@ -78,10 +78,6 @@ class PresentCall:
         self.options = extra_options
         return n, context, value
 
-    def __deepcopy__(self, memo: dict) -> PresentCall:
-        """Itself: the host's older clones copy their patches, but not the projections that read this."""
-        return self
-
 
 @dataclass(frozen=True, eq=False)
 class AblatedProjection:

@@ -9,8 +9,8 @@ import comfyui_version
 import folder_paths
 import torch
 
+# In models/, and in output/, where LoCo Edit Save and LoCo Neuron Save put them.
 EDITS, NEURONS = "loco_edits", "loco_neurons"
-"""In models/, and in output/, where LoCo Edit Save and LoCo Neuron Save put them."""
 NO_FILE = "nothing saved yet"
 
 

@@ -17,11 +17,9 @@ HOST_MARGIN = 1.5
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether the host would call this an out-of-memory error; 0.8.0 has no name for that but PyTorch's."""
-    if isinstance(error, comfy.model_management.InterruptProcessingException):
-        return False
-    known = getattr(comfy.model_management, "is_oom", lambda error: isinstance(error, torch.OutOfMemoryError))
-    return known(error)
+    """Whether the host would call this an out-of-memory error; without a GPU it may say so of every exception."""
+    cancelled = isinstance(error, comfy.model_management.InterruptProcessingException)
+    return not cancelled and comfy.model_management.is_oom(error)
 
 
 def check_room_for_images(count: int, sampling: Sampling) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -43,11 +42,14 @@ def show_text(text: str, node_id: str | None) -> None:
 
 
 class ImageProgress:
-    """One bar over all sampler steps of `images` images; `intro`, then what is in work, as text and picture."""
+    """One bar over every image's sampler steps; `intro`, then what is in work, as text and picture.
 
-    def __init__(self, images: int, steps: int, rows_per_batch: int, node_id: str | None, intro: str) -> None:
-        self._steps, self._rows, self._node_id = steps, rows_per_batch, node_id
-        self._bar = comfy.utils.ProgressBar(math.ceil(images / rows_per_batch) * steps)
+    A batch counts as one image while it is made: how many it holds is known when it is done.
+    """
+
+    def __init__(self, images: int, steps: int, node_id: str | None, intro: str) -> None:
+        self._steps, self._node_id = steps, node_id
+        self._bar = comfy.utils.ProgressBar(images * steps)
         self._begun = time.monotonic()
         show_text(intro, node_id)
 
@@ -56,15 +58,14 @@ class ImageProgress:
 
     def on_batch(self, done: float, total: int, label: str, thumbnail: np.ndarray) -> None:
         """`done` of `total` images; an image of few steps is a part of one."""
-        steps = math.ceil(done / self._rows) * self._steps
-        self._bar.update_absolute(steps, preview=("JPEG", Image.fromarray(thumbnail), PREVIEW))
+        self._bar.update_absolute(round(done * self._steps), preview=("JPEG", Image.fromarray(thumbnail), PREVIEW))
         left = (time.monotonic() - self._begun) / done * (total - done)
         show_text(f"{done:.0f} of {total} images, {label}, {duration(left)} left", self._node_id)
 
 
-def image_progress(images: int, steps: int, rows_per_batch: int, node_id: str | None) -> Progress:
+def image_progress(images: int, steps: int, node_id: str | None) -> Progress:
     """An ImageProgress as loco_core asks for one."""
-    shown = ImageProgress(images, steps, rows_per_batch, node_id, f"{images} images")
+    shown = ImageProgress(images, steps, node_id, f"{images} images")
     return Progress(shown.on_batch, shown.on_step)
 
 

@@ -30,7 +30,6 @@ def run_search(
     progress = ImageProgress(
         most,
         steps,
-        batch_rows,
         node_id,
         f"{len(plan.windows(engine.layers))} windows, {len(plan.images)} images each; as long as about {most} images "
         f"of {steps} steps at most",

@@ -8,7 +8,7 @@ from ...loco_core.models.families.unet import UNET
 from ...loco_core.prompts import Attribute
 from ..host.layers import read_layers
 from ..host.progress import node_output
-from ..sockets import Layers
+from ..inputs.shared import layers_output
 
 AS_WRITTEN = "as written"
 
@@ -20,27 +20,28 @@ class LayerSelectNode(io.ComfyNode):
             node_id="LoCo_LayerSelect",
             display_name="LoCo Layer Select",
             category="loco",
-            description="Chooses cross-attention layers, counted from 0 in forward order (down, middle, up), and shows "
-            "them by index and by block.",
+            search_aliases=["choose layers", "pick layers", "layers by hand", "layer preset", "unet blocks"],
+            description="Chooses cross-attention layers by hand, or those that the paper found. Layers are counted "
+            "from 0 in forward order: down, middle, up. The node shows them by index and by block.",
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model."),
                 io.String.Input(
                     "layers",
                     default="8-9",
-                    tooltip="Indices: 8-9, or 3, 8-9. Or blocks, counted from 0 among those that read the prompt: "
-                    "d2.2-9 is transformer blocks 2 to 9 of the third block on the way down, m0 the middle, u1 all of "
-                    "the second block on the way up. Empty: no layer.",
+                    tooltip="Indices: '8-9', or '3, 8-9'. Or blocks, counted from 0 among those that get the prompt: "
+                    "'m0' is the middle, 'u1' all of the second block on the way up, 'd2.2-9' transformer blocks 2 to "
+                    "9 of the third block on the way down. Empty: no layer.",
                 ),
                 io.Combo.Input(
                     "preset",
                     options=[AS_WRITTEN, *Attribute.words()],
                     default=AS_WRITTEN,
-                    tooltip="The layers that the paper found for this model, in place of those written above.\n"
-                    + "\n".join(map(str, UNET.presets)),
+                    tooltip="'as written' uses the layers above. 'style', 'object' and 'fact' use the layers that the "
+                    "paper found for this model instead.\n" + "\n".join(map(str, UNET.presets)),
                 ),
             ],
             outputs=[
-                Layers.Output(display_name="layers", tooltip="For the injector and LocoEdit Apply."),
+                layers_output("The layers"),
                 io.String.Output(display_name="text", tooltip="The layers by index and by block."),
             ],
             hidden=[io.Hidden.unique_id],

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ...loco_core.localization.report import read_layers
 from ..host.progress import node_output
-from ..sockets import Layers
+from ..inputs.shared import layers_output
 
 NO_FILE = "no search saved yet"
 
@@ -38,17 +38,17 @@ class LayersLoadNode(io.ComfyNode):
             node_id="LoCo_LayersLoad",
             display_name="LoCo Layers Load",
             category="loco",
-            description="Loads the layers that LocoGen Layer Search found and saved, so that they serve again without "
-            "another search.",
+            search_aliases=["load layers", "found layers", "saved search", "search result"],
+            description="Loads the layers that LocoGen Layer Search found and saved, so that you search only once.",
             inputs=[
                 io.Combo.Input(
                     "file",
                     options=saved_searches() or [NO_FILE],
-                    tooltip="A search's .json file in the output folder, newest first.",
+                    tooltip="The .json file of a search in the output folder. The newest is first.",
                 )
             ],
             outputs=[
-                Layers.Output(display_name="layers", tooltip="For the injector and LocoEdit Apply."),
+                layers_output("The layers"),
                 io.String.Output(display_name="text", tooltip="Which layers, and which search found them."),
             ],
             hidden=[io.Hidden.unique_id],

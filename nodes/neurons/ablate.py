@@ -10,9 +10,11 @@ from ..host.branches import Branch, Schedule, Scope
 from ..host.engine import ComfyEngine
 from ..host.layers import read_layers
 from ..host.progress import node_output
-from ..inputs.shared import schedule_inputs
+from ..inputs.shared import CLIP, MODEL, schedule_inputs
 from ..sockets import Layers, Neurons
 from .inputs import AblationInputs, NeuronInputs, choice_inputs, mode_input, neuron_inputs, scale_input
+
+TO_DETECT = "Only needed to detect neurons here."
 
 
 class NeuronAblateNode(io.ComfyNode):
@@ -22,19 +24,18 @@ class NeuronAblateNode(io.ComfyNode):
             node_id="LoCo_NeuronAblate",
             display_name="LoCo Neuron Ablate",
             category="loco",
-            description="Ablates single neurons of the K and V of the located layers: their outputs are replaced by "
-            "what they are without the style, while all other neurons stay. No weight is changed.",
+            search_aliases=["neuron", "ablation", "disable neurons", "remove style", "unlearn", "forget"],
+            description="Removes a style through single neurons of the chosen layers: their outputs are replaced by "
+            "what they are without the style. All other neurons stay, and no weight changes.",
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model."),
-                io.Clip.Input("clip", optional=True, tooltip="The text encoder of this model, to detect neurons here."),
-                Layers.Input(
-                    "layers", optional=True, tooltip="The layers that hold the style, to detect neurons here."
-                ),
+                io.Model.Input("model", tooltip=MODEL),
+                io.Clip.Input("clip", optional=True, tooltip=f"{CLIP} {TO_DETECT}"),
+                Layers.Input("layers", optional=True, tooltip=f"The layers that carry the style. {TO_DETECT}"),
                 Neurons.Input(
                     "neurons",
                     optional=True,
-                    tooltip="From LoCo Neuron Detect or Load. With it, clip, layers and the inputs from concept to "
-                    "tokens are not used.",
+                    tooltip="From LoCo Neuron Detect, Effects or Load. With them, clip, layers and the inputs from "
+                    "concept to tokens are ignored.",
                 ),
                 *neuron_inputs(),
                 *choice_inputs(),
@@ -43,21 +44,27 @@ class NeuronAblateNode(io.ComfyNode):
                 io.String.Input(
                     "token_positions",
                     default=ALL_TOKENS,
-                    tooltip="'all', or positions in a chunk of tokens, from 0 on. '1-76' is all but the start token.",
+                    advanced=True,
+                    tooltip="'all', or positions of tokens in the prompt, counted from 0. '1-76' is all but the start "
+                    "token. A long prompt is split into chunks; positions count in each.",
                 ),
                 io.Combo.Input(
                     "branch",
-                    options=Branch.words(),
-                    default=str(Branch.BOTH),
-                    tooltip="positive: only where the sampler's positive prompt is read. negative: everywhere else.",
+                    options=Branch,
+                    default=Branch.BOTH,
+                    advanced=True,
+                    tooltip="Which prompts of the sampler it acts on. positive: the positive prompt. negative: all "
+                    "other prompts. both: all of them.",
                 ),
                 *schedule_inputs(),
                 io.Combo.Input(
                     "apply",
-                    options=AblationMode.words(),
-                    default=str(AblationMode.RUN_TIME),
-                    tooltip="run time: outputs are replaced while the model runs. weights: a patch on the weights, for "
-                    "modes zero and scale on all tokens, in both branches, with start_percent 0 and end_percent 1.",
+                    options=AblationMode,
+                    default=AblationMode.RUN_TIME,
+                    advanced=True,
+                    tooltip="run time: outputs are replaced while the model runs. weights: a patch on the weights, "
+                    "which costs nothing while sampling. It needs mode zero or scale, all tokens, both branches, "
+                    "start_percent 0 and end_percent 1.",
                 ),
             ],
             outputs=[

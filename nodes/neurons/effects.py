@@ -13,7 +13,8 @@ from ..host.ablation import fit
 from ..host.engine import ComfyEngine
 from ..host.layers import read_layers
 from ..host.progress import image_progress, node_output, to_image
-from ..sockets import Neurons, Scorer
+from ..inputs.shared import image_sockets
+from ..sockets import Neurons
 from .inputs import mode_input
 
 
@@ -24,36 +25,40 @@ class NeuronEffectsNode(io.ComfyNode):
             node_id="LoCo_NeuronEffects",
             display_name="LoCo Neuron Effects",
             category="loco",
-            description="Ablates groups of neurons, many groups at a time, measures what goes and what stays, and "
-            "splits the best groups: a ranking by effect, for when the scores of LoCo Neuron Detect mislead.",
+            search_aliases=["neuron", "rank neurons", "neuron importance", "neuron attribution"],
+            description="Ranks neurons by what happens in images without them. It ablates groups of neurons, many "
+            "groups at a time, measures what goes and what stays, and splits the best groups. Use it if the scores of "
+            "LoCo Neuron Detect mislead: it takes many images.",
             inputs=[
-                io.Model.Input("model", tooltip="The model, not yet ablated."),
-                io.Clip.Input("clip", tooltip="The text encoder of this model."),
-                io.Vae.Input("vae", tooltip="The VAE of this model."),
-                Scorer.Input("scorer", tooltip="From LoCo CLIP Scorer."),
+                io.Model.Input("model", tooltip="The model, before any ablation."),
+                *image_sockets(),
                 Neurons.Input("neurons", tooltip="From LoCo Neuron Detect or Load."),
                 io.Combo.Input(
                     "runs",
                     options=list(map(str, RUNS)),
                     default=str(EffectsRequest.runs),
-                    tooltip="Ablations in a round. 32 tell 15 groups of neurons apart, 64 tell 31.",
+                    advanced=True,
+                    tooltip="Ablations in each round. 16 tell 7 groups of neurons apart, 32 tell 15, 64 tell 31.",
                 ),
                 io.Int.Input(
                     "rounds",
                     default=2,
                     min=1,
                     max=8,
-                    tooltip="After each round the better half of the groups is split, and measured again.",
+                    advanced=True,
+                    tooltip="Rounds of measuring. After each round the better half of the groups is split.",
                 ),
                 mode_input((Mode.MEAN, Mode.ZERO)),
                 *erasure_inputs(),
             ],
             outputs=[
                 Neurons.Output(
-                    display_name="neurons", tooltip="The same neurons with their effects: choose rank_by 'effect'."
+                    display_name="neurons",
+                    tooltip="The same neurons with their effects. To use them, choose 'effect' as rank_by in LoCo "
+                    "Neuron Ablate or Sweep.",
                 ),
-                io.Image.Output(display_name="plot", tooltip="The effect of the neurons against their rank by signal."),
-                io.String.Output(display_name="report", tooltip="How far the rankings agree."),
+                io.Image.Output(display_name="plot", tooltip="The effect of each neuron, by its rank by signal."),
+                io.String.Output(display_name="report", tooltip="How well the rankings agree."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -69,7 +74,7 @@ class NeuronEffectsNode(io.ComfyNode):
             raise ValueError(f"runs: {runs!r}; give one of {', '.join(map(str, RUNS))}")
         plan = ErasureInputs(**asked).plan
         request = EffectsRequest(plan, neurons, int(runs), rounds, Mode.parse(mode, "mode"))
-        progress = image_progress(request.images, plan.sampling.steps, batch_rows, cls.hidden.unique_id)
+        progress = image_progress(request.images, plan.sampling.steps, cls.hidden.unique_id)
         measured = measure_effects(request, engine, engine.ablated, scorer, batch_rows, progress)
         report, plot = "\n".join(neuron_lines(measured)), to_image(effect_plot(measured))
         return node_output(cls, measured, plot, report, text=report, images=(plot,))

@@ -14,7 +14,7 @@ from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
 from ..host.layers import read_layers
 from ..host.progress import node_output
-from ..inputs.shared import lora_inputs
+from ..inputs.shared import lora_inputs, saved_file_output
 from ..sockets import Neurons
 from .inputs import AblationInputs, choice_inputs, mode_input, scale_input
 
@@ -26,17 +26,19 @@ class NeuronExportLoRANode(io.ComfyNode):
             node_id="LoCo_NeuronExportLoRA",
             display_name="LoCo Neuron Export LoRA",
             category="loco",
-            description="Writes an ablation to zero or to a scale as a small LoRA that ComfyUI, diffusers and Forge "
-            "load without this pack. It fits the model given here, with the LoRAs loaded before it.",
+            search_aliases=["neuron to lora", "neurons as lora", "make lora", "save lora", "remove style lora"],
+            description="Saves an ablation to zero or to a scale as a small LoRA file, which ComfyUI, diffusers and "
+            "Forge load without this pack. The file fits this model, together with the LoRAs that were loaded before "
+            "this node.",
             inputs=[
-                io.Model.Input("model", tooltip="The model that the ablation is for, not yet ablated."),
+                io.Model.Input("model", tooltip="The model that the ablation is for, before the ablation."),
                 Neurons.Input("neurons", tooltip="From LoCo Neuron Detect, Effects or Load."),
                 *choice_inputs(),
                 mode_input((Mode.ZERO, Mode.SCALE)),
                 scale_input(),
                 *lora_inputs("loras/loco_neurons"),
             ],
-            outputs=[io.String.Output(display_name="file", tooltip="The file's name, from the output folder.")],
+            outputs=[saved_file_output()],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )

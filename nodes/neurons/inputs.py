@@ -26,27 +26,30 @@ def neuron_inputs() -> list[io.Input]:
             multiline=True,
             default="Van Gogh",
             tooltip="The style to look for: a name, which is put into every plain prompt of 'without', or whole "
-            "prompts with it, one per line.",
+            "prompts with the style, one per line.",
         ),
         io.String.Input(
             "without",
             multiline=True,
             default=WITHOUT,
-            tooltip="Prompts without the style, one per line, and names of other styles that must stay: these are put "
-            "into the plain prompts too. The plain prompts' mean takes the place of the neurons' outputs.",
+            tooltip="Plain prompts without the style, one per line, and names of other styles that must stay. These "
+            "names are put into the plain prompts too. The mean over the plain prompts is what replaces the outputs of "
+            "neurons.",
         ),
         io.Combo.Input(
             "part",
-            options=Part.words(),
-            default=str(Part.VALUES),
-            tooltip="Values say what a word adds to the picture, keys where it is heard.",
+            options=Part,
+            default=Part.VALUES,
+            advanced=True,
+            tooltip="Where to look. Keys decide where in the picture a word acts, values decide what it adds there.",
         ),
         io.Combo.Input(
             "tokens",
-            options=NeuronTokens.words(),
-            default=str(NeuronTokens.TAIL),
-            tooltip="Which tokens of a prompt are compared, as their mean. The paper compares the last subject token, "
-            "the authors' code the last padded position.",
+            options=NeuronTokens,
+            default=NeuronTokens.TAIL,
+            advanced=True,
+            tooltip="Which tokens of a prompt are compared; their mean counts. The paper compares the last subject "
+            "token, the code of its authors the last padded position.",
         ),
     ]
 
@@ -54,10 +57,12 @@ def neuron_inputs() -> list[io.Input]:
 def ranking_input() -> io.Input:
     return io.Combo.Input(
         "rank_by",
-        options=Ranking.words(),
-        default=str(Ranking.SIGNAL),
-        tooltip="signal: how much of what the style adds to plain prompts passes through a neuron, less half of what "
-        "other styles add there. z: the paper's, how surely it differs. effect: what LoCo Neuron Effects measured.",
+        options=Ranking,
+        default=Ranking.SIGNAL,
+        advanced=True,
+        tooltip="Which neurons come first. signal: those that pass on most of what the style adds to plain prompts, "
+        "minus half of what other styles add there. z: those that differ most surely, as in the paper. effect: those "
+        "with the largest effect in LoCo Neuron Effects.",
     )
 
 
@@ -67,21 +72,29 @@ def choice_inputs() -> list[io.Input]:
         ranking_input(),
         io.Combo.Input(
             "choose_by",
-            options=ChooseBy.words(),
-            default=str(ChooseBy.COUNT),
-            tooltip="count: those that rank first, over all layers. count per layer: so many in each. threshold: all "
-            "with |z| of 'threshold' or more.",
+            options=ChooseBy,
+            default=ChooseBy.COUNT,
+            advanced=True,
+            tooltip="count: the neurons that rank first, over all layers. count per layer: that many in each layer. "
+            "threshold: all neurons with |z| of at least 'threshold'.",
         ),
         io.Int.Input(
             "count",
             default=640,
             min=0,
             max=1_000_000,
-            tooltip="How many neurons. More remove more of the style, and more of the rest. The demo model needs a "
-            "quarter of them: of two layers of SD 1.5 that is 640. The paper takes 30 to 200 of a layer's 1280.",
+            tooltip="How many neurons. More neurons remove more of the style and, in the end, more of the rest. Start "
+            "with a quarter of them, which is what the demo model needs: 640 for two layers of SD 1.5. The paper takes "
+            "30 to 200 of the 1280 in a layer.",
         ),
         io.Float.Input(
-            "threshold", default=10.0, min=0.0, max=10_000.0, step=0.5, tooltip="With choose_by 'threshold'."
+            "threshold",
+            default=10.0,
+            min=0.0,
+            max=10_000.0,
+            step=0.5,
+            advanced=True,
+            tooltip="With choose_by 'threshold': the least |z| of a neuron.",
         ),
     ]
 
@@ -97,8 +110,7 @@ def mode_input(modes: Sequence[Mode]) -> io.Input:
         "mode",
         options=list(map(str, modes)),
         default=str(modes[0]),
-        tooltip="What takes the place of a neuron's output. "
-        + " ".join(f"{mode}: {meanings[mode]}." for mode in modes),
+        tooltip="What replaces the output of a neuron. " + " ".join(f"{mode}: {meanings[mode]}." for mode in modes),
     )
 
 
@@ -109,7 +121,8 @@ def scale_input() -> io.Input:
         min=0.0,
         max=2.0,
         step=0.05,
-        tooltip="With mode 'scale': 1 leaves the model untouched, 0 is zero, above 1 strengthens.",
+        advanced=True,
+        tooltip="With mode 'scale': 1 is no change, 0 is the same as zero, above 1 strengthens the style.",
     )
 
 

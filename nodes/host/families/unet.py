@@ -25,8 +25,6 @@ def find_layers(model: ModelPatcher) -> ModelLayers | None:
 
     The middle block is addressed as block 0 by the host's patches, wherever its weights are.
     """
-    if model.model.model_config.clip_target() is None:  # Stable Video Diffusion, Zero123: conditioned on an image
-        return None
     layers: list[TextLayer] = []
     names: list[str] = []
     for name, _ in model.get_model_object("diffusion_model").named_modules():
@@ -34,7 +32,7 @@ def find_layers(model: ModelPatcher) -> ModelLayers | None:
             block, number, inner = found[1], int(found[2] or 0), int(found[3])
             layers.append(TextLayer(len(layers), block, 0 if block == "middle" else number, inner))
             names.append(f"diffusion_model.{name}")
-    if not layers:
+    if not layers or model.model.model_config.clip_target() is None:  # Stable Video Diffusion, Zero123: get an image
         return None
     projection = model.get_model_object(f"{names[0]}.{UNET.projections[Part.KEYS]}")
     return ModelLayers(tuple(layers), tuple(names), projection.in_features, UNET)

@@ -11,7 +11,8 @@ import diffusers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from loco_core.diffusers_host.demo_model import NOISE, clip_tokenizer
-from loco_core.diffusers_host.engine import DiffusersEngine, read_layers
+from loco_core.diffusers_host.engine import DiffusersEngine
+from loco_core.diffusers_host.families.unet import read_layers
 from loco_core.diffusers_host.pipelines import load_pipeline
 from loco_core.editing.closed_form import EditOperator
 from loco_core.editing.lora import edit_lora
@@ -21,6 +22,8 @@ from loco_core.models.engine import Intervention, Row, Sampling
 from loco_core.models.family import Naming
 from loco_core.models.layers import PROJECTIONS, LayerSet, Part
 from made_up import edit_of, recipe, shared_operator
+
+pytestmark = pytest.mark.slow
 
 STAR, FISH = "a red star", "a blue fish in the style of woodcut"
 

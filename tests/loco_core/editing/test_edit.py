@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
-from loco_core.editing import report, solve
 from loco_core.editing.closed_form import EditOperator
 from loco_core.editing.recipe import EditRecipe, Preservation, Tokens, combined
 from loco_core.editing.report import report_lines
@@ -13,7 +10,6 @@ from loco_core.editing.solve import solve_edit
 from loco_core.editing.token_pairs import token_pairs
 from loco_core.models.engine import Encode, TextEmbedding
 from loco_core.models.layers import LayerSet
-from loco_core.prompts import PromptPair
 from made_up import POOLED, WIDTH, encode, recipe, shared_operator
 
 
@@ -128,15 +124,23 @@ def test_a_concept_that_is_itself_preserved_is_refused(preservation):
         solve_edit(encode, recipe(preserve=["woodcut"], preservation=preservation))
 
 
-def test_a_concept_of_which_nothing_lies_outside_what_is_preserved_is_refused(monkeypatch):
-    def alike(prompts):
-        return [TextEmbedding(e.prompt, encode(["woodcut"])[0].tokens, 1) for e in encode(prompts)]
+def encode_with_room(room: float):
+    """A text encoder for which that share of woodcut's last token lies outside what all other prompts consist of."""
+    (woodcut,) = encode(["woodcut"])
+    own = woodcut.tokens[woodcut.last_subject]
+    across = torch.randn(WIDTH, generator=torch.Generator().manual_seed(0))
+    across -= (across @ own) / (own @ own) * own
+    others = 2 * ((1 - room**2) ** 0.5 * own + room * own.norm() * across / across.norm()).repeat(77, 1)
 
-    monkeypatch.setattr(solve, "PRESERVED_TOLERANCE", 1e-6)
-    asked = replace(recipe(), pairs=(PromptPair("woodcut", "xylography"),))
-    encoders = {"woodcut": encode, "xylography": encode}
+    def run(prompts):
+        return [woodcut if prompt == "woodcut" else TextEmbedding(prompt, others, 1) for prompt in prompts]
+
+    return run
+
+
+def test_a_concept_of_which_nothing_lies_outside_what_is_preserved_is_refused():
     with pytest.raises(ValueError, match="preserve: only 0.0% of 'woodcut' is left outside"):
-        solve_edit(lambda prompts: [encoders.get(p, alike)([p])[0] for p in prompts], asked)
+        solve_edit(encode_with_room(0), recipe(tokens=Tokens.LAST_SUBJECT))
 
 
 def test_a_prompt_that_is_its_own_target_needs_no_room():
@@ -145,9 +149,12 @@ def test_a_prompt_that_is_its_own_target_needs_no_room():
     assert edit.figures.room[0] < 1
 
 
-def test_a_concept_with_little_room_is_warned_of(monkeypatch):
-    monkeypatch.setattr(report, "LITTLE_ROOM", 1.0)
-    assert "WARNING: only" in report_lines(solve_edit(encode, recipe(tokens=Tokens.LAST_SUBJECT)))[-1]
+def test_a_concept_with_little_room_is_warned_of():
+    little, enough = (
+        report_lines(solve_edit(encode_with_room(room), recipe(tokens=Tokens.LAST_SUBJECT)))[-1] for room in (0.05, 0.5)
+    )
+    assert little.startswith("WARNING: only 5.0% of 'woodcut' lies outside what is preserved")
+    assert "WARNING" not in enough
 
 
 def test_the_pooled_embedding_has_an_operator_of_its_own():

@@ -150,7 +150,7 @@ def test_an_effect_that_few_images_leave_unsure_is_told_as_such():
 def test_a_concept_in_one_window_is_localized():
     verdict = run()[1].verdict
     assert (verdict.kind, verdict.share) == (Kind.LOCALIZED, 1.0)
-    assert verdict.margin.mean == 20
+    assert verdict.rival.margin.mean == 20
 
 
 def test_a_concept_that_no_window_holds_is_spread():

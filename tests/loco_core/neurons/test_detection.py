@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from matplotlib.axes import Axes
 from safetensors.torch import save_file
 from scipy import stats
 
@@ -122,15 +121,20 @@ def test_the_weights_of_one_layer_at_a_time_are_read():
     assert done == [(1, 2), (2, 2)]
 
 
-def test_the_plot_marks_the_z_down_to_which_neurons_differ(monkeypatch):
-    z = torch.tensor([9.0, -8.0, 7.0, 0.1, 0.2]).double()
-    p = torch.tensor([1e-6, 1e-6, 1e-6, 0.9, 0.9]).double()
-    score = NeuronScores(z, p, signal=torch.arange(5.0).double(), mean=torch.zeros(5).double())
-    found = Neurons({(8, Part.VALUES): score}, LAYERS, WIDTH, NeuronTokens.TAIL, WITH, WITHOUT, "")
-    marked = []
-    monkeypatch.setattr(Axes, "axhline", lambda self, y, **options: marked.append(y))
-    neuron_plot(found)
-    assert marked == [7.0]
+def test_the_plot_marks_the_z_down_to_which_neurons_differ():
+    z = torch.tensor([9.0, -8.0, 6.0, 3.0, 0.1]).double()
+
+    def picture(differ: int) -> np.ndarray:
+        p = torch.tensor([1e-6] * differ + [0.9] * (5 - differ)).double()
+        score = NeuronScores(z, p, signal=torch.arange(5.0).double(), mean=torch.zeros(5).double())
+        return neuron_plot(Neurons({(8, Part.VALUES): score}, LAYERS, WIDTH, NeuronTokens.TAIL, WITH, WITHOUT, ""))
+
+    unmarked = picture(0)
+    # The mark is a line across the plot: the row of pixels with the most that are drawn only with it.
+    rows = [(picture(differ) != unmarked).any(-1).sum(1).argmax() for differ in (1, 2, 3, 4)]
+    steps = np.diff(rows) / -np.diff(z.abs()[:4])
+    np.testing.assert_allclose(steps, steps.mean(), atol=1)  # one row of pixels
+    assert steps.mean() > 10
 
 
 # --- which ------------------------------------------------------------------------------------------------------------

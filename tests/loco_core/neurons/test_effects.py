@@ -31,10 +31,10 @@ from made_up import GreyScorer, Painter
 STYLED, PLAIN, KEPT = "a star in woodcut", "a star", "a fish in halftone"
 PLAN = ErasurePlan((PromptPair(STYLED, PLAIN),), (KEPT,), (0,), Sampling(1, 1.0, "euler", "normal", 16, 16))
 COUNT = 60
+# Neurons that hold the style, though their signal is small.
 CARRIERS = range(40, 44)
-"""Neurons that hold the style, though their signal is small."""
+# Neurons that the kept prompt needs, though their signal is large.
 NEEDED = range(8, 12)
-"""Neurons that the kept prompt needs, though their signal is large."""
 
 
 def scores(count: int) -> NeuronScores:
