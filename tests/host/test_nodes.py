@@ -75,7 +75,7 @@ def test_a_search_of_one_image_at_a_time_tells_how_long_it_takes(search, pack, m
     assert told[1].startswith("0 of ") and told[1].endswith(" left")
 
 
-def test_a_search_gives_layers_pictures_a_report_and_files(search, host):
+def test_a_search_gives_layers_pictures_a_report_and_files(search, host, demo, engine_of):
     layers, plot, sheet, report, figure = search()
     assert len(layers) == 2
     assert layers.layer_count == 16
@@ -85,7 +85,9 @@ def test_a_search_gives_layers_pictures_a_report_and_files(search, host):
     saved = Path(host.folder_paths.get_output_directory()) / report.rsplit("saved as ", 1)[1]
     content = json.loads(saved.read_text())
     assert content["layers"] == list(layers)
-    assert len(content["provenance"]["model_digest"]) == 16
+    digest = content["provenance"]["model_digest"]
+    assert len(digest) == 16
+    assert digest == engine_of(demo.model, demo.clip, demo.vae).digest()
     assert (
         len(saved.with_suffix(".csv").read_text().splitlines()) == 1 + 17
     )  # one without a change, one with all layers, 15 windows
