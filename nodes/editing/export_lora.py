@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import comfy.utils
-import torch
 from comfy_api.latest import io
 
 from ...loco_core.editing.file import recipe_metadata
@@ -14,7 +12,7 @@ from ..host.editing import fit, pooled_weight
 from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
 from ..host.layers import read_layers
-from ..host.progress import node_output
+from ..host.progress import node_output, with_bar
 from ..inputs.shared import lora_inputs, saved_file_output, strength_input
 from ..sockets import Edit
 
@@ -45,12 +43,7 @@ class EditExportLoRANode(io.ComfyNode):
         path = output_path(filename_prefix, ".safetensors")
         layers = read_layers(model)
         fit(model, layers, edit)
-        engine, bar = ComfyEngine(model, None, None, layers), comfy.utils.ProgressBar(len(edit.operators))
-
-        def weights(layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-            bar.update(1)
-            return engine.key_value_weights(layer)
-
+        weights = with_bar(ComfyEngine(model, None, None, layers).key_value_weights, len(edit.operators))
         named = Naming.parse(naming, "naming")
         tensors = edit_lora(edit, layers, weights, strength, named, pooled_weight(model, edit))
         save_lora(tensors, path, {**recipe_metadata(edit, versions()), "loco_strength": str(strength)})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from comfy.sd import CLIP
 from comfy_api.latest import io
 
 from ...loco_core.editing.recipe import (
@@ -127,7 +127,7 @@ class EditInputs:
     relative_ridge: float
     pooled: bool
 
-    def recipe(self, clip: CLIP, layers: LayerSet) -> EditRecipe:
+    def recipe(self, clip: Any, layers: LayerSet) -> EditRecipe:
         """The recipe that these inputs ask for."""
         settings = EditSettings(
             tokens=Tokens.parse(self.tokens, "tokens"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+import comfy.model_management
 import comfy.utils
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from PIL import Image
 from server import PromptServer
 
 from ...loco_core.images import Progress
+
+Result = TypeVar("Result")
 
 # Largest side of a preview, in pixels.
 PREVIEW = 512
@@ -32,6 +35,23 @@ def node_output(
 def to_image(picture: np.ndarray) -> torch.Tensor:
     """A uint8 picture [H, W, 3] as the host's IMAGE: float32 [1, H, W, 3] in 0..1."""
     return torch.from_numpy(picture).float().div(255)[None]
+
+
+def stop_if_cancelled() -> None:
+    """Ends the work where the person has pressed Cancel."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def with_bar(function: Callable[[int], Result], total: int) -> Callable[[int], Result]:
+    """The same function, of which `total` calls fill a bar; Cancel ends it."""
+    bar = comfy.utils.ProgressBar(total)
+
+    def run(argument: int) -> Result:
+        stop_if_cancelled()
+        bar.update(1)
+        return function(argument)
+
+    return run
 
 
 def show_text(text: str, node_id: str | None) -> None:

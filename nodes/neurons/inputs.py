@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import comfy.model_management
 from comfy_api.latest import io
 
 from ...loco_core.models.layers import LayerSet, Part
@@ -14,6 +13,7 @@ from ...loco_core.neurons.detection import Neurons, NeuronTokens, Ranking, detec
 from ...loco_core.prompts import contrast_prompts
 from ..editing.inputs import PRESERVE
 from ..host.engine import ComfyEngine
+from ..host.progress import stop_if_cancelled
 
 # A default for checkpoints of photos and paintings: things, and other styles that must stay.
 WITHOUT = f"{PRESERVE}\nMonet\nPicasso\nRembrandt"
@@ -139,12 +139,9 @@ class NeuronInputs:
         """The neurons that these inputs ask for."""
         engine.layers.chosen(layers)
 
-        def on_layer(done: int, total: int) -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-
         contrast = contrast_prompts(self.concept, self.without)
         part, tokens = Part.parse(self.part, "part"), NeuronTokens.parse(self.tokens, "tokens")
-        return detect_neurons(engine, contrast, layers, part, tokens, on_layer)
+        return detect_neurons(engine, contrast, layers, part, tokens, lambda done, total: stop_if_cancelled())
 
 
 @dataclass(frozen=True, kw_only=True)

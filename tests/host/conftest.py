@@ -39,6 +39,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     import nodes
 
     folder_paths.set_output_directory(str(tmp_path_factory.mktemp("output")))
+    folder_paths.add_model_folder_path("loras", str(Path(folder_paths.get_output_directory()) / "loras"))
     folder_paths.set_temp_directory(str(tmp_path_factory.mktemp("temp")))
     installed = tmp_path_factory.mktemp("custom_nodes") / "ComfyUI-Loco"
     installed.symlink_to(ROOT, target_is_directory=True)

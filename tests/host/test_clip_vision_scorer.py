@@ -75,7 +75,7 @@ def load_vision(tmp_path):
 
 @pytest.fixture(scope="module")
 def scorer_of(pack):
-    return pack("nodes.comparison.clip_vision_scorer").ClipVisionScorer
+    return pack("nodes.host.clip_vision").ClipVisionScorer
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from loco_core.editing.solve import solve_edit
 from loco_core.models.layers import LayerSet
 from made_up import edit_of, recipe, shared_operator
 
+pytestmark = pytest.mark.slow
+
 OWN, OTHER, NEGATIVE = "a red star in the style of woodcut", "a blue fish in the style of woodcut", "a green tree"
 LAYERS = (8, 9)
 # Of the edit's effect: LoRAs are float16, and an edited weight is rounded where what it reads is not.

@@ -140,6 +140,7 @@ def test_under_self_attention_guidance_only_the_positive_prompt_is_exchanged(eng
     close(engine.generate([Row(star, SEED, everywhere)], sampling), engine.generate([Row(fish, SEED)], sampling))
 
 
+@pytest.mark.slow
 def test_every_single_layer_can_be_addressed(engine, generate):
     star, fish = engine.encode(["a red star", "a blue fish in the style of woodcut"])
     rows = [Row(star, SEED, Intervention(layer_set(index), fish)) for index in range(16)]
@@ -217,6 +218,7 @@ def with_free_memory(with_room_for, demo, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_rows_that_would_not_fit_are_halved_before_memory_runs_out(with_free_memory, engine_of, demo, caplog):
     engine, sampling, sizes = with_free_memory(3.5)
     rows = [Row(embedding, SEED + number) for number, embedding in enumerate(engine.encode(["a red star"] * 9))]

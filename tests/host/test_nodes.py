@@ -93,11 +93,13 @@ def test_a_search_gives_layers_pictures_a_report_and_files(search, host, demo, e
     )  # one without a change, one with all layers, 15 windows
 
 
+@pytest.mark.slow
 def test_a_search_run_twice_gives_the_same_report(search):
     first, second = (search(filename_prefix="loco/twice")[3].rsplit("saved as", 1)[0] for _ in range(2))
     assert first == second
 
 
+@pytest.mark.slow
 def test_the_layers_of_a_saved_search_can_be_loaded_again(search, execute):
     layers, _, _, report, _ = search(filename_prefix="loco/load")
     loaded, text = execute("LoCo_LayersLoad", file=report.rsplit("saved as ", 1)[1])
@@ -210,7 +212,6 @@ def test_an_exported_lora_is_offered_by_the_stock_loader_and_tells_how_it_was_ma
         told = json.loads(opened.metadata()["loco_recipe"])
     assert told["text_encoder"] == "DemoClip, last layer as the model's default"
     assert told["layers"] == [8, 9]
-    host.folder_paths.add_model_folder_path("loras", str(path.parent))
     loaded = host.nodes.LoraLoaderModelOnly().load_lora_model_only(demo.model, path.name, 1.0)[0]
     (edited,) = execute("LoCo_EditApply", model=demo.model, edit=edit)
     prompt = "a red star in the style of woodcut"
@@ -218,6 +219,7 @@ def test_an_exported_lora_is_offered_by_the_stock_loader_and_tells_how_it_was_ma
     assert (one - other).norm() <= 1e-2 * (one - plain).norm()  # float16
 
 
+@pytest.mark.slow
 def test_the_erasure_report_says_what_became_of_the_concept_and_of_the_rest(execute, demo, solve, host, pack):
     edit, _ = solve("pointillism")
     (edited,) = execute("LoCo_EditApply", model=demo.model, edit=edit)
@@ -242,7 +244,7 @@ def test_the_erasure_report_says_what_became_of_the_concept_and_of_the_rest(exec
     assert sheet.ndim == 4 and sheet.shape[2] > 2 * 128
     saved = Path(host.folder_paths.get_output_directory()) / report.rsplit("saved as ", 1)[1]
     assert json.loads(saved.read_text())["removed"] > 0.8
-    assert not [file for file in pack("nodes.localization.layers_load").saved_searches() if saved.stem in file]
+    assert not [file for file in pack("nodes.host.folders").saved_searches() if saved.stem in file]
 
 
 @pytest.fixture(scope="module")
@@ -313,6 +315,7 @@ def test_a_sweep_gives_a_count_that_ablate_takes_and_shows_the_trade_off(execute
     assert model.object_patches
 
 
+@pytest.mark.slow
 def test_measured_effects_are_a_ranking_for_ablate_that_is_saved_and_loaded(execute, demo, sample, compare):
     neurons, plot, report = compare("LoCo_NeuronEffects", runs="16", rounds=1)
     assert "effects measured: they agree with the signal to" in report

@@ -12,6 +12,9 @@ from benchmarks.modes import modes_difference
 from demo.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
+# In one process, so that one server serves all.
+pytestmark = pytest.mark.xdist_group("smoke")
+
 HELP_PAGES = ROOT / "web" / "docs"
 FIND_STYLE = ROOT / "workflows" / "api" / "demo_find_style.json"
 

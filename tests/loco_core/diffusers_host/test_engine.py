@@ -26,6 +26,8 @@ from loco_core.prompts import Attribute, PromptPair
 from loco_core.scoring.clip_score import load_scorer
 from made_up import edit_of, recipe
 
+pytestmark = pytest.mark.slow
+
 SAMPLING = Sampling(4, 2.0, "euler", "linspace", 128, 128)
 STAR, FISH = "a red star", "a blue fish in the style of woodcut"
 

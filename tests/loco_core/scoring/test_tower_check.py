@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from loco_core.scoring.clip_score import CosineScorer
@@ -44,6 +45,7 @@ def test_towers_that_see_no_difference_or_nothing_at_all_do_not():
     assert not knows_colours(Towers(dict.fromkeys(COLOURS, (float("nan"),) * 3)))
 
 
+@pytest.mark.slow
 def test_of_towers_that_have_nothing_to_do_with_each_other_one_in_a_hundred_passes():
     """0.97% is expected, seven of the 720 orders; of 2000 such towers 0.2 to 2%."""
 
