@@ -65,7 +65,7 @@ def detect(bench: Bench, style: str, layers: LayerSet, part: Part) -> Neurons:
 
 
 def random_neurons(neurons: Neurons, count: int) -> dict[Place, torch.Tensor]:
-    """`count` of all neurons by lot."""
+    """`count` of all neurons, chosen at random."""
     order = neurons.ranked()
     picks = torch.randperm(len(order), generator=torch.Generator().manual_seed(0))[:count]
     return by_place(order[pick] for pick in picks.tolist())

@@ -3,8 +3,8 @@
     python demo/run.py          a style and a fact, in some minutes: demo/output/index.html
     python demo/run.py --all    all styles and facts, ablated neurons, a negative control: demo/output/summary.json
 
-Called by `python dev.py demo`; runs in a real ComfyUI server where COMFYUI_PATH names one, else on diffusers. Writes
-demo/output/ anew.
+Called by `python dev.py demo`; runs in a real ComfyUI server where COMFYUI_PATH names one, else on diffusers. Replaces
+demo/output/.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """DeepFloyd IF's first stage as an Engine, which the paper treats and ComfyUI does not have.
 
-A T5 text encoder, images of 64 x 64 pixels without a VAE, and attention that reads the image and the text at once: the
+A T5 text encoder, images of 64 x 64 pixels without a VAE, and attention over the image and the text at once: the
 text's W_K and W_V have biases, and each layer normalises the text in its own way. Tried on small models of the same
 classes with random weights only (tests/loco_core/diffusers_host/test_deepfloyd.py), never on the real one.
 """
@@ -48,7 +48,7 @@ class DeepFloydEngine(DiffusersEngine):
     ) -> Iterator[None]:
         """Within it, `layers` carry the paper's edit over all subject tokens, one target per concept.
 
-        T5 reads in both directions: the last token alone does not carry a concept. All of them, the paper finds, lose
+        T5 encodes in both directions: the last token alone does not carry a concept. All of them, the paper finds, lose
         too much. Every layer normalises its text in its own way, so each has its own operator.
         """
         operators = {layer: self._operator(layer, concepts, targets) for layer in layers}

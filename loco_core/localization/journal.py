@@ -11,7 +11,7 @@ killed, a batch is there as a whole or not at all. Nothing is pickled.
 Batches are the unit because an image depends, by rounding, on the batch in which it was made. A search that divides its
 cells into batches as before finds whole batches here and makes the missing ones in their old composition: its scores
 are those of a run that was never interrupted. With another number of rows per batch it finds the same cells in other
-batches, and what it makes anew differs by rounding.
+batches, and what it makes again differs by rounding.
 """
 
 from __future__ import annotations

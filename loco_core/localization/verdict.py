@@ -60,7 +60,7 @@ class Verdict:
 
 def shows(table: ScoreTable, pairs: int) -> bool:
     """Whether the concept is in the unmodified images: whether they fit the scored text as they should, compared with
-    images in which all layers read the target. Asked of a few images first, of all if these do not tell.
+    images in which all layers get the target prompt. Asked of a few images first, of all if these do not tell.
     """
     count = min(table.images, 2 * pairs)
     while True:

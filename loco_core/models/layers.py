@@ -4,7 +4,7 @@
     chosen = layers.parse("8-9, m0")     # LayerSet: what a person wrote down
     for window in windows(layers, 2): ...
 
-A text layer is a layer that reads the prompt. Its index is its 0-based position in forward order.
+A text layer is a layer that is conditioned on the prompt. Its index is its 0-based position in forward order.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PROJECTIONS = (Part.KEYS, Part.VALUES)
 
 @dataclass(frozen=True)
 class TextLayer:
-    """A layer that reads the prompt, and its place in the model.
+    """A layer that is conditioned on the prompt, and its place in the model.
 
     block, block_number: the kind of its block and the number among those, as the original code counts them ("input",
     "middle" or "output" in a U-Net). inner: its number inside the block.
