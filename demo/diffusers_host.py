@@ -13,7 +13,6 @@ import torch
 
 from loco_core import (
     DEMO_SCORER,
-    Attribute,
     ChooseBy,
     DiffusersEngine,
     EditRequest,
@@ -68,8 +67,7 @@ class DiffusersHost:
 
     def search(self, search_: Search) -> dict:
         pairs = tuple(PromptPair(*pair) for pair in zip(search_.concepts, search_.targets, strict=True))
-        attribute = Attribute.parse(search_.attribute, "attribute")
-        plan = SearchPlan(pairs, tuple(range(SEARCH_SEEDS)), attribute, WINDOW_SIZE, SAMPLING)
+        plan = SearchPlan(pairs, tuple(range(SEARCH_SEEDS)), search_.attribute, WINDOW_SIZE, SAMPLING)
         most = plan.most_images(self._engine.layers)
         progress = SearchProgress(lambda made: self._on_share(min(1, made.cost / most)))
         result = search(self._engine, self._scorer, plan, ROWS, progress)
@@ -120,8 +118,7 @@ class DiffusersHost:
         return self._engine.ablated(ablation(neurons, chosen_neurons(neurons, ChooseBy.COUNT, change.count)))
 
     def _solved(self, edit: Edit) -> SolvedEdit:
-        attribute = Attribute.parse(edit.attribute, "attribute")
-        request = EditRequest(edit.concept, edit.target, "\n".join(edit.preserve), attribute)
+        request = EditRequest(edit.concept, edit.target, "\n".join(edit.preserve), edit.attribute)
         recipe = edit_recipe(request, EditSettings(), self._found[edit.attribute], self._engine.text_encoder)
         return solve_edit(self._engine.encode, recipe)
 

@@ -22,8 +22,9 @@ from .editing.solve import Edit, solve_edit
 from .images import ImageMaker, Progress
 from .localization.evaluation import SearchProgress
 from .localization.journal import Journal, search_settings
+from .localization.pictures import contact_sheet, model_figure, score_plot
 from .localization.plan import SearchPlan
-from .localization.report import provenance, read_layers, report_text, result_json, scores_csv
+from .localization.report import layers_of_search, provenance, report_text, result_json, scores_csv
 from .localization.search import SearchResult, search
 from .localization.strategies import Effort
 from .localization.verdict import Kind, Verdict
@@ -37,7 +38,7 @@ from .neurons.effects import EffectsRequest, measure_effects
 from .neurons.file import load_neurons, neuron_recipe, save_neurons
 from .neurons.lora import ablation_lora
 from .neurons.report import neuron_lines
-from .neurons.sweep import SweepRequest, SweepResult, sweep_neurons, sweep_text
+from .neurons.sweep import SweepRequest, SweepResult, parse_counts, sweep_neurons, sweep_text
 from .prompts import Attribute, Contrast, PromptPair, contrast_prompts, preserved_prompts, prompt_pairs, whole_pairs
 from .scoring.clip_score import ClipScorer, Scorer, load_scorer
 from .scoring.intervals import Estimate, estimate
@@ -53,12 +54,13 @@ __all__ = [
     "Journal", "Kind", "LayerSet", "Mode", "ModelLayers", "Naming", "NeuronTokens", "Neurons", "Part",
     "Preservation", "Progress", "PromptPair", "Ranking", "Replacement", "Ridge", "Row", "Sampling", "Scorer",
     "SearchPlan", "SearchProgress", "SearchResult", "SweepRequest", "SweepResult", "TextEmbedding", "TextLayer",
-    "Tokens", "Verdict", "ablation", "ablation_lora", "chosen_neurons", "combined", "contrast_prompts",
-    "demo_pipeline", "detect_neurons", "edit_lora", "edit_recipe", "erasure_text", "estimate", "load_edit",
-    "load_neurons", "load_pipeline", "load_scorer", "measure_effects", "measure_erasure", "neuron_lines",
-    "neuron_recipe", "preserved_prompts", "prompt_pairs", "provenance", "read_layers", "recipe_metadata",
-    "report_lines", "report_text", "result_json", "save_edit", "save_lora", "save_neurons", "scores_csv", "search",
-    "search_settings", "solve_edit", "sweep_neurons", "sweep_text", "whole_pairs", "windows",
+    "Tokens", "Verdict", "ablation", "ablation_lora", "chosen_neurons", "combined", "contact_sheet",
+    "contrast_prompts", "demo_pipeline", "detect_neurons", "edit_lora", "edit_recipe", "erasure_text", "estimate",
+    "layers_of_search", "load_edit", "load_neurons", "load_pipeline", "load_scorer", "measure_effects",
+    "measure_erasure", "model_figure", "neuron_lines", "neuron_recipe", "parse_counts", "preserved_prompts",
+    "prompt_pairs", "provenance", "recipe_metadata", "report_lines", "report_text", "result_json", "save_edit",
+    "save_lora", "save_neurons", "score_plot", "scores_csv", "search", "search_settings", "solve_edit",
+    "sweep_neurons", "sweep_text", "whole_pairs", "windows",
 ]
 # fmt: on
 

@@ -1,15 +1,18 @@
 """Choices that a person makes between a few words.
 
-class Mode(Choice):
-    ZERO = "zero"
-    SCALE = "scale"
+    class Mode(Choice):
+        ZERO = "zero"
+        SCALE = "scale"
 
-Mode.parse("zero", "mode")   # Mode.ZERO
-Mode.parse("one", "mode")    # ValueError: mode: 'one'; give one of zero, scale
+    Mode.parse("zero", "mode")   # Mode.ZERO
+    Mode.parse("one", "mode")    # ValueError: mode: 'one'; give one of zero, scale
+
+Functions that take a choice take its word too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -31,7 +34,17 @@ class Choice(str, Enum):
     @classmethod
     def parse(cls, word: str, name: str) -> Self:
         """The choice with this word. `name` is the input's, for the error that lists the words there are."""
-        try:
-            return cls(word)
-        except ValueError:
-            raise ValueError(f"{name}: {str(word)!r}; give one of {', '.join(cls.words())}") from None
+        check_one_of(word, cls.words(), name)
+        return cls(word)
+
+    @classmethod
+    def parse_field(cls, owner: object, name: str) -> None:
+        """Turns the word in a field of a frozen dataclass into the choice."""
+        object.__setattr__(owner, name, cls.parse(getattr(owner, name), name.replace("_", " ")))
+
+
+def check_one_of(value: object, options: Iterable[object], name: str) -> None:
+    """An error that lists the options where the value is none of them. `name` is the input's."""
+    words = [str(option) for option in options]
+    if str(value) not in words:
+        raise ValueError(f"{name}: {str(value)!r}; give one of {', '.join(words)}")

@@ -49,6 +49,7 @@ class ImageMaker:
         total: int,
         progress: Progress = QUIET,
     ) -> None:
+        check_batch_rows(rows_per_batch)
         self._seeds, self._sampling, self._rows_per_batch = seeds, sampling, rows_per_batch
         self._total, self._progress, self._done = total, progress, 0
 
@@ -65,10 +66,13 @@ class ImageMaker:
         return torch.cat(made)
 
 
+def check_batch_rows(count: int) -> None:
+    if count < 1:
+        raise ValueError(f"batch rows: {count}; give at least 1")
+
+
 def batches(rows: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     """The rows, `size` at a time."""
-    if size < 1:
-        raise ValueError(f"batch rows: {size}; give at least 1")
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 

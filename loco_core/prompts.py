@@ -83,7 +83,7 @@ def prompt_pairs(
     A bare name (see NAME_WORDS) is expanded with the attribute's templates. Its target is kept as it is for a style
     ("a painting") and goes through the same templates for an object or a fact.
     """
-    pairs = []
+    attribute, pairs = Attribute.parse(attribute, "attribute"), []
     for pair in whole_pairs(concepts, targets, names):
         pairs += _expand(pair.concept, pair.target, attribute)
         if attribute is Attribute.STYLE and _is_name(pair.concept, attribute):
@@ -116,6 +116,7 @@ def preserved_prompts(text: str, attribute: Attribute, concepts: str) -> tuple[l
     A bare name is expanded with the attribute's templates, as a concept's is. Of the others, those without a style are
     contexts for one; a thing ("a house") is one too. An error where a line names one of the `concepts`.
     """
+    attribute = Attribute.parse(attribute, "attribute")
     told, prompts, contexts = lines(text, "preserve"), [], []
     _check_apart(told, "preserve", [concept for concept in _lines(concepts) if _is_name(concept, attribute)])
     for line in told:

@@ -39,6 +39,11 @@ class ErasurePlan:
         if not self.seeds:
             raise ValueError("seeds: 0; give at least 1")
 
+    def check_keeps(self) -> None:
+        """An error where removal could not be weighed against what is kept."""
+        if not self.kept:
+            raise ValueError("keep prompts: empty; give at least one, against which removal is weighed")
+
     @property
     def concepts(self) -> list[str]:
         return [pair.concept for pair in self.pairs]

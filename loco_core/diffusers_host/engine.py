@@ -10,6 +10,7 @@ Kept plain on purpose: it is also the reference against which the ComfyUI engine
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -160,6 +161,7 @@ class DiffusersEngine:
     @contextmanager
     def edited(self, edit: Edit, strength: float = 1.0) -> Iterator[None]:
         """Within it, the weights carry the edit; afterwards they are as they were, bit for bit."""
+        self.layers.chosen(edit.recipe.layers)
         changes = self._weights(edit.operators)
         if edit.pooled is not None:
             weight = self.pooled_weight().data
@@ -242,8 +244,15 @@ class AblatedEngine:
 
     def __init__(self, engine: DiffusersEngine, change: Ablation) -> None:
         self._engine, self._change = engine, change
-        self.layers, self.text_encoder, self.digest = engine.layers, engine.text_encoder, engine.digest
+        self.layers, self.text_encoder = engine.layers, engine.text_encoder
         self.encode, self.key_value_weights = engine.encode, engine.key_value_weights
+
+    def digest(self) -> str:
+        """Of the model, and of what becomes of which neurons."""
+        told = [self._engine.digest()]
+        for place, replacement in sorted(self._change.items()):
+            told += [f"{place} {replacement.factor}", weights_digest([replacement.neurons, replacement.shift])]
+        return hashlib.sha256(" ".join(told).encode()).hexdigest()[:16]
 
     def generate(
         self, rows: Sequence[Row], sampling: Sampling, on_step: Callable[[], None] | None = None

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import diffusers
 import torch
 
+from ..choices import check_one_of
 from ..models.engine import Sampling
 
 Pipeline: TypeAlias = "diffusers.StableDiffusionPipeline | diffusers.StableDiffusionXLPipeline"
@@ -54,6 +55,8 @@ def load_pipeline(folder: Path) -> Pipeline:
             pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(folder, **options)
         else:
             raise ValueError(f"it holds a {name}; use Stable Diffusion 1.x, 2.x or SDXL")
+    except torch.cuda.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever a damaged or foreign folder makes of diffusers' code
         raise ValueError(f"model: diffusers cannot load {folder} ({error!r})") from error
     return pipeline.to("cuda" if cuda else "cpu")
@@ -61,9 +64,7 @@ def load_pipeline(folder: Path) -> Pipeline:
 
 def scheduler_for(own: diffusers.SchedulerMixin, sampling: Sampling) -> diffusers.SchedulerMixin:
     """A new scheduler of the wanted kind, on the noise schedule of the model's own."""
-    if sampling.sampler not in SAMPLERS:
-        raise ValueError(f"sampler: {sampling.sampler!r}; give one of {', '.join(SAMPLERS)}")
-    if sampling.scheduler not in SPACINGS:
-        raise ValueError(f"scheduler: {sampling.scheduler!r}; give one of {', '.join(SPACINGS)}")
+    check_one_of(sampling.sampler, SAMPLERS, "sampler")
+    check_one_of(sampling.scheduler, SPACINGS, "scheduler")
     kind, options = SAMPLERS[sampling.sampler]
     return kind.from_config(own.config, timestep_spacing=sampling.scheduler, **options)

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from ..files import replacing
+from ..files import read_safetensors, replacing
 from ..models.families.unet import UNET
 from ..models.layers import LayerSet
 from ..prompts import PromptPair
 from .closed_form import EditOperator
-from .recipe import EditRecipe, EditSettings, Preservation, Ridge, Tokens
+from .recipe import EditRecipe, EditSettings
 from .solve import Edit, EditFigures
 
 FORMAT = "loco_edit 2"
@@ -61,11 +61,7 @@ def save_edit(edit: Edit, path: Path, versions: dict[str, str]) -> None:
 def load_edit(path: Path) -> Edit:
     """The edit in a file of `save_edit`; anything else is refused in one sentence."""
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
+        metadata, tensors = read_safetensors(path, FORMAT)
         return _edit(metadata, tensors)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"file: {path.name!r} is not an edit saved by LoCo Edit Save ({error})") from error
@@ -95,19 +91,9 @@ def _recipe(content: dict[str, Any]) -> EditRecipe:
     return EditRecipe(
         pairs,
         tuple(_text(prompt) for prompt in content["preserve"]),
-        _settings(**content["settings"]),
+        EditSettings(**content["settings"]),
         LayerSet(tuple(map(int, content["layers"])), int(content["layer_count"])),
         _text(content["text_encoder"]),
-    )
-
-
-def _settings(tokens: str, preservation: str, ridge: str, relative_ridge: float, pooled: bool) -> EditSettings:
-    return EditSettings(
-        Tokens.parse(tokens, "tokens"),
-        Preservation.parse(preservation, "preservation"),
-        Ridge.parse(ridge, "ridge"),
-        float(relative_ridge),
-        bool(pooled),
     )
 
 

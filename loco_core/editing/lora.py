@@ -7,11 +7,11 @@ save_lora(tensors, Path("lora.safetensors"), recipe_metadata(edit, versions))
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 
 from ..lora_file import Factors, lora_tensors
+from ..models.engine import Weights
 from ..models.family import Naming
 from ..models.layers import PROJECTIONS, ModelLayers
 from .closed_form import EditOperator
@@ -24,7 +24,7 @@ FLOAT16_ROUNDING = 1e-4
 def edit_lora(
     edit: Edit,
     layers: ModelLayers,
-    weights: Callable[[int], tuple[torch.Tensor, torch.Tensor]],
+    weights: Weights,
     strength: float = 1.0,
     naming: Naming = Naming.KOHYA,
     pooled_weight: torch.Tensor | None = None,
@@ -35,6 +35,11 @@ def edit_lora(
     embedding meets, where the edit has an operator for that. Both factors carry the square root of the singular
     values, so that neither leaves float16's range.
     """
+    naming = Naming.parse(naming, "naming")
+    layers.chosen(edit.recipe.layers)
+    layers.check_width(edit.width, "edit")
+    if edit.pooled is not None and pooled_weight is None:
+        raise ValueError("pooled: the edit changes the pooled embedding too; give the weight that this one meets first")
     if not math.isfinite(strength):
         raise ValueError(f"strength: {strength}; give a number")
     thin = {operator: _orthonormal(operator) for operator in set(edit.operators.values())}

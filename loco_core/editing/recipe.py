@@ -53,6 +53,9 @@ class EditSettings:
     pooled: bool = False
 
     def __post_init__(self) -> None:
+        Tokens.parse_field(self, "tokens")
+        Preservation.parse_field(self, "preservation")
+        Ridge.parse_field(self, "ridge")
         if not 0 < self.relative_ridge < float("inf"):
             raise ValueError(f"relative ridge: {self.relative_ridge}; give a number above 0")
 
@@ -65,6 +68,9 @@ class EditRequest:
     targets: str
     preserve: str
     attribute: Attribute
+
+    def __post_init__(self) -> None:
+        Attribute.parse_field(self, "attribute")
 
 
 @dataclass(frozen=True)

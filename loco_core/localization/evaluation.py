@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..images import batches, thumbnails
+from ..images import batches, check_batch_rows, thumbnails
 from ..models.engine import Engine, Intervention, Row
 from ..scoring.clip_score import Scorer
 from .journal import Finished, Journal
@@ -45,6 +45,7 @@ class Evaluation:
         progress: SearchProgress = QUIET,
         journal: Journal | None = None,
     ) -> None:
+        check_batch_rows(rows_per_batch)
         self._engine, self._scorer, self._plan, self._rows = engine, scorer, plan, rows_per_batch
         self._progress, self._journal = progress, journal
         prompts = list(dict.fromkeys(text for pair in plan.pairs for text in (pair.concept, pair.target)))

@@ -39,6 +39,9 @@ class SearchPlan:
     part: Part = Part.BOTH
 
     def __post_init__(self) -> None:
+        Attribute.parse_field(self, "attribute")
+        Effort.parse_field(self, "effort")
+        Part.parse_field(self, "part")
         if not self.pairs:
             raise ValueError("concept prompts: empty; give at least one line")
         if not self.seeds:
@@ -51,12 +54,12 @@ class SearchPlan:
 
     @property
     def sign(self) -> int:
-        """Of a wanted change of the score: a style or an object goes away, a new fact appears."""
+        """1 if a wanted change raises the score (a new fact appears), else -1 (a style or an object goes away)."""
         return 1 if self.attribute is Attribute.FACT else -1
 
     @property
     def steps(self) -> int:
-        """Of the images by which windows are compared."""
+        """Sampler steps of the images that compare windows."""
         return self.sampling.steps if self.effort is Effort.EXHAUSTIVE else quick_steps(self.sampling.steps)
 
     def scored_text(self, pair: PromptPair) -> str:

@@ -168,7 +168,7 @@ def provenance(engine: Engine, scorer: Scorer, host: str) -> dict[str, str]:
     return {"model_digest": engine.digest(), **scored, "host": host, "torch": torch.__version__}
 
 
-def read_layers(text: str, name: str) -> tuple[LayerSet, str]:
+def layers_of_search(text: str, name: str) -> tuple[LayerSet, str]:
     """The layers in the JSON of `result_json`, and a sentence on the search. `name` is the file's, for errors."""
     try:
         content = json.loads(text)

@@ -66,7 +66,7 @@ def quick_steps(steps: int) -> int:
 
 
 def first_round(images: int) -> int:
-    """Of `images` for each window, how many a race makes of every one; and how many more of some in a later round."""
+    """How many of its `images` each window gets in the first round, and some windows in each later round."""
     return min(images, max(2, images // 8))
 
 

@@ -35,6 +35,8 @@ class TextEmbedding:
 
 
 Encode = Callable[[Sequence[str]], list[TextEmbedding]]
+# A layer's (W_K, W_V), [d_out, d] each.
+Weights = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ class Intervention:
     layers: LayerSet
     embedding: TextEmbedding
     part: Part = Part.BOTH
+
+    def __post_init__(self) -> None:
+        Part.parse_field(self, "part")
 
 
 @dataclass(frozen=True)

@@ -118,15 +118,14 @@ class Family(ABC):
     def floor_plan(self, layers: ModelLayers) -> FloorPlan:
         """Where the blocks stand in a picture of the model."""
 
-    def preset(self, layer_count: int, width: int, attribute: str) -> Preset:
+    def preset(self, layer_count: int, width: int, attribute: Attribute) -> Preset:
         """The paper's layers for the attribute in such a model."""
-        wanted = Attribute.parse(attribute, "attribute")
         name = self.model_name(layer_count, width)
         for preset in self.presets:
-            if (preset.model, preset.attribute) == (name, wanted):
+            if (preset.model, preset.attribute) == (name, attribute):
                 return preset
         known = ", ".join(dict.fromkeys(preset.model for preset in self.presets)) or "others"
         raise ValueError(
-            f"preset: the paper has none for a model with {name}, only for {known}; write the layers down, or find "
+            f"preset: the paper has none for {name}, only for {known}; write the layers down, or find "
             "them with LocoGen Layer Search"
         )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ..choices import Choice
 
 if TYPE_CHECKING:
+    from ..prompts import Attribute
     from .family import Family, Preset
 
 
@@ -33,6 +34,8 @@ class Part(Choice):
         return PROJECTIONS if self is Part.BOTH else (self,)
 
 
+# A layer's block, the number of the block, and the layer's number inside it.
+Address = tuple[str, int, int]
 # The projections of a layer, in the order in which W_K and W_V are given everywhere.
 PROJECTIONS = (Part.KEYS, Part.VALUES)
 
@@ -51,7 +54,7 @@ class TextLayer:
     inner: int
 
     @property
-    def address(self) -> tuple[str, int, int]:
+    def address(self) -> Address:
         """Its place, as patches are told which layer calls them."""
         return self.block, self.block_number, self.inner
 
@@ -156,7 +159,7 @@ class ModelLayers:
         """A layer in the words that `parse` knows: "u1.0"."""
         return self.family.block_name(self[index], self)
 
-    def preset(self, attribute: str) -> tuple[LayerSet, Preset]:
+    def preset(self, attribute: Attribute) -> tuple[LayerSet, Preset]:
         """The layers that the paper found for the attribute in such a model, and where it says so."""
         preset = self.family.preset(len(self), self.width, attribute)
         return LayerSet(tuple(range(preset.first, preset.first + preset.window_size)), len(self)), preset

@@ -74,7 +74,7 @@ def chosen_neurons(
 
     `count` of all, or of each layer (keys and values together), or those with |z| of `threshold` or more.
     """
-    ranked = neurons.ranked(ranking)
+    ranked, choose_by = neurons.ranked(ranking), ChooseBy.parse(choose_by, "choose by")
     if choose_by is ChooseBy.THRESHOLD:
         return by_place((place, i) for place, i in ranked if abs(neurons.scores[place].z[i]) >= threshold)
     groups, where = [ranked], f"layers {neurons.layers}"
@@ -98,6 +98,7 @@ def ablation(
     neurons: Neurons, chosen: Mapping[Place, torch.Tensor], mode: Mode = Mode.MEAN, scale: float = 0.0
 ) -> Ablation:
     """What becomes of the chosen neurons: the mean over the plain prompts, zero, or `scale` x own."""
+    mode = Mode.parse(mode, "mode")
     if not 0 <= scale <= 2:
         raise ValueError(f"scale: {scale}; give 0 to 2")
     factor = scale if mode is Mode.SCALE else 0.0

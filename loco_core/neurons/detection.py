@@ -39,7 +39,6 @@ FEWEST_PROMPTS = 2
 
 # A layer's index, and Part.KEYS or Part.VALUES.
 Place = tuple[int, Part]
-Weights = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
 
 
 class NeuronTokens(Choice):
@@ -114,7 +113,7 @@ class Neurons:
         return int(below[-1]) + 1 if len(below) else 0
 
     def expected_by_chance(self, count: int) -> float:
-        """How many neurons would be as sure as the `count` surest, did the concept change none."""
+        """How many neurons would be as sure as the `count` surest, if the concept changed none."""
         p = self._sorted_p()
         return len(p) * p[count - 1].item() if count else 0.0
 
@@ -123,6 +122,7 @@ class Neurons:
 
     def _measure(self, ranking: Ranking) -> np.ndarray:
         """What a ranking goes by, of all neurons."""
+        ranking = Ranking.parse(ranking, "rank by")
         if ranking is Ranking.Z:
             return torch.cat([score.z.abs() for score in self.scores.values()]).numpy()
         if ranking is Ranking.SIGNAL:
@@ -146,6 +146,8 @@ def detect_neurons(
 
     One layer's weights are in memory at a time. `on_layer(done, total)` is called after each.
     """
+    part, tokens = Part.parse(part, "part"), NeuronTokens.parse(tokens, "tokens")
+    engine.layers.chosen(layers)
     if not len(layers):
         raise ValueError("layers: empty; give at least one, like 8-9")
     with_concept, without = (tuple(dict.fromkeys(prompts)) for prompts in (contrast.concept, contrast.without))
@@ -157,6 +159,8 @@ def detect_neurons(
         raise ValueError("without: every prompt holds another concept; give plain ones too, like 'a photo of a cat'")
     with_samples = _samples(engine.encode(with_concept), tokens)
     without_samples = _samples(engine.encode(without), tokens)
+    width = with_samples.shape[1]
+    engine.layers.check_width(width, "concept")
     scores: dict[Place, NeuronScores] = {}
     for done, layer in enumerate(layers, 1):
         for projection, weight in zip(PROJECTIONS, engine.key_value_weights(layer), strict=True):
@@ -164,7 +168,6 @@ def detect_neurons(
                 outputs = [samples.to(weight.dtype) @ weight.T for samples in (with_samples, without_samples)]
                 scores[layer, projection] = _scores(outputs[0].double(), outputs[1].double(), plain, groups)
         on_layer(done, len(layers))
-    width = with_samples.shape[1]
     return Neurons(scores, layers, width, tokens, with_concept, without, engine.text_encoder)
 
 

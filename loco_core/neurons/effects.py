@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from scipy.linalg import hadamard
 
+from ..choices import check_one_of
 from ..comparison.erasure import ErasurePlan, ErasureResult, image_maker, measure_after, measure_before
 from ..images import QUIET, Progress
 from ..models.engine import Engine
@@ -46,12 +47,11 @@ class EffectsRequest:
     mode: Mode = Mode.MEAN
 
     def __post_init__(self) -> None:
-        if self.runs not in RUNS:
-            raise ValueError(f"runs: {self.runs}; give one of {', '.join(map(str, RUNS))}")
+        Mode.parse_field(self, "mode")
+        check_one_of(self.runs, RUNS, "runs")
         if self.rounds < 1:
             raise ValueError(f"rounds: {self.rounds}; give at least 1")
-        if not self.plan.kept:
-            raise ValueError("keep prompts: empty; give at least one, against which removal is weighed")
+        self.plan.check_keeps()
 
     @property
     def images(self) -> int:

@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from ..files import replacing
+from ..files import read_safetensors, replacing
 from ..models.layers import PROJECTIONS, LayerSet
 from .detection import Neurons, NeuronScores, NeuronTokens
 
@@ -50,11 +50,7 @@ def neuron_recipe(neurons: Neurons, versions: dict[str, str]) -> dict[str, str]:
 def load_neurons(path: Path) -> Neurons:
     """The neurons in a file of `save_neurons`; anything else is refused in one sentence."""
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
+        metadata, tensors = read_safetensors(path, FORMAT)
         made = json.loads(metadata["loco_neurons"])
         layers = LayerSet(tuple(map(int, made["layers"])), int(made["layer_count"]))
         scores = {

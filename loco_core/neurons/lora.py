@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 
 from ..lora_file import Factors, lora_tensors
+from ..models.engine import Weights
 from ..models.family import Naming
 from ..models.layers import PROJECTIONS, ModelLayers
 from .ablation import Ablation
-from .detection import Weights
 
 
 def ablation_lora(
@@ -22,6 +22,7 @@ def ablation_lora(
 
     `weights(layer)` gives a layer's W_K and W_V.
     """
+    naming = Naming.parse(naming, "naming")
     if not all(replacement.scales for replacement in ablation.values()):
         raise ValueError("mode: a LoRA has no bias to hold a mean; choose 'zero' or 'scale'")
     factors: dict[str, Factors] = {}

@@ -88,8 +88,9 @@ class SweepRequest:
     mode: Mode = Mode.MEAN
 
     def __post_init__(self) -> None:
-        if not self.plan.kept:
-            raise ValueError("keep prompts: empty; give at least one, against which removal is weighed")
+        Ranking.parse_field(self, "ranking")
+        Mode.parse_field(self, "mode")
+        self.plan.check_keeps()
 
     @property
     def images(self) -> int:

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch.nn import functional
 
+from ..choices import check_one_of
 from ..images import in_8_bits
 from ..weights_digest import weights_digest
 
@@ -56,16 +57,16 @@ class Scorer(Protocol):
 
 
 class CosineScorer:
-    """Two towers as a scorer: cosine x 100, clipped at 0 (Hessel et al., 2021). `read` and `see` are a subclass's."""
+    """Two towers as a scorer: cosine x 100, clipped at 0 (Hessel et al., 2021). A subclass embeds texts and images."""
 
     def __init__(self, name: str, digest: str) -> None:
         self.name, self.digest = name, digest
 
-    def read(self, texts: Sequence[str]) -> torch.Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Text embeddings [N, d], of any length."""
         raise NotImplementedError
 
-    def see(self, images: torch.Tensor) -> torch.Tensor:
+    def embed_images(self, images: torch.Tensor) -> torch.Tensor:
         """Embeddings [N, d] of images (0..1, [N, H, W, 3]), of any length."""
         raise NotImplementedError
 
@@ -75,8 +76,10 @@ class CosineScorer:
         if len(images) != len(texts):
             raise ValueError(f"scorer: {len(images)} images and {len(texts)} texts; give one text per image")
         distinct = list(dict.fromkeys(texts))
-        read = functional.normalize(self.read(distinct), dim=-1)[[distinct.index(text) for text in texts]]
-        scores = (100 * (functional.normalize(self.see(images), dim=-1) * read).sum(-1)).clamp(min=0).float().cpu()
+        by_text = functional.normalize(self.embed_texts(distinct), dim=-1)
+        by_image = functional.normalize(self.embed_images(images), dim=-1)
+        cosines = (by_image * by_text[[distinct.index(text) for text in texts]]).sum(-1)
+        scores = (100 * cosines).clamp(min=0).float().cpu()
         if not torch.isfinite(scores).all():
             raise ValueError(f"scorer {self.name}: NaN or Inf in a score; its weights are damaged or the image is")
         return scores
@@ -84,7 +87,7 @@ class CosineScorer:
     @torch.no_grad()
     def similarity(self, images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
         """The cosine x 100 of the embeddings of each image (0..1, [N, H, W, 3]) and the other of its place: [N]."""
-        seen = (functional.normalize(self.see(part), dim=-1) for part in (images, others))
+        seen = (functional.normalize(self.embed_images(part), dim=-1) for part in (images, others))
         return (100 * torch.mul(*seen).sum(-1)).float().cpu()
 
 
@@ -94,7 +97,7 @@ class ClipScorer(CosineScorer):
     def __init__(self, model: Any, name: str) -> None:
         if getattr(model, "text", model).vocab_size != VOCABULARY:
             raise ValueError(
-                f"scorer: {name} reads other tokens than CLIP's, as SigLIP and multilingual models do; use a CLIP"
+                f"scorer: {name} has other tokens than CLIP's, as SigLIP and multilingual models do; use a CLIP"
             )
         super().__init__(name, weights_digest(model.parameters()))
         self.model = model.eval().requires_grad_(False)
@@ -105,10 +108,10 @@ class ClipScorer(CosineScorer):
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def read(self, texts: Sequence[str]) -> torch.Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         return self.model.encode_text(self._tokenizer(list(texts)).to(self._device))
 
-    def see(self, images: torch.Tensor) -> torch.Tensor:
+    def embed_images(self, images: torch.Tensor) -> torch.Tensor:
         pictures = [Image.fromarray(image.numpy()) for image in in_8_bits(images).cpu()]
         pixels = torch.stack([self._preprocess(picture) for picture in pictures]).to(self._device)
         return self.model.encode_image(pixels)
@@ -141,8 +144,7 @@ def load_scorer(weights: Path, architecture: str | None = None) -> ClipScorer:
 
 def download_scorer(architecture: str) -> ClipScorer:
     """open_clip's own download of LAION's weights for one of the architectures in DOWNLOADS."""
-    if architecture not in DOWNLOADS:
-        raise ValueError(f"architecture: {architecture!r}; to download, choose one of {', '.join(DOWNLOADS)}")
+    check_one_of(architecture, DOWNLOADS, "architecture")
     return ClipScorer(open_clip.create_model(architecture, pretrained=DOWNLOADS[architecture]), architecture)
 
 

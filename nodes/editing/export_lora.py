@@ -7,8 +7,7 @@ from comfy_api.latest import io
 from ...loco_core.editing.file import recipe_metadata
 from ...loco_core.editing.lora import edit_lora
 from ...loco_core.lora_file import save_lora
-from ...loco_core.models.family import Naming
-from ..host.editing import fit, pooled_weight
+from ..host.editing import check_fits, pooled_weight
 from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
 from ..host.layers import read_layers
@@ -42,10 +41,9 @@ class EditExportLoRANode(io.ComfyNode):
     def execute(cls, model, edit, strength: float, naming: str, filename_prefix: str) -> io.NodeOutput:
         path = output_path(filename_prefix, ".safetensors")
         layers = read_layers(model)
-        fit(model, layers, edit)
+        check_fits(model, layers, edit)
         weights = with_bar(ComfyEngine(model, None, None, layers).key_value_weights, len(edit.operators))
-        named = Naming.parse(naming, "naming")
-        tensors = edit_lora(edit, layers, weights, strength, named, pooled_weight(model, edit))
+        tensors = edit_lora(edit, layers, weights, strength, naming, pooled_weight(model, edit))
         save_lora(tensors, path, {**recipe_metadata(edit, versions()), "loco_strength": str(strength)})
         text = f"saved as {output_name(path)}\nmade with {edit.recipe.text_encoder}; load other LoRAs before the export"
         return node_output(cls, output_name(path), text=text)

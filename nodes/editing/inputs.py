@@ -130,12 +130,12 @@ class EditInputs:
     def recipe(self, clip: Any, layers: LayerSet) -> EditRecipe:
         """The recipe that these inputs ask for."""
         settings = EditSettings(
-            tokens=Tokens.parse(self.tokens, "tokens"),
-            preservation=Preservation.parse(self.preservation, "preservation"),
-            ridge=Ridge.parse(self.ridge, "ridge"),
+            tokens=self.tokens,
+            preservation=self.preservation,
+            ridge=self.ridge,
             relative_ridge=self.relative_ridge,
             pooled=self.pooled,
         )
         target = self.target if self.target.strip() else EMPTY
-        request = EditRequest(self.concept, target, self.preserve, Attribute.parse(self.attribute, "attribute"))
+        request = EditRequest(self.concept, target, self.preserve, self.attribute)
         return edit_recipe(request, settings, layers, text_encoder(clip))

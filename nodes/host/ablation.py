@@ -132,7 +132,7 @@ class NeuronAdapter(WeightAdapterBase):
         return weight
 
 
-def fit(model: ModelPatcher, layers: ModelLayers, neurons: Neurons) -> None:
+def check_fits(model: ModelPatcher, layers: ModelLayers, neurons: Neurons) -> None:
     """An error where the neurons were detected in another kind of model."""
     layers.chosen(neurons.layers)
     layers.check_width(neurons.width, "neurons")

@@ -13,7 +13,7 @@ have given the layer, whatever the order of the nodes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -41,7 +41,7 @@ class Branch(Choice):
     BOTH = "both"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """What a patch has to know of the sampling it works in.
 
@@ -52,7 +52,16 @@ class Run:
     positive: frozenset[UUID]
     percent_to_sigma: Callable[[float], float]
     positive_entries: frozenset[int] = frozenset()
-    prepared: dict[Any, torch.Tensor] = field(default_factory=dict)
+    prepared: dict[Any, torch.Tensor] = field(default_factory=dict, repr=False)
+
+
+def prepared(run: Run | None, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """What `make` gives, made once in a run."""
+    if run is None:
+        return make()
+    if key not in run.prepared:
+        run.prepared[key] = make()
+    return run.prepared[key]
 
 
 @dataclass(frozen=True)

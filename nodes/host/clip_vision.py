@@ -32,7 +32,7 @@ class ClipVisionScorer(CosineScorer):
         name = f"{type(clip.cond_stage_model).__name__}'s {self._tower} with a CLIP Vision, {width} wide"
         super().__init__(name, _digest(clip, self._tower, clip_vision))
 
-    def read(self, texts: Sequence[str]) -> torch.Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         for text in texts:
             comfy.model_management.throw_exception_if_processing_interrupted()
             if text not in self._known:
@@ -52,7 +52,7 @@ class ClipVisionScorer(CosineScorer):
             towers.reset_clip_options()
         return embedding.float().cpu()
 
-    def see(self, images: torch.Tensor) -> torch.Tensor:
+    def embed_images(self, images: torch.Tensor) -> torch.Tensor:
         seen = []
         for start in range(0, len(images), AT_ONCE):
             comfy.model_management.throw_exception_if_processing_interrupted()

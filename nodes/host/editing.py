@@ -13,10 +13,10 @@ from comfy.weight_adapter.base import WeightAdapterBase
 from ...loco_core.choices import Choice
 from ...loco_core.editing.closed_form import EditOperator
 from ...loco_core.editing.solve import Edit
-from ...loco_core.models.layers import PROJECTIONS, ModelLayers
-from .branches import ALWAYS, KEY, Run, Schedule, tell_branches
+from ...loco_core.models.layers import PROJECTIONS, Address, ModelLayers
+from .branches import ALWAYS, KEY, Run, Schedule, prepared, tell_branches
 from .families import unet
-from .text_patch import Address, TextPatch
+from .text_patch import TextPatch
 from .weights import effective_weight
 
 
@@ -103,11 +103,7 @@ def changed_rows(operator: EditOperator, strength: float, rows: torch.Tensor, ru
 
 def _factor(factor: torch.Tensor, device: torch.device, run: Run | None) -> torch.Tensor:
     """A factor of an operator in float32 on the device, kept for the rest of the run."""
-    kept = {} if run is None else run.prepared
-    key = (factor, device)
-    if key not in kept:
-        kept[key] = factor.to(device, torch.float32)
-    return kept[key]
+    return prepared(run, (factor, device), lambda: factor.to(device, torch.float32))
 
 
 def apply_edit(
@@ -127,7 +123,7 @@ def apply_edit(
             f"start percent: {schedule.start}, end percent: {schedule.end}; an edit of weights acts from 0 to 1, "
             "choose mode 'context'"
         )
-    fit(model, layers, edit)
+    check_fits(model, layers, edit)
     edited = model.clone()
     if strength == 0 or not edit.operators:
         return edited
@@ -142,7 +138,7 @@ def apply_edit(
     return edited
 
 
-def fit(model: ModelPatcher, layers: ModelLayers, edit: Edit) -> None:
+def check_fits(model: ModelPatcher, layers: ModelLayers, edit: Edit) -> None:
     """An error where the edit was made for another kind of model."""
     layers.chosen(edit.recipe.layers)
     layers.check_width(edit.width, "edit")

@@ -10,10 +10,10 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ...loco_core.models.engine import Row, TextEmbedding
-from ...loco_core.models.layers import LayerSet, ModelLayers, Part
+from ...loco_core.models.layers import Address, LayerSet, ModelLayers, Part
 from .branches import KEY, Run, Scope, tell_branches
 from .families import unet
-from .text_patch import Address, GivenTokens, TokensPatch
+from .text_patch import GivenTokens, TokensPatch
 
 
 class InterventionPatch(TokensPatch):
@@ -22,6 +22,7 @@ class InterventionPatch(TokensPatch):
     """
 
     def __init__(self, rows: Sequence[Row], layers: ModelLayers) -> None:
+        self._rows = len(rows)
         self._by_place: dict[Address, list[tuple[int, torch.Tensor, Part]]] = {}
         shared: dict[TextEmbedding, torch.Tensor] = {}  # most rows share one
         for position, row in enumerate(rows):
@@ -35,6 +36,11 @@ class InterventionPatch(TokensPatch):
         self.places = frozenset(self._by_place)
 
     def given(self, options: dict[str, Any], rows_per_chunk: int) -> list[GivenTokens]:
+        if rows_per_chunk != self._rows:
+            raise ValueError(
+                f"model: another node makes {rows_per_chunk} rows of {self._rows} images; search without it, and add "
+                "it afterwards"
+            )
         run: Run = options[KEY]
         found = []
         for chunk, entry in enumerate(options["cond_or_uncond"]):

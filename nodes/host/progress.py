@@ -48,8 +48,9 @@ def with_bar(function: Callable[[int], Result], total: int) -> Callable[[int], R
 
     def run(argument: int) -> Result:
         stop_if_cancelled()
+        result = function(argument)
         bar.update(1)
-        return function(argument)
+        return result
 
     return run
 

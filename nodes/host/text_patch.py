@@ -15,11 +15,9 @@ from typing import Any
 import comfy.utils
 import torch
 
-from ...loco_core.models.layers import Part
-from .branches import KEY, Run
+from ...loco_core.models.layers import Address, Part
+from .branches import KEY, Run, prepared
 from .families import unet
-
-Address = tuple[str, int, int]
 
 
 class TextPatch(ABC):
@@ -95,9 +93,9 @@ def _prepared(tokens: torch.Tensor, like: torch.Tensor, run: Run | None) -> torc
     """The tokens repeated to the shape of `like`, on its device; made once in a run, for every layer of every step asks
     for them.
     """
-    kept = {} if run is None else run.prepared
-    key = (tokens, like.device, like.dtype, like.shape)
-    if key not in kept:
+
+    def make() -> torch.Tensor:
         rows = comfy.utils.repeat_to_batch_size(tokens.to(like), len(like))
-        kept[key] = repeat_tokens(rows, like.shape[1])
-    return kept[key]
+        return repeat_tokens(rows, like.shape[1])
+
+    return prepared(run, (tokens, like.device, like.dtype, like.shape), make)

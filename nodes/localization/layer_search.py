@@ -136,13 +136,13 @@ class LayerSearchNode(io.ComfyNode):
     ) -> io.NodeOutput:
         engine = ComfyEngine(model, clip, vae, read_layers(model))
         plan = SearchPlan(
-            pairs=tuple(prompt_pairs(concept_prompts, target_prompts, Attribute.parse(attribute, "attribute"))),
+            pairs=tuple(prompt_pairs(concept_prompts, target_prompts, attribute)),
             seeds=seeds_from(seed, seed_count),
-            attribute=Attribute.parse(attribute, "attribute"),
+            attribute=attribute,
             window_size=window_size,
             sampling=Sampling(steps, cfg, sampler_name, scheduler, width, height, negative_prompt),
-            effort=Effort.parse(effort, "effort"),
-            part=Part.parse(part, "part"),
+            effort=effort,
+            part=part,
         )
         path = output_path(filename_prefix, ".json")  # may fail, so before the images
         result = run_search(engine, scorer, plan, batch_rows, path, cls.hidden.unique_id)

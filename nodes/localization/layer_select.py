@@ -54,7 +54,7 @@ class LayerSelectNode(io.ComfyNode):
         if preset == AS_WRITTEN:
             chosen = known.parse(layers)
         else:
-            chosen, source = known.preset(preset)
+            chosen, source = known.preset(Attribute.parse(preset, "preset"))
             found = [str(source)]
         blocks = ", ".join(known.block_name(index) for index in chosen)
         text = "\n".join([f"layers {chosen}: {blocks}" if chosen else "no layer", *found])

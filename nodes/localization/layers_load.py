@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.localization.report import read_layers
+from ...loco_core.localization.report import layers_of_search
 from ..host.folders import saved_searches, search_path
 from ..host.progress import node_output
 from ..inputs.shared import layers_output
@@ -42,7 +42,7 @@ class LayersLoadNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        layers, text = read_layers(search_path(file).read_text(encoding="utf-8"), file)
+        layers, text = layers_of_search(search_path(file).read_text(encoding="utf-8"), file)
         return node_output(cls, layers, text, text=text)
 
 

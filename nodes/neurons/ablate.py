@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...loco_core.neurons.ablation import Ablation, Mode
-from ..host.ablation import ALL_TOKENS, AblationMode, ablate, ablate_weights, fit, parse_positions
+from ..host.ablation import ALL_TOKENS, AblationMode, ablate, ablate_weights, check_fits, parse_positions
 from ..host.branches import Branch, Schedule, Scope
 from ..host.engine import ComfyEngine
 from ..host.layers import read_layers
@@ -102,7 +102,7 @@ class NeuronAblateNode(io.ComfyNode):
             if clip is None or layers is None:
                 raise ValueError("neurons: none are connected; connect them, or a clip and layers to detect them here")
             neurons = NeuronInputs(**asked).detect(ComfyEngine(model, clip, None, known), layers)
-        fit(model, known, neurons)
+        check_fits(model, known, neurons)
         inputs = AblationInputs(
             rank_by=rank_by, choose_by=choose_by, count=count, threshold=threshold, mode=mode, scale=scale
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ...loco_core.choices import check_one_of
 from ...loco_core.neurons.ablation import Mode
 from ...loco_core.neurons.effects import RUNS, EffectsRequest, measure_effects
 from ...loco_core.neurons.pictures import effect_plot
 from ...loco_core.neurons.report import neuron_lines
 from ..comparison.inputs import ErasureInputs, erasure_inputs
-from ..host.ablation import fit
+from ..host.ablation import check_fits
 from ..host.engine import ComfyEngine
 from ..host.layers import read_layers
 from ..host.progress import image_progress, node_output, to_image
@@ -69,11 +70,10 @@ class NeuronEffectsNode(io.ComfyNode):
         cls, model, clip, vae, scorer, neurons, runs: str, rounds: int, mode: str, batch_rows: int, **asked
     ) -> io.NodeOutput:
         engine = ComfyEngine(model, clip, vae, read_layers(model))
-        fit(model, engine.layers, neurons)
-        if runs not in map(str, RUNS):
-            raise ValueError(f"runs: {runs!r}; give one of {', '.join(map(str, RUNS))}")
+        check_fits(model, engine.layers, neurons)
+        check_one_of(runs, RUNS, "runs")
         plan = ErasureInputs(**asked).plan
-        request = EffectsRequest(plan, neurons, int(runs), rounds, Mode.parse(mode, "mode"))
+        request = EffectsRequest(plan, neurons, int(runs), rounds, mode)
         progress = image_progress(request.images, plan.sampling.steps, cls.hidden.unique_id)
         measured = measure_effects(request, engine, engine.ablated, scorer, batch_rows, progress)
         report, plot = "\n".join(neuron_lines(measured)), to_image(effect_plot(measured))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...loco_core.lora_file import save_lora
-from ...loco_core.models.family import Naming
 from ...loco_core.neurons.ablation import Mode
 from ...loco_core.neurons.file import neuron_recipe
 from ...loco_core.neurons.lora import ablation_lora
-from ..host.ablation import fit
+from ..host.ablation import check_fits
 from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
 from ..host.layers import read_layers
@@ -47,10 +46,10 @@ class NeuronExportLoRANode(io.ComfyNode):
     def execute(cls, model, neurons, naming: str, filename_prefix: str, **asked) -> io.NodeOutput:
         path = output_path(filename_prefix, ".safetensors")
         engine = ComfyEngine(model, None, None, read_layers(model))
-        fit(model, engine.layers, neurons)
+        check_fits(model, engine.layers, neurons)
         inputs = AblationInputs(**asked)
         change = inputs.ablation(neurons)
-        tensors = ablation_lora(change, engine.layers, engine.key_value_weights, Naming.parse(naming, "naming"))
+        tensors = ablation_lora(change, engine.layers, engine.key_value_weights, naming)
         save_lora(tensors, path, neuron_recipe(neurons, versions()))
         total = sum(len(replacement.neurons) for replacement in change.values())
         text = f"saved as {output_name(path)}: {total} neurons, {inputs.mode}; load other LoRAs before the export"

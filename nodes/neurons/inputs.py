@@ -137,11 +137,8 @@ class NeuronInputs:
 
     def detect(self, engine: ComfyEngine, layers: LayerSet) -> Neurons:
         """The neurons that these inputs ask for."""
-        engine.layers.chosen(layers)
-
         contrast = contrast_prompts(self.concept, self.without)
-        part, tokens = Part.parse(self.part, "part"), NeuronTokens.parse(self.tokens, "tokens")
-        return detect_neurons(engine, contrast, layers, part, tokens, lambda done, total: stop_if_cancelled())
+        return detect_neurons(engine, contrast, layers, self.part, self.tokens, lambda done, total: stop_if_cancelled())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +154,5 @@ class AblationInputs:
 
     def ablation(self, neurons: Neurons) -> Ablation:
         """What becomes of which neurons."""
-        choose_by, ranking = ChooseBy.parse(self.choose_by, "choose by"), Ranking.parse(self.rank_by, "rank by")
-        chosen = chosen_neurons(neurons, choose_by, self.count, self.threshold, ranking)
-        return ablation(neurons, chosen, Mode.parse(self.mode, "mode"), self.scale)
+        chosen = chosen_neurons(neurons, self.choose_by, self.count, self.threshold, self.rank_by)
+        return ablation(neurons, chosen, self.mode, self.scale)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...loco_core.neurons.ablation import Mode
-from ...loco_core.neurons.detection import Ranking
 from ...loco_core.neurons.pictures import sweep_plot, sweep_sheet
 from ...loco_core.neurons.sweep import SweepRequest, parse_counts, sweep_neurons, sweep_text
 from ..comparison.inputs import ErasureInputs, erasure_inputs
-from ..host.ablation import fit
+from ..host.ablation import check_fits
 from ..host.engine import ComfyEngine
 from ..host.layers import read_layers
 from ..host.progress import image_progress, node_output, to_image
@@ -67,9 +66,9 @@ class NeuronSweepNode(io.ComfyNode):
         **asked,
     ) -> io.NodeOutput:
         engine = ComfyEngine(model, clip, vae, read_layers(model))
-        fit(model, engine.layers, neurons)
+        check_fits(model, engine.layers, neurons)
         plan, tried = ErasureInputs(**asked).plan, parse_counts(counts, neurons.count)
-        request = SweepRequest(plan, neurons, tried, Ranking.parse(rank_by, "rank by"), Mode.parse(mode, "mode"))
+        request = SweepRequest(plan, neurons, tried, rank_by, mode)
         progress = image_progress(request.images, plan.sampling.steps, cls.hidden.unique_id)
         result = sweep_neurons(request, engine, engine.ablated, scorer, batch_rows, progress)
         report, plot, sheet = sweep_text(result), to_image(sweep_plot(result)), to_image(sweep_sheet(result))

@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from loco_core.choices import Choice
-from loco_core.editing.recipe import Preservation, Ridge, Tokens
+from loco_core.editing.recipe import EditSettings, Preservation, Ridge, Tokens
+from loco_core.localization.plan import SearchPlan
 from loco_core.localization.strategies import Effort
 from loco_core.localization.verdict import Kind
+from loco_core.models.engine import Sampling
 from loco_core.models.family import Naming
 from loco_core.models.layers import Part
 from loco_core.neurons.ablation import ChooseBy, Mode
 from loco_core.neurons.detection import NeuronTokens, Ranking
-from loco_core.prompts import Attribute
+from loco_core.prompts import Attribute, PromptPair, prompt_pairs
 
 CORE = Path(__file__).resolve().parents[2] / "loco_core"
 CHOICES = [Attribute, ChooseBy, Effort, Kind, Mode, Naming, NeuronTokens, Part, Preservation, Ranking, Ridge, Tokens]
@@ -47,3 +49,23 @@ def test_no_choice_is_forgotten_here():
         and any(isinstance(base, ast.Name) and base.id == "Choice" for base in node.bases)
     }
     assert found == {choice.__name__ for choice in CHOICES}
+
+
+def plan(**words) -> SearchPlan:
+    pairs = (PromptPair("a red star in the style of woodcut", "a red star"),)
+    return SearchPlan(pairs, (0,), window_size=2, sampling=Sampling(4, 2.0, "euler", "normal", 128, 128), **words)
+
+
+def test_a_script_may_give_the_word_instead_of_the_choice():
+    asked = plan(attribute="fact", effort="exhaustive", part="keys")
+    assert (asked.attribute, asked.effort, asked.part) == (Attribute.FACT, Effort.EXHAUSTIVE, Part.KEYS)
+    assert (asked.sign, asked.steps) == (1, 4)
+    assert EditSettings(tokens="end of text", preservation="none").preservation is Preservation.NONE
+    assert prompt_pairs("woodcut", "a painting", "style") == prompt_pairs("woodcut", "a painting", Attribute.STYLE)
+
+
+def test_a_word_that_is_no_choice_is_refused_where_it_is_given():
+    with pytest.raises(ValueError, match="effort: 'quick'; give one of fast, balanced, exhaustive"):
+        plan(attribute="style", effort="quick")
+    with pytest.raises(ValueError, match="ridge: 'own'; give one of relative, paper"):
+        EditSettings(ridge="own")

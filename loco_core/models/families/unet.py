@@ -43,7 +43,9 @@ class UNet(Family):
     )
 
     def model_name(self, layer_count: int, width: int) -> str:
-        return SHAPES.get((layer_count, width), f"{layer_count} cross-attention layers and embeddings {width} wide")
+        return SHAPES.get(
+            (layer_count, width), f"a model with {layer_count} cross-attention layers and embeddings {width} wide"
+        )
 
     def parse_block(self, entry: str, layers: ModelLayers) -> list[int]:
         """A block entry is d, m or u (down, middle, up) and the number of the block, counting from 0 the blocks that

@@ -10,7 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ....loco_core.models.families.unet import UNET
-from ....loco_core.models.layers import ModelLayers, Part, TextLayer
+from ....loco_core.models.layers import Address, ModelLayers, Part, TextLayer
 
 # Where the host keeps the patches of a run that text layers call before W_K and W_V.
 PATCHES = "attn2_patch"
@@ -43,7 +43,7 @@ def add_patch(model: ModelPatcher, patch: Callable[..., Any]) -> None:
     model.set_model_attn2_patch(patch)
 
 
-def address(options: dict[str, Any]) -> tuple[str, int, int]:
+def address(options: dict[str, Any]) -> Address:
     """The address of the layer that calls a patch, from the host's options."""
     block, number = options["block"]
     return block, number, options["block_index"]

@@ -12,7 +12,7 @@ import torch
 from loco_core.localization.evaluation import Evaluation, SearchProgress
 from loco_core.localization.pictures import contact_sheet, layer_effects, model_figure, score_plot
 from loco_core.localization.plan import AUTO, SearchPlan
-from loco_core.localization.report import read_layers, report_text, result_json, scores_csv
+from loco_core.localization.report import layers_of_search, report_text, result_json, scores_csv
 from loco_core.localization.score_table import ScoreTable
 from loco_core.localization.search import Confirmation, search
 from loco_core.localization.strategies import Effort, grown
@@ -251,11 +251,11 @@ def test_the_json_holds_all_that_is_needed_to_use_the_result_again():
 
 
 def test_the_layers_in_the_json_are_read_again_and_those_of_no_effect_are_refused():
-    layers, text = read_layers(result_json(run()[1], {}), "a.json")
+    layers, text = layers_of_search(result_json(run()[1], {}), "a.json")
     assert layers.indices == (4, 5)
     assert text == "layers 4-5 of 8: style, a cat in oil, a dog in oil"
     with pytest.raises(ValueError, match=r"file: 'b.json' found no layers \(no effect"):
-        read_layers(result_json(run(planted=frozenset({99}))[1], {}), "b.json")
+        layers_of_search(result_json(run(planted=frozenset({99}))[1], {}), "b.json")
 
 
 def test_the_csv_has_a_line_for_every_image():
