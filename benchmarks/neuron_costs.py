@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks.solve_time import SHAPES, problem
+from benchmarks.solve_time import SHAPES, problem, text_layers
 from demo.comfy_host import node
 from demo.jobs import GUIDANCE, PLAIN_PROMPTS, SIZE
 from demo.server import Server
@@ -106,7 +106,7 @@ def _detection_cost(shape: str) -> dict[str, float]:
     class Made:
         """What of an engine a detection needs."""
 
-        text_encoder = "none"
+        text_encoder, layers = "none", text_layers(len(outputs), width)
         key_value_weights = staticmethod(weights.__getitem__)
 
         def encode(self, texts: Sequence[str]) -> list[TextEmbedding]:

@@ -38,13 +38,14 @@ class Choice(str, Enum):
         return cls(word)
 
     @classmethod
-    def parse_field(cls, owner: object, name: str) -> None:
-        """Turns the word in a field of a frozen dataclass into the choice."""
-        object.__setattr__(owner, name, cls.parse(getattr(owner, name), name.replace("_", " ")))
+    def parse_field(cls, owner: object, name: str, shown: str = "") -> None:
+        """Turns the word in a field of a frozen dataclass into the choice. `shown`: another name, for the error."""
+        object.__setattr__(owner, name, cls.parse(getattr(owner, name), shown or name.replace("_", " ")))
 
 
 def check_one_of(value: object, options: Iterable[object], name: str) -> None:
     """An error that lists the options where the value is none of them. `name` is the input's."""
     words = [str(option) for option in options]
     if str(value) not in words:
-        raise ValueError(f"{name}: {str(value)!r}; give one of {', '.join(words)}")
+        given = str(value) if isinstance(value, str) else value
+        raise ValueError(f"{name}: {given!r}; give one of {', '.join(words)}")

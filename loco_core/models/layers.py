@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..choices import Choice
+from ..prompts import Attribute
 
 if TYPE_CHECKING:
-    from ..prompts import Attribute
     from .family import Family, Preset
 
 
@@ -161,7 +161,8 @@ class ModelLayers:
 
     def preset(self, attribute: Attribute) -> tuple[LayerSet, Preset]:
         """The layers that the paper found for the attribute in such a model, and where it says so."""
-        preset = self.family.preset(len(self), self.width, attribute)
+        wanted = Attribute.parse(attribute, "attribute")
+        preset = self.family.preset(len(self), self.width, wanted)
         return LayerSet(tuple(range(preset.first, preset.first + preset.window_size)), len(self)), preset
 
 

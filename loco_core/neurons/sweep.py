@@ -88,7 +88,7 @@ class SweepRequest:
     mode: Mode = Mode.MEAN
 
     def __post_init__(self) -> None:
-        Ranking.parse_field(self, "ranking")
+        Ranking.parse_field(self, "ranking", "rank by")
         Mode.parse_field(self, "mode")
         self.plan.check_keeps()
 

@@ -18,7 +18,6 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch.nn import functional
 
-from ..choices import check_one_of
 from ..images import in_8_bits
 from ..weights_digest import weights_digest
 
@@ -144,7 +143,8 @@ def load_scorer(weights: Path, architecture: str | None = None) -> ClipScorer:
 
 def download_scorer(architecture: str) -> ClipScorer:
     """open_clip's own download of LAION's weights for one of the architectures in DOWNLOADS."""
-    check_one_of(architecture, DOWNLOADS, "architecture")
+    if architecture not in DOWNLOADS:
+        raise ValueError(f"architecture: {architecture!r}; to download, choose one of {', '.join(DOWNLOADS)}")
     return ClipScorer(open_clip.create_model(architecture, pretrained=DOWNLOADS[architecture]), architecture)
 
 

@@ -155,7 +155,7 @@ def test_a_lora_that_another_scorer_has_loaded_does_not_change_the_digest(scorer
     own = scorer_of(clip, vision).digest
     patched = clip.clone()
     assert patched.add_patches({FIRST_WEIGHT: ("diff", (torch.ones(64, 32),))})
-    scorer_of(patched, vision).read(TEXTS)  # loads it, into the weights that both share
+    scorer_of(patched, vision).embed_texts(TEXTS)  # loads it, into the weights that both share
     assert scorer_of(clip, vision).digest == own
 
 

@@ -43,7 +43,7 @@ def test_the_file_tells_a_reader_without_this_package_how_it_was_made(path):
     assert told["layers"] == [8, 9]
     assert told["settings"]["ridge"] == "relative"
     assert told["text_encoder"] == "a text encoder"
-    assert told["model"] == "16 cross-attention layers and embeddings 32 wide"
+    assert told["model"] == "a model with 16 cross-attention layers and embeddings 32 wide"
     assert told["width"] == 32
 
 

@@ -33,7 +33,7 @@ def change(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
 @pytest.fixture
 def operator() -> EditOperator:
     generator = torch.Generator().manual_seed(0)
-    up, down = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((24, 5), (5, 24)))
+    up, down = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((32, 5), (5, 32)))
     return EditOperator(1000 * up, down / 1000)
 
 
@@ -44,7 +44,7 @@ def edit(operator) -> Edit:
 
 def weights(layer: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Of a wide layer in the middle, and of a narrow one."""
-    keys, values = torch.randn(2, 16 if layer == 6 else 3, 24, generator=torch.Generator().manual_seed(layer))
+    keys, values = torch.randn(2, 16 if layer == 6 else 3, 32, generator=torch.Generator().manual_seed(layer))
     return keys, values
 
 
@@ -99,13 +99,13 @@ def test_by_diffusers_own_names_the_factors_are_the_same(edit):
     ],
 )
 def test_the_pooled_path_leaves_the_inputs_beyond_the_embedding_alone(operator, naming, up_name, down_name):
-    label = torch.randn(16, 30, generator=torch.Generator().manual_seed(2))
+    label = torch.randn(16, 38, generator=torch.Generator().manual_seed(2))
     edit = edit_of(operator, LayerSet((6, 8), 70), pooled=operator)
     tensors = edit_lora(edit, SDXL, weights, naming=naming, pooled_weight=label)
     up, down = (tensors[f"{name}.weight"].double() for name in (up_name, down_name))
-    expected = operator.weight_change(label[:, :24].double())
-    assert torch.linalg.norm(up @ down[:, :24] - expected) / torch.linalg.norm(expected) < 1e-3  # float16
-    assert down[:, 24:].abs().max() == 0
+    expected = operator.weight_change(label[:, :32].double())
+    assert torch.linalg.norm(up @ down[:, :32] - expected) / torch.linalg.norm(expected) < 1e-3  # float16
+    assert down[:, 32:].abs().max() == 0
 
 
 def test_an_edit_that_changes_nothing_is_no_lora(edit):

@@ -51,7 +51,7 @@ def test_a_preset_for_an_unknown_attribute_lists_the_known_ones():
         (SD15, 768, "SD 1.5"),
         (SD15, 1024, "SD 2.1"),
         (SDXL, 2048, "SDXL"),
-        (SDXL, 32, "70 cross-attention layers and embeddings 32 wide"),
+        (SDXL, 32, "a model with 70 cross-attention layers and embeddings 32 wide"),
     ],
 )
 def test_a_model_is_named_by_its_shape(layers, width, name):

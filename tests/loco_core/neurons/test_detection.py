@@ -15,7 +15,7 @@ from loco_core.neurons.file import load_neurons, save_neurons
 from loco_core.neurons.pictures import neuron_plot
 from loco_core.neurons.report import neuron_lines
 from loco_core.prompts import Contrast, contrast_prompts
-from made_up import WIDTH, encode
+from made_up import SD15, WIDTH, encode
 
 LAYERS = LayerSet((8, 9), 16)
 WITH = tuple(f"{thing} in woodcut" for thing in ("star", "fish", "house", "tree", "boat"))
@@ -32,7 +32,7 @@ def weights(layer: int) -> tuple[torch.Tensor, torch.Tensor]:
 class Reader:
     """What of an engine a detection needs; it notes which layers' weights are read."""
 
-    text_encoder = "a text encoder"
+    text_encoder, layers = "a text encoder", SD15
 
     def __init__(self) -> None:
         self.read: list[int] = []
