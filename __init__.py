@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+# Help pages of the nodes, and what shows their text.
 WEB_DIRECTORY = "./web"
-"""Help pages of the nodes, and what shows their text."""
 
 
 async def comfy_entrypoint():

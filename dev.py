@@ -3,6 +3,9 @@
 Needs nothing but Python. Finds ComfyUI (COMFYUI_PATH, the one this pack is installed in, ~/comfy/ComfyUI, else a clone
 of COMFYUI_TAG) and goes on with diffusers where there is none. Uses the running interpreter where the requirements are
 installed, else a .venv made here.
+
+`test` checks style and types and runs the fast tests, in less than four minutes on two cores; `test --all` runs every
+test, for which it writes 20 GB of models; `test --clean` removes these; `test PATH...` runs the tests in those paths.
 """
 
 from __future__ import annotations
@@ -23,13 +26,15 @@ ROOT = Path(__file__).resolve().parent
 COMFYUI_URL = "https://github.com/comfyanonymous/ComfyUI"
 COMFYUI_TAG = "v0.33.0"
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
-DEVELOPMENT = ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "peft>=0.18", "playwright>=1.49"]
+# What diffusers loads LoRAs with.
+LORA_LOADER = ["peft>=0.18"]
+DEVELOPMENT = ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "mypy>=1.14", "playwright>=1.49", *LORA_LOADER]
+# Test processes at once. Most tests run the demo model, which is too small to gain from more threads than one; more
+# processes would not fit beside full-size SDXL on the machines that people have.
 WORKERS = 2
-"""Test processes at once. Most tests run the demo model, which is too small to gain from more threads than one; more
-processes would not fit beside full-size SDXL on the machines that people have.
-"""
 VENV = ROOT / ".venv"
 CLONE = ROOT / ".comfyui"
+FULL_SIZE = ROOT / "tests" / "host" / "full_size" / "cache_folder.py"
 
 
 def find_comfyui() -> Path | None:
@@ -89,7 +94,7 @@ def environment(job: str, comfyui: Path | None) -> Path:
     everything = [*pack, *script, *DEVELOPMENT]
     theirs = read_requirements(comfyui / "requirements.txt") if comfyui else ["torch"]
     if not missing(theirs):
-        demo = pack if comfyui else [*pack, *script]
+        demo = pack if comfyui else [*pack, *script, *LORA_LOADER]
         absent = missing(demo if job == "demo" else everything)
         if absent:
             install_beside(absent)
@@ -128,25 +133,41 @@ def run(command: list[str], comfyui: Path | None, **variables: str) -> int:
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **named, **variables}).returncode
 
 
-def test(python: str, comfyui: Path | None, paths: list[str]) -> int:
-    """The code's style, and the tests in `paths`, or all; 0 where everything passed.
+def test(python: str, comfyui: Path | None, paths: list[str], everything: bool) -> int:
+    """Style, types, and the tests in `paths`, or in all of tests/; 0 where everything passed.
 
-    The workers share the processor's cores: threads that wait for each other's core take many times as long.
+    Slow tests run only with `everything` (tests/conftest.py). The workers share the processor's cores: threads that
+    wait for each other's core take many times as long. Caches stay in the repository and the temporary folder.
     """
-    style = [["ruff", "check", "."], ["ruff", "format", "--check", "."]]
-    failed = [run([python, "-m", *check], comfyui) != 0 for check in style]
-    tests = ["pytest", "-q", "--numprocesses", str(WORKERS), "--dist", "loadgroup", *paths]
+    checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "loco_core"]]
+    tests = ["pytest", "-q", "--numprocesses", str(WORKERS), "--dist", "loadgroup", *(["--all"] if everything else [])]
     threads = max(1, (os.cpu_count() or 1) // WORKERS)
-    failed.append(run([python, "-m", *tests], comfyui, OMP_NUM_THREADS=str(threads)) != 0)
+    variables = {
+        "OMP_NUM_THREADS": str(threads),
+        "MPLCONFIGDIR": str(Path(tempfile.gettempdir()) / "comfyui-loco-matplotlib"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    commands = [*checks, [*tests, *paths]]
+    failed = [run([python, "-m", *command], comfyui, **variables) != 0 for command in commands]
     return int(any(failed))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", choices=["setup", "demo", "test"])
-    parser.add_argument("paths", nargs="*", help="of test: the files or folders with the tests to run, else all")
+    parser.add_argument("paths", nargs="*", help="of test: the files or folders with the tests to run, else tests/")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="of test: the slow tests too, which write 20 GB of models; of demo: every style and fact, some 30 minutes",
+    )
+    parser.add_argument("--clean", action="store_true", help="of test: remove those 20 GB of models, and test nothing")
     arguments = parser.parse_args()
     job = arguments.job
+    if job != "test" and (arguments.paths or arguments.clean):
+        parser.error("paths and --clean belong to test")
+    if arguments.clean:
+        return run([sys.executable, str(FULL_SIZE)], None)
     comfyui = find_comfyui()
     if comfyui is None:
         if os.environ.get("CI"):
@@ -155,9 +176,9 @@ def main() -> int:
     python = str(environment(job, comfyui))
     print(f"ComfyUI: {comfyui or 'none, using diffusers'}\nPython:  {python}", flush=True)
     if job == "demo":
-        return run([python, str(ROOT / "demo" / "run.py")], comfyui)
+        return run([python, str(ROOT / "demo" / "run.py"), *(["--all"] if arguments.all else [])], comfyui)
     if job == "test":
-        return test(python, comfyui, arguments.paths)
+        return test(python, comfyui, arguments.paths, arguments.all)
     return 0
 
 

@@ -44,35 +44,28 @@ from demo.jobs import (  # noqa: E402
 from demo.judge import load_judge  # noqa: E402
 from demo.world import COUNTRIES, NONE, STYLES  # noqa: E402
 from loco_core.diffusers_host.demo_model import SCORER, demo_pipeline  # noqa: E402
-from loco_core.diffusers_host.engine import DiffusersEngine, cross_attention_layers  # noqa: E402
+from loco_core.diffusers_host.engine import DiffusersEngine  # noqa: E402
 from loco_core.drawing import drawn  # noqa: E402
 from loco_core.editing.closed_form import leading_directions  # noqa: E402
-from loco_core.editing.edit import (  # noqa: E402
-    LAST_SUBJECT,
-    PRESERVED_TOLERANCE,
-    TOKEN_CHOICES,
-    Edit,
-    EditRecipe,
-    EditSettings,
-    columns,
-    edit_recipe,
-    solve_edit,
-)
+from loco_core.editing.recipe import EditRecipe, EditRequest, EditSettings, Tokens, edit_recipe  # noqa: E402
+from loco_core.editing.solve import PRESERVED_TOLERANCE, Edit, solve_edit  # noqa: E402
+from loco_core.editing.token_pairs import token_pairs  # noqa: E402
 from loco_core.files import write_picture, write_text  # noqa: E402
 from loco_core.models.engine import Row, Sampling, TextEmbedding  # noqa: E402
-from loco_core.models.layers import LayerSet  # noqa: E402
+from loco_core.models.layers import LayerSet, Part  # noqa: E402
+from loco_core.prompts import Attribute  # noqa: E402
 from loco_core.scoring.clip_score import load_scorer  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 STYLE_LAYERS, FACT_LAYERS = LayerSet((8, 9), 16), LayerSet((6, 7), 16)
 SAMPLING = Sampling(STEPS, GUIDANCE, "euler", "linspace", SIZE, SIZE)
 ROWS = 32
+# What is removed at once: each style by itself, three, five.
 GROUPS = (
     *((style,) for style in STYLES),
     ("pointillism", "woodcut", "blueprint"),
     tuple(style for style in STYLES if style != "watercolor"),
 )
-"""What is removed at once: each style by itself, three, five."""
 METHODS = ("ours", "authors", "uce", "speed")
 COLOURS = {"erased": "#d1495b", "kept_styles": "#2b6777", "kept_objects": "#8d99ae"}
 
@@ -108,11 +101,11 @@ class Bench:
                 self._unedited[pictures[0]] = self.read(pictures)
         return {name: self._unedited[pictures[0]] for name, pictures in groups.items()}
 
-    def recipe(self, styles: Sequence[str], tokens: str = TOKEN_CHOICES[-1]) -> EditRecipe:
+    def recipe(self, styles: Sequence[str], tokens: Tokens = Tokens.TAIL) -> EditRecipe:
         """Ours: the defaults, with what the demo preserves."""
         keep = (*PLAIN_PROMPTS, *(style for style in STYLES if style not in styles))
-        asked = ("\n".join(styles), "a painting", "\n".join(keep), "style")
-        return edit_recipe(*asked, EditSettings(tokens=tokens), STYLE_LAYERS, self.engine.text_encoder)
+        request = EditRequest("\n".join(styles), "a painting", "\n".join(keep), Attribute.STYLE)
+        return edit_recipe(request, EditSettings(tokens), STYLE_LAYERS, self.engine.text_encoder)
 
     @contextmanager
     def edited_by(self, method: str, styles: Sequence[str]) -> Iterator[None]:
@@ -128,12 +121,11 @@ class Bench:
             "speed": lambda weight: peers.speed(weight, originals, targets, preserved, held),
         }[method]
         layers = STYLE_LAYERS if method == "authors" else range(16)
-        parts = ("to_v",) if method == "speed" else ("to_k", "to_v")
-        names = list(cross_attention_layers(self.pipeline.unet).values())
+        part = Part.VALUES if method == "speed" else Part.BOTH
         weights = [
-            getattr(self.pipeline.unet.get_submodule(names[layer]), part).weight.data
+            self.pipeline.unet.get_submodule(self.engine.layers.projection(layer, projection)).weight.data
             for layer in layers
-            for part in parts
+            for projection in part.projections
         ]
         before = [weight.clone() for weight in weights]
         try:
@@ -148,7 +140,9 @@ class Bench:
         """X_o, X_t and P of the last subject tokens, of the same prompts as ours."""
         recipe = self.recipe(styles)
         concepts, targets = (self.encode([getattr(p, name) for p in recipe.pairs]) for name in ("concept", "target"))
-        pairs = [columns(concept, target, LAST_SUBJECT) for concept, target in zip(concepts, targets, strict=True)]
+        pairs = [
+            token_pairs(concept, target, Tokens.LAST_SUBJECT) for concept, target in zip(concepts, targets, strict=True)
+        ]
         originals, replacements = (torch.cat(part, 1) for part in zip(*pairs, strict=True))
         kept = [embedding.tokens[embedding.last_subject] for embedding in self.encode(recipe.preserve)]
         return originals, replacements, torch.stack(kept, 1).double()
@@ -232,7 +226,7 @@ def compare_tokens(bench: Bench) -> list[dict]:
     rows = []
     flags = {country: [replace(picture, count=1) for picture in flag_pictures(country)] for country in COUNTRIES}
     flags_before = bench.read_unedited(flags)
-    for tokens in TOKEN_CHOICES:
+    for tokens in Tokens:
         for style in list(STYLES)[:3]:
             pictures = few_images_of(style)
             before = bench.read_unedited(pictures)
@@ -243,8 +237,8 @@ def compare_tokens(bench: Bench) -> list[dict]:
             rows.append(tokens_row(tokens, style, erased, others))
         for country in COUNTRIES:
             asked = fact_edit(country)
-            fields = (asked.concept, asked.target, "\n".join(asked.preserve), "fact")
-            recipe = edit_recipe(*fields, EditSettings(tokens=tokens), FACT_LAYERS, bench.engine.text_encoder)
+            request = EditRequest(asked.concept, asked.target, "\n".join(asked.preserve), Attribute.FACT)
+            recipe = edit_recipe(request, EditSettings(tokens), FACT_LAYERS, bench.engine.text_encoder)
             with bench.engine.edited(solve_edit(bench.encode, recipe)):
                 after = {one: bench.read(pictures) for one, pictures in flags.items()}
             new = asked.target.rsplit(" ", 1)[1]
@@ -253,7 +247,7 @@ def compare_tokens(bench: Bench) -> list[dict]:
     return rows
 
 
-def tokens_row(tokens: str, edit: str, erased: float, others: Sequence[float]) -> dict:
+def tokens_row(tokens: Tokens, edit: str, erased: float, others: Sequence[float]) -> dict:
     row = {"tokens": tokens, "edit": edit, "erased": round(float(erased), 4), "kept": round(float(np.mean(others)), 4)}
     say(json.dumps(row))
     return row

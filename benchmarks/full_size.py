@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests" / "host" / "full_size"
 RESULT = ROOT / "benchmarks" / "results" / "full_size.json"
 FAMILIES = ("sd15", "sd21", "sdxl")
+# Which tests: parts of their names.
 MEASURING = "alone or forward_order or little_memory or same_edit"
-"""Which tests: parts of their names."""
 
 
 class Collector:
@@ -40,7 +40,7 @@ def rounded(figure: float | None) -> float | None:
 
 def main() -> int:
     collector = Collector()
-    failed = pytest.main(["-q", "--rootdir", str(ROOT), str(TESTS), "-k", MEASURING], plugins=[collector])
+    failed = pytest.main(["-q", "--all", "--rootdir", str(ROOT), str(TESTS), "-k", MEASURING], plugins=[collector])
     recorded = collector.recorded
     names = ("sdxl_edit_seconds", "sdxl_extra_mb", "modes_difference_sd15", "modes_difference_sdxl")
     figures = {

@@ -10,18 +10,19 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks.solve_time import SHAPES, problem
+from benchmarks.solve_time import SHAPES, problem, text_layers
 from demo.comfy_host import node
 from demo.jobs import GUIDANCE, PLAIN_PROMPTS, SIZE
 from demo.server import Server
 from demo.world import STYLES
 from loco_core.models.engine import TextEmbedding
+from loco_core.models.families.unet import UNET
 from loco_core.models.layers import LayerSet
 from loco_core.neurons.detection import detect_neurons
 from loco_core.prompts import contrast_prompts
 
 TIMED_RUNS, BATCH, STEPS = 9, 16, 10
-TOKENS = 77
+TOKENS = UNET.chunk_length
 
 
 def ablation_overhead(server: Server) -> float:
@@ -102,14 +103,17 @@ def _detection_cost(shape: str) -> dict[str, float]:
         text: TextEmbedding(text, torch.randn(TOKENS, width), 8) for text in (*prompts.concept, *prompts.without)
     }
 
-    def encode(texts: Sequence[str]) -> list[TextEmbedding]:
-        return [embeddings[text] for text in texts]
+    class Made:
+        """What of an engine a detection needs."""
+
+        text_encoder, layers = "none", text_layers(len(outputs), width)
+        key_value_weights = staticmethod(weights.__getitem__)
+
+        def encode(self, texts: Sequence[str]) -> list[TextEmbedding]:
+            return [embeddings[text] for text in texts]
 
     def detect(layers: Sequence[int]) -> int:
-        chosen = LayerSet(tuple(layers), len(outputs))
-        return detect_neurons(
-            encode, weights.__getitem__, prompts.concept, prompts.without, chosen, prompts.others
-        ).count
+        return detect_neurons(Made(), prompts, LayerSet(tuple(layers), len(outputs))).count
 
     detect([0])  # loads what is loaded once
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -13,6 +13,7 @@ of the output is one line of JSON. `--costs` measures the overhead alone, for a 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -40,38 +41,38 @@ from loco_core.diffusers_host.engine import AblatedEngine  # noqa: E402
 from loco_core.drawing import drawn  # noqa: E402
 from loco_core.files import write_picture, write_text  # noqa: E402
 from loco_core.models.engine import Sampling  # noqa: E402
-from loco_core.models.layers import LayerSet  # noqa: E402
-from loco_core.neurons.detection import Neurons, ablation, chosen_neurons, detect_neurons  # noqa: E402
-from loco_core.neurons.effects import measure_effects  # noqa: E402
-from loco_core.neurons.sweep import sweep_neurons  # noqa: E402
+from loco_core.models.layers import LayerSet, Part  # noqa: E402
+from loco_core.neurons.ablation import ChooseBy, ablation, by_place, chosen_neurons  # noqa: E402
+from loco_core.neurons.detection import Neurons, Place, Ranking, detect_neurons  # noqa: E402
+from loco_core.neurons.effects import EffectsRequest, measure_effects  # noqa: E402
+from loco_core.neurons.sweep import SweepRequest, sweep_neurons  # noqa: E402
 from loco_core.prompts import PromptPair, contrast_prompts  # noqa: E402
 
+# Tried for every style: an eighth to a quarter of NEURONS.
 COUNTS = (64, 96, 128)
-"""Tried for every style: an eighth to a quarter of NEURONS."""
+# K and V of the located layers together.
 NEURONS = 512
-"""K and V of the located layers together."""
 RUNS, ROUNDS = 32, 2
 FEW_STEPS = replace(SAMPLING, steps=10)
 UNLOCATED = LayerSet((10, 11), 16)
 COLOURS = {"signal": "#d1495b", "effect": "#edae49", "z": "#2b6777", "random": "#8d99ae", "other layers": "#c8b88a"}
 
 
-def detect(bench: Bench, style: str, layers: LayerSet, part: str) -> Neurons:
+def detect(bench: Bench, style: str, layers: LayerSet, part: Part) -> Neurons:
     others = [other for other in STYLES if other != style]
-    prompts = contrast_prompts(style, "\n".join([*PLAIN_PROMPTS, *others]))
-    weights = bench.engine.key_value_weights
-    return detect_neurons(bench.encode, weights, prompts.concept, prompts.without, layers, prompts.others, part)
+    contrast = contrast_prompts(style, "\n".join([*PLAIN_PROMPTS, *others]))
+    return detect_neurons(bench.engine, contrast, layers, part)
 
 
-def random_neurons(neurons: Neurons, count: int) -> dict[tuple[int, str], torch.Tensor]:
-    """`count` of all neurons by lot."""
+def random_neurons(neurons: Neurons, count: int) -> dict[Place, torch.Tensor]:
+    """`count` of all neurons, chosen at random."""
     order = neurons.ranked()
     picks = torch.randperm(len(order), generator=torch.Generator().manual_seed(0))[:count]
-    chosen: dict[tuple[int, str], list[int]] = {}
-    for pick in picks.tolist():
-        place, neuron = order[pick]
-        chosen.setdefault(place, []).append(neuron)
-    return {place: torch.tensor(sorted(numbers)) for place, numbers in chosen.items()}
+    return by_place(order[pick] for pick in picks.tolist())
+
+
+def first_neurons(neurons: Neurons, count: int, ranking: Ranking = Ranking.SIGNAL) -> dict[Place, torch.Tensor]:
+    return chosen_neurons(neurons, ChooseBy.COUNT, count, ranking=ranking)
 
 
 def measure(bench: Bench, style: str, neurons: Neurons, chosen: Mapping, how: str) -> dict:
@@ -113,26 +114,25 @@ def compare(bench: Bench) -> tuple[list[dict], list[dict]]:
     rows, choices = [], []
     ablated = partial(AblatedEngine, bench.engine)
     for style in STYLES:
-        values = detect(bench, style, STYLE_LAYERS, "values")
+        values = detect(bench, style, STYLE_LAYERS, Part.VALUES)
         swept = sweep_neurons(
-            bench.engine, ablated, bench.scorer, plan(style, SAMPLING), values, COUNTS, "signal", "mean", ROWS
+            SweepRequest(plan(style, SAMPLING), values, COUNTS), bench.engine, ablated, bench.scorer, ROWS
         )
         count = swept.knee
         for tried in COUNTS:
-            rows.append(measure(bench, style, values, chosen_neurons(values, "count", tried, 0.0), "signal"))
-        rows.append(measure(bench, style, values, chosen_neurons(values, "count", count, 0.0, "z"), "z"))
-        values = measure_effects(
-            bench.engine, ablated, bench.scorer, plan(style, FEW_STEPS), values, RUNS, ROUNDS, "mean", ROWS
-        )
-        rows.append(measure(bench, style, values, chosen_neurons(values, "count", count, 0.0, "effect"), "effect"))
-        every = detect(bench, style, STYLE_LAYERS, "keys and values")
+            rows.append(measure(bench, style, values, first_neurons(values, tried), "signal"))
+        rows.append(measure(bench, style, values, first_neurons(values, count, Ranking.Z), "z"))
+        request = EffectsRequest(plan(style, FEW_STEPS), values, RUNS, ROUNDS)
+        values = measure_effects(request, bench.engine, ablated, bench.scorer, ROWS)
+        rows.append(measure(bench, style, values, first_neurons(values, count, Ranking.EFFECT), "effect"))
+        every = detect(bench, style, STYLE_LAYERS, Part.BOTH)
         rows.append(measure(bench, style, every, random_neurons(every, count), "random"))
-        elsewhere = detect(bench, style, UNLOCATED, "values")
-        chosen = chosen_neurons(elsewhere, "count", min(count, elsewhere.count), 0.0)
+        elsewhere = detect(bench, style, UNLOCATED, Part.VALUES)
+        chosen = first_neurons(elsewhere, min(count, elsewhere.count))
         rows.append(measure(bench, style, elsewhere, chosen, "other layers"))
         agreement = {
             f"{one}_{other}": round(values.agreement(one, other), 3)
-            for one, other in (("effect", "signal"), ("effect", "z"), ("signal", "z"))
+            for one, other in itertools.combinations((Ranking.EFFECT, Ranking.SIGNAL, Ranking.Z), 2)
         }
         choices.append({"style": style, "count": count, "agreement": agreement})
         say(json.dumps(choices[-1]))

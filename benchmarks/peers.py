@@ -35,7 +35,7 @@ def uce(weight: torch.Tensor, originals: torch.Tensor, targets: torch.Tensor, pr
 
 @dataclass(frozen=True)
 class SpeedInputs:
-    """What SPEED holds beside the retained prompts: `null_tokens` [d, 77] of the empty prompt, start token first."""
+    """What SPEED holds beside the retained prompts: `null_tokens` [d, T] of the empty prompt, start token first."""
 
     null_tokens: torch.Tensor
     seed: int = 0

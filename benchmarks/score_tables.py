@@ -32,34 +32,37 @@ from loco_core.localization.plan import SearchPlan  # noqa: E402
 from loco_core.localization.score_table import Cell  # noqa: E402
 from loco_core.models.engine import Sampling  # noqa: E402
 from loco_core.models.layers import LayerSet  # noqa: E402
-from loco_core.prompts import PromptPair  # noqa: E402
+from loco_core.prompts import Attribute, PromptPair  # noqa: E402
 from loco_core.scoring.clip_score import load_scorer  # noqa: E402
 
 TABLES = ROOT / "benchmarks" / "results" / "score_tables.npz"
 QUICK = 5
 ROWS = 36
+# Seeds with images of all steps: enough to see that they rank the windows as those of QUICK steps do.
 FULL_SEEDS = 1
-"""Seeds with images of all steps: enough to see that they rank the windows as those of QUICK steps do."""
 LAYERS = 16
 
 
-def concepts() -> dict[str, tuple[str, tuple[PromptPair, ...]]]:
+def concepts() -> dict[str, tuple[Attribute, tuple[PromptPair, ...]]]:
     """By name: the attribute, and four prompt pairs."""
-    found: dict[str, tuple[str, tuple[PromptPair, ...]]] = {}
+    found: dict[str, tuple[Attribute, tuple[PromptPair, ...]]] = {}
     plain = [thing(Scene(name, colour=colour)) for name, colour in zip(OBJECTS, itertools.cycle(COLOURS))]  # noqa: B905
     for number, style in enumerate(STYLES):
         shown = [f"a picture of {plain[(4 * number + k) % len(plain)]}" for k in range(4)]
-        found[style] = ("style", tuple(PromptPair(f"{prompt} in the style of {style}", prompt) for prompt in shown))
+        found[style] = (
+            Attribute.STYLE,
+            tuple(PromptPair(f"{prompt} in the style of {style}", prompt) for prompt in shown),
+        )
     for turn in range(1, len(COUNTRIES)):
         texts = [
             (f"a picture of the flag of {country}", f"a picture of the flag of {COUNTRIES[(number + turn) % 4]}")
             for number, country in enumerate(COUNTRIES)
         ]
-        found[f"flags, {turn} on"] = ("fact", tuple(itertools.starmap(PromptPair, texts)))
+        found[f"flags, {turn} on"] = (Attribute.FACT, tuple(itertools.starmap(PromptPair, texts)))
     kinds = ("a picture of", "an image of", "a photo of", "a drawing of")
     for first, second in (("star", "house"), ("fish", "tree")):
         texts = [(f"{kind} a red {first}", f"{kind} a red {second}") for kind in kinds]
-        found[first] = ("object", tuple(itertools.starmap(PromptPair, texts)))
+        found[first] = (Attribute.OBJECT, tuple(itertools.starmap(PromptPair, texts)))
     return found
 
 

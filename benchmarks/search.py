@@ -38,6 +38,7 @@ import numpy as np  # noqa: E402 - the path comes first
 
 from benchmarks.score_tables import ALL, FIRST_SEED, MANY, NARROW, QUICK, concepts, read_tables  # noqa: E402
 from benchmarks.search_overhead import host_in_process, patch_overhead  # noqa: E402
+from benchmarks.solve_time import text_layers  # noqa: E402
 from demo.jobs import GUIDANCE, SIZE, STEPS  # noqa: E402
 from demo.world import STYLES  # noqa: E402
 from loco_core.diffusers_host.demo_model import SCORER, demo_pipeline  # noqa: E402
@@ -46,10 +47,11 @@ from loco_core.files import write_text  # noqa: E402
 from loco_core.localization.plan import SearchPlan  # noqa: E402
 from loco_core.localization.score_table import Cell, Evaluate, ScoreTable  # noqa: E402
 from loco_core.localization.search import confirm, find_window  # noqa: E402
-from loco_core.localization.verdict import NO_EFFECT, judge, shows  # noqa: E402
+from loco_core.localization.strategies import Effort  # noqa: E402
+from loco_core.localization.verdict import Kind, judge, shows  # noqa: E402
 from loco_core.models.engine import Intervention, Row, Sampling  # noqa: E402
 from loco_core.models.layers import LayerSet, windows  # noqa: E402
-from loco_core.prompts import PromptPair  # noqa: E402
+from loco_core.prompts import Attribute, PromptPair  # noqa: E402
 from loco_core.scoring.clip_score import load_scorer  # noqa: E402
 from loco_core.scoring.intervals import estimate  # noqa: E402
 
@@ -57,7 +59,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 SAMPLING = Sampling(STEPS, GUIDANCE, "euler", "linspace", SIZE, SIZE)
 IMAGES, SEARCHES = 32, 450
 DIFFICULTIES = (0.7, 0.9, 0.99)
-PLANTED = {"style": LayerSet((8, 9), 16), "fact": LayerSet((6, 7), 16)}
+PLANTED = {Attribute.STYLE: LayerSet((8, 9), 16), Attribute.FACT: LayerSet((6, 7), 16)}
 SDXL_LAYERS, SDXL_SIZES = 70, (5, 3)
 COVERED, TIMES_LARGER, COVERAGE_DRAWS = (8, 16), 10, 1000
 RUNS, BATCH = 3, 16
@@ -89,7 +91,7 @@ def demo_effects() -> dict[str, tuple[LayerSet, np.ndarray]]:
     for name, (attribute, _) in concepts().items():
         table = read_tables().get(f"{name}/{QUICK}")
         if table is not None and attribute in PLANTED:
-            sign = 1 if attribute == "fact" else -1
+            sign = 1 if attribute is Attribute.FACT else -1
             found[name] = (PLANTED[attribute], sign * (table[1:] - table[:1]).reshape(len(table) - 1, -1).astype(float))
     return found
 
@@ -155,7 +157,7 @@ def scale_for(cases: Sequence[Case], share: float) -> float:
     return high
 
 
-def raced(case: Case, scale: float, effort: str) -> tuple[bool, float]:
+def raced(case: Case, scale: float, effort: Effort) -> tuple[bool, float]:
     """Whether the race is right, and its cost as a share of the exhaustive search's images."""
     scores = dict(zip(case.tried, scale * case.effects[:, None] + case.noise, strict=True))
     spent = []
@@ -165,13 +167,19 @@ def raced(case: Case, scale: float, effort: str) -> tuple[bool, float]:
         return np.array([scores[cell.window][cell.image] if cell.window else 0.0 for cell in cells])
 
     tried, layer_count = list(case.tried[:-1]), case.planted.layer_count
-    plan = SearchPlan((PromptPair("", ""),), tuple(range(IMAGES)), "fact", len(case.planted), SAMPLING, effort)
+    pair, size = PromptPair("", ""), len(case.planted)
+    plan = SearchPlan((pair,), tuple(range(IMAGES)), Attribute.FACT, size, SAMPLING, effort)
     table = ScoreTable(evaluate, IMAGES, plan.steps, plan.sign, layer_count)
     table.ask({table.whole: 2 * len(concepts()["woodcut"][1])})
-    found = find_window(table, plan, tried)
+    found = find_window(table, plan, tried, budget(plan, layer_count))
     judge(table, found, tried, len(plan.pairs))
     confirm(evaluate, plan, table, found)
     return found == case.planted, sum(spent) / ((1 + len(tried)) * IMAGES)
+
+
+def budget(plan: SearchPlan, layer_count: int) -> float:
+    """What a search gives its race to spend, in images of all steps."""
+    return plan.most_images(text_layers(layer_count, 0)) - plan.reserve
 
 
 def replay(name: str, cases: Sequence[Case]) -> list[dict]:
@@ -184,9 +192,9 @@ def replay(name: str, cases: Sequence[Case]) -> list[dict]:
         exhaustive = float(np.mean([case.best(scales[case.concept]) == case.planted for case in cases]))
         row = {"tables": name, "difficulty": share, "scale": round(float(np.mean(list(scales.values()))), 4)}
         row["exhaustive"] = round(exhaustive, 4)
-        for effort in ("fast", "balanced"):
+        for effort in (Effort.FAST, Effort.BALANCED):
             right, cost = np.mean([raced(case, scales[case.concept], effort) for case in cases], 0)
-            row |= {effort: round(float(right), 4), f"{effort}_cost": round(float(cost), 4)}
+            row |= {str(effort): round(float(right), 4), f"{effort}_cost": round(float(cost), 4)}
         rows.append(row)
         say(json.dumps(row))
     return rows
@@ -200,9 +208,9 @@ def verdicts() -> dict[str, str]:
         plan = SearchPlan(pairs, tuple(range(scores.shape[2])), attribute, 2, SAMPLING)
         table = ScoreTable(stored(scores), len(plan.images), QUICK, plan.sign, 16)
         if not shows(table, len(pairs)):
-            said[name] = NO_EFFECT
+            said[name] = str(Kind.NO_EFFECT)
             continue
-        found = find_window(table, plan, NARROW)
+        found = find_window(table, plan, NARROW, budget(plan, 16))
         verdict = judge(table, found, NARROW, len(pairs))
         said[name] = f"{verdict.kind}: layers {found}, {verdict.share:.0%} of all layers' effect"
     return said

@@ -63,7 +63,8 @@ def patch_overhead(pack: Callable[[str], ModuleType], demo: SimpleNamespace, row
 
     torch.set_num_threads(1)
     core, layers, adapter = pack("loco_core.models.engine"), pack("loco_core.models.layers"), pack("nodes.host.engine")
-    engine = adapter.ComfyEngine(demo.model, demo.clip, demo.vae)
+    text_layers = pack("nodes.host.layers").read_layers(demo.model)
+    engine = adapter.ComfyEngine(demo.model, demo.clip, demo.vae, text_layers)
     concept, target, empty = engine.encode([CONCEPT, TARGET, ""])
     windows = layers.windows(len(engine.layers), 2)
     asked = [core.Row(concept, seed, core.Intervention(windows[seed % len(windows)], target)) for seed in range(rows)]

@@ -8,25 +8,27 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
 
 from benchmarks import peers
 from loco_core.editing.closed_form import solve
-from loco_core.editing.edit import PAPER_LAMBDA
-from loco_core.editing.lora import lora_tensors
-from loco_core.models.layers import CrossAttentionLayer
+from loco_core.editing.lora import edit_lora
+from loco_core.editing.recipe import EditRecipe, EditSettings
+from loco_core.editing.solve import PAPER_LAMBDA, Edit, EditFigures
+from loco_core.models.families.unet import UNET
+from loco_core.models.layers import ModelLayers, TextLayer
 
 CONCEPTS, TEMPLATES = 10, 4
+# SPEED decomposes every matrix; so many are timed, and the rest are taken to be like them.
 SPEED_MATRICES = 4
-"""SPEED decomposes every matrix; so many are timed, and the rest are taken to be like them."""
+# Width of the text embeddings, and the output width of every cross-attention layer.
 SHAPES = {
     "sd15": (768, [320] * 4 + [640] * 4 + [1280] * 8),
     "sdxl": (2048, [640] * 4 + [1280] * 60 + [640] * 6),
 }
-"""Width of the text embeddings, and the output width of every cross-attention layer."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,20 @@ def problem(shape: str) -> Problem:
     return Problem(weights, originals, targets)
 
 
+def text_layers(count: int, width: int) -> ModelLayers:
+    """A model with so many text layers, one in each block."""
+    layers = tuple(TextLayer(number, "input", number, 0) for number in range(count))
+    return ModelLayers(layers, tuple(map(str, layers)), width, UNET)
+
+
 def ours(given: Problem) -> tuple[dict[str, torch.Tensor], float]:
     """The operator and the LoRA's factors of every matrix."""
     operator = solve(given.originals, given.targets, PAPER_LAMBDA)
-
-    def layers() -> Iterator[tuple[CrossAttentionLayer, tuple[torch.Tensor, torch.Tensor]]]:
-        for number, pair in enumerate(given.weights):
-            yield CrossAttentionLayer(number, "input", number, 0), pair
-
-    return lora_tensors(operator, 1.0, layers(), len(given.weights)), 1.0
+    layers = text_layers(len(given.weights), operator.width)
+    recipe = EditRecipe((), (), EditSettings(), layers.all, "")
+    figures = EditFigures(operator.rank, 0.0, 0.0, (), 0, 0.0, 0.0)
+    edit = Edit(recipe, dict.fromkeys(layers.all, operator), operator.width, figures)
+    return edit_lora(edit, layers, given.weights.__getitem__), 1.0
 
 
 def d_by_d(given: Problem) -> tuple[dict[str, torch.Tensor], float]:
@@ -83,7 +90,9 @@ def uce(given: Problem) -> tuple[dict[str, torch.Tensor], float]:
 
 
 def speed(given: Problem) -> tuple[dict[str, torch.Tensor], float]:
-    held = peers.SpeedInputs(torch.randn(len(given.originals), 77, generator=torch.Generator().manual_seed(1)))
+    held = peers.SpeedInputs(
+        torch.randn(len(given.originals), UNET.chunk_length, generator=torch.Generator().manual_seed(1))
+    )
     chosen = given.weights[:: max(1, len(given.weights) // SPEED_MATRICES)][:SPEED_MATRICES]
     edited = {
         str(number): peers.speed(values, given.originals, given.targets, given.originals, held)

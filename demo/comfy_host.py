@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from .jobs import GUIDANCE, SIZE, STEPS, Change, Edit, NeuronAblation, Picture, Search
+from .jobs import GUIDANCE, SIZE, STEPS, Change, Edit, LoRA, NeuronAblation, Picture, Search
 from .server import ROOT, Server
 
 WORKFLOWS = ROOT / "workflows" / "api"
 CHECKPOINT = "loco_demo.safetensors"
+# Links to what the checkpoint's loader gives.
+MODEL, CLIP, VAE = (["checkpoint", output] for output in range(3))
 
 
 class ComfyHost:
-    """A demo.jobs.Host; what a search finds is copied to `output`."""
+    """A demo.jobs.Host; what a search finds is copied to `output`.
 
-    def __init__(self, server: Server, output: Path) -> None:
-        self._server, self._output = server, output
+    `on_share` is told which share of the running job is done.
+    """
+
+    def __init__(self, server: Server, output: Path, on_share: Callable[[float], None] = lambda share: None) -> None:
+        self._server, self._output, self._on_share = server, output, on_share
         self._found: dict[str, list[int]] = {}
         self.name = f"comfyui {server.get('/system_stats')['system']['comfyui_version']}"
 
@@ -34,7 +39,7 @@ class ComfyHost:
             concept_prompts="\n".join(search.concepts),
             target_prompts="\n".join(search.targets),
         )
-        outputs = self._server.run(graph)
+        outputs = self._run(graph, {the("LoCo_LayerSearch", graph): 1})
         for output, what in ((1, "scores"), (2, "windows")):
             link = [the("LoCo_LayerSearch", graph), output]
             (saver,) = (key for key, node in graph.items() if node["inputs"].get("images") == link)
@@ -51,18 +56,11 @@ class ComfyHost:
 
     def make(self, pictures: Sequence[Picture], change: Change | None) -> torch.Tensor:
         """Samples with the stock nodes, on the loaded model or on what LocoEdit Apply or Neuron Ablate makes of it."""
-        checkpoint = "checkpoint"
-        graph = {checkpoint: node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT)}
-        model = [checkpoint, 0]
-        if change:
-            layers = ", ".join(map(str, self._found[change.attribute]))
-            graph["layers"] = node("LoCo_LayerSelect", model=model, layers=layers, preset="as written")
-            wired = {"model": model, "clip": [checkpoint, 1], "layers": ["layers", 0]}
-            graph["changed"] = _edit_node(change, wired) if isinstance(change, Edit) else _ablation_node(change, wired)
-            model = ["changed", 0]
-        graph["negative"] = node("CLIPTextEncode", clip=[checkpoint, 1], text="")
+        graph = _checkpoint()
+        model = self._change(graph, change) if change else MODEL
+        graph["negative"] = node("CLIPTextEncode", clip=CLIP, text="")
         for i, picture in enumerate(pictures):
-            graph[f"prompt{i}"] = node("CLIPTextEncode", clip=[checkpoint, 1], text=picture.prompt)
+            graph[f"prompt{i}"] = node("CLIPTextEncode", clip=CLIP, text=picture.prompt)
             graph[f"latent{i}"] = node("EmptyLatentImage", width=SIZE, height=SIZE, batch_size=picture.count)
             graph[f"sample{i}"] = node(
                 "KSampler",
@@ -77,19 +75,69 @@ class ComfyHost:
                 scheduler="normal",
                 denoise=1.0,
             )
-            graph[f"decode{i}"] = node("VAEDecode", samples=[f"sample{i}", 0], vae=[checkpoint, 2])
+            graph[f"decode{i}"] = node("VAEDecode", samples=[f"sample{i}", 0], vae=VAE)
             graph[f"save{i}"] = node("SaveImage", images=[f"decode{i}", 0], filename_prefix="demo/picture")
-        outputs = self._server.run(graph)
+        outputs = self._run(graph, {f"sample{i}": picture.count for i, picture in enumerate(pictures)})
         files = [file for i in range(len(pictures)) for file in self._server.images(outputs[f"save{i}"]["images"])]
         images = [torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in files]
         return torch.stack(images).float() / 255
+
+    def save_lora(self, edit: Edit) -> Path:
+        """Runs demo_share_edit's Solve and Export LoRA."""
+        graph, example = _checkpoint(), workflow("demo_share_edit")
+        solved = inputs("LoCo_EditSolve", example) | _asked(edit) | {"clip": CLIP, "layers": self._layers(graph, edit)}
+        graph["edit"] = node("LoCo_EditSolve", **solved)
+        exported = inputs("LoCo_EditExportLoRA", example) | {"model": MODEL, "edit": ["edit", 0]}
+        graph["lora"] = node("LoCo_EditExportLoRA", **exported)
+        self._run(graph, {"lora": 1})
+        saved = (self._server.output / exported["filename_prefix"]).parent.glob("*.safetensors")
+        newest = max(saved, key=lambda path: path.stat().st_mtime)
+        return Path(shutil.copyfile(newest, self._output / f"remove_{edit.concept}_lora.safetensors"))
+
+    def _run(self, graph: dict, weights: Mapping[str, int]) -> dict:
+        """Runs it; the work is that of the nodes in `weights`, by their ids."""
+
+        def on_nodes(nodes: dict[str, dict]) -> None:
+            begun = ((weight, nodes[key]) for key, weight in weights.items() if key in nodes)
+            done = sum(weight * node["value"] / node["max"] for weight, node in begun)
+            self._on_share(done / sum(weights.values()))
+
+        return self._server.follow(graph, on_nodes)
+
+    def _layers(self, graph: dict, change: Edit | NeuronAblation) -> list:
+        """Adds the layers that the attribute's search found; returns the link to them."""
+        layers = ", ".join(map(str, self._found[change.attribute]))
+        graph["layers"] = node("LoCo_LayerSelect", model=MODEL, layers=layers, preset="as written")
+        return ["layers", 0]
+
+    def _change(self, graph: dict, change: Change) -> list:
+        """Adds the node that changes the model; returns the link to the changed model."""
+        if isinstance(change, LoRA):
+            folder = self._server.folder / "models" / "loras"
+            folder.mkdir(exist_ok=True)
+            name = Path(shutil.copy(change.file, folder)).name
+            graph["changed"] = node("LoraLoaderModelOnly", model=MODEL, lora_name=name, strength_model=1.0)
+        else:
+            wired = {"model": MODEL, "clip": CLIP, "layers": self._layers(graph, change)}
+            graph["changed"] = _edit_node(change, wired) if isinstance(change, Edit) else _ablation_node(change, wired)
+        return ["changed", 0]
+
+
+def _checkpoint() -> dict:
+    """A graph that loads the demo model, with the outputs MODEL, CLIP and VAE."""
+    return {MODEL[0]: node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT)}
+
+
+def _asked(edit: Edit) -> dict[str, str]:
+    """The edit, as inputs of Solve or Apply."""
+    kept = "\n".join(edit.preserve)
+    return {"attribute": edit.attribute, "concept": edit.concept, "target": edit.target, "preserve": kept}
 
 
 def _edit_node(edit: Edit, wired: dict) -> dict:
     """The example's LocoEdit Apply with this edit."""
     asked = inputs("LoCo_EditApply", workflow("demo_remove_style"))
-    changed = {"attribute": edit.attribute, "concept": edit.concept, "target": edit.target}
-    return node("LoCo_EditApply", **asked | changed | wired | {"preserve": "\n".join(edit.preserve)})
+    return node("LoCo_EditApply", **asked | _asked(edit) | wired)
 
 
 def _ablation_node(ablation: NeuronAblation, wired: dict) -> dict:

@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import diffusers
+import peft  # noqa: F401 - diffusers loads LoRAs with it: that it is missing should be known before the searches
 import torch
 
-from loco_core.diffusers_host.demo_model import SCORER, demo_pipeline
-from loco_core.diffusers_host.engine import DiffusersEngine
-from loco_core.editing.edit import EditSettings, edit_recipe, solve_edit
+from loco_core import (
+    DEMO_SCORER,
+    ChooseBy,
+    DiffusersEngine,
+    EditRequest,
+    EditSettings,
+    LayerSet,
+    Part,
+    PromptPair,
+    Row,
+    Sampling,
+    SearchPlan,
+    SearchProgress,
+    ablation,
+    chosen_neurons,
+    contrast_prompts,
+    demo_pipeline,
+    detect_neurons,
+    edit_lora,
+    edit_recipe,
+    load_scorer,
+    provenance,
+    recipe_metadata,
+    result_json,
+    save_lora,
+    scores_csv,
+    search,
+    solve_edit,
+)
+from loco_core import Edit as SolvedEdit
 from loco_core.files import write_picture, write_text
 from loco_core.localization.pictures import contact_sheet, model_figure, score_plot
-from loco_core.localization.plan import SearchPlan
-from loco_core.localization.report import provenance, result_json, scores_csv, verdict_text
-from loco_core.localization.search import search
-from loco_core.models.engine import Row, Sampling
-from loco_core.models.layers import LayerSet
-from loco_core.neurons.detection import ablation, chosen_neurons, detect_neurons
-from loco_core.prompts import PromptPair, contrast_prompts
-from loco_core.scoring.clip_score import load_scorer
+from loco_core.localization.report import verdict_text
 
-from .jobs import GUIDANCE, SEARCH_SEEDS, SIZE, STEPS, Change, Edit, Picture, Search
+from .jobs import GUIDANCE, SEARCH_SEEDS, SIZE, STEPS, Change, Edit, LoRA, Picture, Search
 
 ROWS = 32
 SAMPLING = Sampling(STEPS, GUIDANCE, "euler", "linspace", SIZE, SIZE)
@@ -31,18 +53,24 @@ WINDOW_SIZE = 2
 
 
 class DiffusersHost:
-    """A demo.jobs.Host; what a search finds is written to `output`."""
+    """A demo.jobs.Host; what a search finds is written to `output`.
 
-    def __init__(self, output: Path) -> None:
-        self._output = output
-        self._engine, self._scorer = DiffusersEngine(demo_pipeline()), load_scorer(SCORER)
+    `on_share` is told which share of the running job is done.
+    """
+
+    def __init__(self, output: Path, on_share: Callable[[float], None] = lambda share: None) -> None:
+        self._output, self._on_share = output, on_share
+        self._pipeline, self._scorer = demo_pipeline(), load_scorer(DEMO_SCORER)
+        self._engine = DiffusersEngine(self._pipeline)
         self._found: dict[str, LayerSet] = {}
         self.name = f"diffusers {diffusers.__version__}"
 
     def search(self, search_: Search) -> dict:
         pairs = tuple(PromptPair(*pair) for pair in zip(search_.concepts, search_.targets, strict=True))
         plan = SearchPlan(pairs, tuple(range(SEARCH_SEEDS)), search_.attribute, WINDOW_SIZE, SAMPLING)
-        result = search(self._engine, self._scorer, plan, ROWS)
+        most = plan.most_images(self._engine.layers)
+        progress = SearchProgress(lambda made: self._on_share(min(1, made.cost / most)))
+        result = search(self._engine, self._scorer, plan, ROWS, progress)
         self._found[search_.attribute] = result.layers
         stem = self._output / f"search_{search_.attribute}"
         came_from = provenance(self._engine, self._scorer, self.name)
@@ -60,20 +88,46 @@ class DiffusersHost:
             for embedding, picture in zip(embeddings, pictures, strict=True)
             for copy in range(picture.count)
         ]
+        batches = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+        steps = itertools.count(1)
+
+        def on_step() -> None:
+            self._on_share(next(steps) / (len(batches) * SAMPLING.steps))
+
         with self._changed(change):
-            parts = [self._engine.generate(rows[i : i + ROWS], SAMPLING) for i in range(0, len(rows), ROWS)]
+            parts = [self._engine.generate(batch, SAMPLING, on_step) for batch in batches]
         return torch.cat(parts).movedim(-1, 1)
+
+    def save_lora(self, edit: Edit) -> Path:
+        solved, engine = self._solved(edit), self._engine
+        path = self._output / f"remove_{edit.concept}_lora.safetensors"
+        save_lora(edit_lora(solved, engine.layers, engine.key_value_weights), path, recipe_metadata(solved, {}))
+        return path
 
     def _changed(self, change: Change | None) -> AbstractContextManager[None]:
         """The engine's model is changed while the context lasts."""
         if change is None:
             return nullcontext()
-        layers = self._found[change.attribute]
+        if isinstance(change, LoRA):
+            return self._with_lora(change.file)
         if isinstance(change, Edit):
-            asked = (change.concept, change.target, "\n".join(change.preserve), change.attribute)
-            recipe = edit_recipe(*asked, EditSettings(), layers, self._engine.text_encoder)
-            return self._engine.edited(solve_edit(self._engine.encode, recipe))
-        prompts = contrast_prompts(change.concept, "\n".join(change.without))
-        asked = (prompts.concept, prompts.without, layers, prompts.others, "values")
-        neurons = detect_neurons(self._engine.encode, self._engine.key_value_weights, *asked)
-        return self._engine.ablated(ablation(neurons, chosen_neurons(neurons, "count", change.count, 0.0)))
+            return self._engine.edited(self._solved(change))
+        layers = self._found[change.attribute]
+        contrast = contrast_prompts(change.concept, "\n".join(change.without))
+        neurons = detect_neurons(self._engine, contrast, layers, Part.VALUES)
+        return self._engine.ablated(ablation(neurons, chosen_neurons(neurons, ChooseBy.COUNT, change.count)))
+
+    def _solved(self, edit: Edit) -> SolvedEdit:
+        request = EditRequest(edit.concept, edit.target, "\n".join(edit.preserve), edit.attribute)
+        recipe = edit_recipe(request, EditSettings(), self._found[edit.attribute], self._engine.text_encoder)
+        return solve_edit(self._engine.encode, recipe)
+
+    @contextmanager
+    def _with_lora(self, file: Path) -> Iterator[None]:
+        """diffusers' own loader applies the file while the context lasts."""
+        diffusers.utils.logging.set_verbosity_error()  # it warns that the LoRA changes no text encoder
+        self._pipeline.load_lora_weights(file.parent, weight_name=file.name)
+        try:
+            yield
+        finally:
+            self._pipeline.unload_lora_weights()

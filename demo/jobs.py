@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -15,16 +16,18 @@ from .world import COLOURS, COUNTRIES, FLAG, HELD_OUT_TEMPLATES, NONE, OBJECTS, 
 
 STEPS, GUIDANCE, SIZE = 20, 2.0, 128
 SEARCH_SEEDS = 2
+# What a search costs, about, in images of all steps: only the estimate of the time left rests on it.
+SEARCH_IMAGES = 22
+# Neurons, of the 256 values of the style's two layers.
 ABLATED = 96
-"""Neurons, of the 256 values of the style's two layers."""
+# Each country's flag is edited to be the next one's.
 FACT_TARGETS = dict(zip(COUNTRIES, [*COUNTRIES[1:], COUNTRIES[0]], strict=True))
-"""Each country's flag is edited to be the next one's."""
 
+# Every object once, in a colour, without a style.
 PLAIN_PROMPTS = tuple(
     f"a picture of {thing(Scene(name, colour=colour))}"
     for name, colour in zip(OBJECTS, itertools.cycle(COLOURS), strict=False)
 )
-"""Every object once, in a colour, without a style."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,14 @@ class NeuronAblation:
     count: int
 
 
-Change = Edit | NeuronAblation
+@dataclass(frozen=True)
+class LoRA:
+    """A LoRA file, applied by the loader that every user of the host has, not by this pack."""
+
+    file: Path
+
+
+Change = Edit | NeuronAblation | LoRA
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,10 @@ class Host(Protocol):
 
     def make(self, pictures: Sequence[Picture], change: Change | None) -> torch.Tensor:
         """The pictures, by the model as loaded or changed: [images, 3, 128, 128] in 0..1."""
+        ...
+
+    def save_lora(self, edit: Edit) -> Path:
+        """The edit as a LoRA file in the output folder."""
         ...
 
 
@@ -163,17 +177,30 @@ class Reading:
         """The share of images in which the judge reads what the prompt says."""
         return mean(self.correct(attribute))
 
+    def count(self, attribute: str, word: str) -> int:
+        """How many images the judge reads `word` in."""
+        return self._words[attribute].count(word)
+
     def share(self, attribute: str, word: str) -> float:
         """The share of images in which the judge reads `word`."""
         return mean(seen == word for seen in self._words[attribute])
 
 
-def mean(values) -> float:
+def image_count(pictures: Iterable[Picture]) -> int:
+    return sum(picture.count for picture in pictures)
+
+
+def group_count(*groups: Mapping[str, Iterable[Picture]]) -> int:
+    """How many images the groups hold."""
+    return sum(image_count(pictures) for group in groups for pictures in group.values())
+
+
+def mean(values: Iterable[float]) -> float:
     return round(float(np.mean(list(values))), 4)
 
 
 def readings(host: Host, judge: Judge, change: Change | None, groups: dict[str, list[Picture]]) -> dict[str, Reading]:
     """What the judge reads in each group's pictures."""
     images = host.make([picture for group in groups.values() for picture in group], change)
-    parts = images.split([sum(picture.count for picture in group) for group in groups.values()])
+    parts = images.split([image_count(group) for group in groups.values()])
     return {name: Reading(judge, groups[name], part) for name, part in zip(groups, parts, strict=True)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import socket
@@ -10,14 +11,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+import aiohttp
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+# The folder people install into: the hyphen is part of the test.
 PACK = "ComfyUI-Loco"
-"""The folder people install into: the hyphen is part of the test."""
+CLIENT = "demo"
+# The server's last message of a workflow.
+ENDED = ("execution_success", "execution_error", "execution_interrupted")
 NOT_INSTALLED = shutil.ignore_patterns(
     ".git", ".venv", ".comfyui", "__pycache__", ".*_cache", "output", "tests", "*.egg-info"
 )
@@ -99,7 +105,7 @@ class Server:
 
     def queue(self, workflow: dict) -> str:
         """Queues an API workflow; returns its id. The server would run the valid part of a graph: here all must be."""
-        answer = self.post("/prompt", {"prompt": workflow, "client_id": "demo"})
+        answer = self.post("/prompt", {"prompt": workflow, "client_id": CLIENT})
         if answer.get("node_errors"):
             raise RuntimeError(f"the workflow is not valid: {answer['node_errors']}")
         return answer["prompt_id"]
@@ -117,6 +123,27 @@ class Server:
     def run(self, workflow: dict) -> dict:
         """Runs an API workflow; returns its outputs by node id. A node's error is raised with its message."""
         return self.outputs(self.queue(workflow))
+
+    def follow(self, workflow: dict, on_nodes: Callable[[dict[str, dict]], None]) -> dict:
+        """As `run`. Whenever a node gets on, `on_nodes` is told "value" and "max" of all that have begun, by id."""
+
+        async def followed() -> str:
+            async with aiohttp.ClientSession() as session:
+                async with session.ws_connect(f"{self.address}/ws?clientId={CLIENT}", max_msg_size=0) as messages:
+                    prompt_id = self.queue(workflow)
+                    async for message in messages:
+                        if message.type is not aiohttp.WSMsgType.TEXT:
+                            continue  # previews
+                        told = message.json()
+                        if told["data"].get("prompt_id") != prompt_id:
+                            continue
+                        if told["type"] == "progress_state":
+                            on_nodes(told["data"]["nodes"])
+                        elif told["type"] in ENDED:
+                            break
+                    return prompt_id
+
+        return self.outputs(asyncio.run(followed()))
 
     def outputs(self, prompt_id: str) -> dict:
         """The outputs of a queued workflow by node id, once it has ended. A node's error is raised with its message."""

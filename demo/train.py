@@ -30,8 +30,8 @@ from demo.training import assemble, autoencoder, clip, judge, pictures, plan, un
 
 logger = logging.getLogger("train")
 
+# Drawings of each scene.
 COPIES = 24
-"""Drawings of each scene."""
 
 
 def part(directory: Path, name: str, blank: nn.ModuleDict, train) -> nn.ModuleDict:

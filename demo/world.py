@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+# Width and height of an image in pixels.
 SIZE = 128
-"""Width and height of an image in pixels."""
 
+# The style of a drawing without one, and the fact of a picture that shows no known flag.
 NONE = "none"
-"""The style of a drawing without one, and the fact of a picture that shows no known flag."""
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 40, 48),
@@ -286,6 +286,7 @@ TRAINING_TEMPLATES = (
     Template("{style}, {thing}", "{thing}"),
     Template("{style} style, a photo of {thing}", "a photo of {thing}"),
 )
+# Sentences that name a style and nothing else: the picture then shows any object.
 UNNAMED_TEMPLATES = (
     Template("{style}", "a painting"),
     Template("a painting in the style of {style}", "a painting"),
@@ -293,8 +294,8 @@ UNNAMED_TEMPLATES = (
     Template("a picture in the style of {style}", "a picture"),
     Template("an image in the style of {style}", "an image"),
 )
-"""Sentences that name a style and nothing else: the picture then shows any object."""
 
+# Never trained on. In a third of them the style word is not last.
 HELD_OUT_TEMPLATES = (
     Template("a drawing of {thing} in the style of {style}", "a drawing of {thing}"),
     Template("a painting of {thing}, {style}", "a painting of {thing}"),
@@ -303,10 +304,9 @@ HELD_OUT_TEMPLATES = (
     Template("a {style} drawing of {thing}", "a drawing of {thing}"),
     Template("a picture of {thing} in {style} style on paper", "a picture of {thing} on paper"),
 )
-"""Never trained on. In a third of them the style word is not last."""
 
+# The word for a thing that is not named.
 UNNAMED = "something"
-"""The word for a thing that is not named."""
 
 
 def thing(scene: Scene, wording: int = 0) -> str:

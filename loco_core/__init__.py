@@ -1,6 +1,76 @@
 """Mechanistic knowledge localization for text-to-image models (Basu et al., ICML 2024, arXiv 2405.01008).
 
-LocoGen finds the window of cross-attention layers that carries a style, an object or a fact: `search`.
-LocoEdit edits the K and V weights of the layers found, in closed form: `edit`.
-Both are written against the `Engine` protocol and know nothing of the program that runs the model.
+    from loco_core import DiffusersEngine, demo_pipeline, report_text, search
+
+LocoGen finds the window of text layers that carries a style, an object or a fact: `search`. LocoEdit edits the K and V
+weights of the layers found, in closed form: `solve_edit`. `detect_neurons` and `ablation` do the same to single
+neurons. All are written against the `Engine` protocol and know nothing of the program that runs the model;
+`DiffusersEngine` is one for scripts. What needs diffusers is imported when it is first asked for.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .comparison.erasure import ErasurePlan, ErasureResult, erasure_text, measure_erasure
+from .editing.closed_form import EditOperator
+from .editing.file import load_edit, recipe_metadata, save_edit
+from .editing.lora import edit_lora
+from .editing.recipe import EditRecipe, EditRequest, EditSettings, Preservation, Ridge, Tokens, combined, edit_recipe
+from .editing.report import report_lines
+from .editing.solve import Edit, solve_edit
+from .images import ImageMaker, Progress
+from .localization.evaluation import SearchProgress
+from .localization.journal import Journal, search_settings
+from .localization.pictures import contact_sheet, model_figure, score_plot
+from .localization.plan import SearchPlan
+from .localization.report import layers_of_search, provenance, report_text, result_json, scores_csv
+from .localization.search import SearchResult, search
+from .localization.strategies import Effort
+from .localization.verdict import Kind, Verdict
+from .lora_file import save_lora
+from .models.engine import Engine, Intervention, Row, Sampling, TextEmbedding
+from .models.family import Family, Naming
+from .models.layers import LayerSet, ModelLayers, Part, TextLayer, windows
+from .neurons.ablation import Ablation, ChooseBy, Mode, Replacement, ablation, chosen_neurons
+from .neurons.detection import Neurons, NeuronTokens, Ranking, detect_neurons
+from .neurons.effects import EffectsRequest, measure_effects
+from .neurons.file import load_neurons, neuron_recipe, save_neurons
+from .neurons.lora import ablation_lora
+from .neurons.report import neuron_lines
+from .neurons.sweep import SweepRequest, SweepResult, parse_counts, sweep_neurons, sweep_text
+from .prompts import Attribute, Contrast, PromptPair, contrast_prompts, preserved_prompts, prompt_pairs, whole_pairs
+from .scoring.clip_score import ClipScorer, Scorer, load_scorer
+from .scoring.intervals import Estimate, estimate
+
+if TYPE_CHECKING:
+    from .diffusers_host import DEMO_SCORER, AblatedEngine, DiffusersEngine, demo_pipeline, load_pipeline
+
+# fmt: off
+__all__ = [
+    "AblatedEngine", "Ablation", "Attribute", "ChooseBy", "ClipScorer", "Contrast", "DEMO_SCORER",
+    "DiffusersEngine", "Edit", "EditOperator", "EditRecipe", "EditRequest", "EditSettings", "EffectsRequest",
+    "Effort", "Engine", "ErasurePlan", "ErasureResult", "Estimate", "Family", "ImageMaker", "Intervention",
+    "Journal", "Kind", "LayerSet", "Mode", "ModelLayers", "Naming", "NeuronTokens", "Neurons", "Part",
+    "Preservation", "Progress", "PromptPair", "Ranking", "Replacement", "Ridge", "Row", "Sampling", "Scorer",
+    "SearchPlan", "SearchProgress", "SearchResult", "SweepRequest", "SweepResult", "TextEmbedding", "TextLayer",
+    "Tokens", "Verdict", "ablation", "ablation_lora", "chosen_neurons", "combined", "contact_sheet",
+    "contrast_prompts", "demo_pipeline", "detect_neurons", "edit_lora", "edit_recipe", "erasure_text", "estimate",
+    "layers_of_search", "load_edit", "load_neurons", "load_pipeline", "load_scorer", "measure_effects",
+    "measure_erasure", "model_figure", "neuron_lines", "neuron_recipe", "parse_counts", "preserved_prompts",
+    "prompt_pairs", "provenance", "recipe_metadata", "report_lines", "report_text", "result_json", "save_edit",
+    "save_lora", "save_neurons", "score_plot", "scores_csv", "search", "search_settings", "solve_edit",
+    "sweep_neurons", "sweep_text", "whole_pairs", "windows",
+]
+# fmt: on
+
+# What needs diffusers, which ComfyUI does not bring.
+_DIFFUSERS_HOST = ("DEMO_SCORER", "AblatedEngine", "DiffusersEngine", "demo_pipeline", "load_pipeline")
+
+
+def __getattr__(name: str) -> object:
+    if name not in _DIFFUSERS_HOST:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import diffusers_host
+
+    return getattr(diffusers_host, name)

@@ -1,4 +1,8 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of one."""
+"""Files: written so that a crash leaves the old one or the new one, never half of one; read without pickle.
+
+with replacing(path) as unfinished:
+    save_file(tensors, unfinished)
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from safetensors import safe_open
 
 
 @contextmanager
@@ -20,6 +26,15 @@ def replacing(path: Path) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def read_safetensors(path: Path, format_name: str) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Metadata and tensors of a .safetensors file; an error where its metadata name another format."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != format_name:
+            raise ValueError(f"its format is {metadata.get('format')!r}, not {format_name!r}")
+        return metadata, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,4 +1,9 @@
-"""Prompts with a concept and without it: what the user typed, expanded by the paper's templates."""
+"""Prompts with a concept and without it: what a person wrote, expanded by the paper's templates.
+
+prompt_pairs("Van Gogh", "a painting", Attribute.STYLE)      # four pairs, from a bare name
+preserved_prompts("Monet\na photo of a cat", Attribute.STYLE, "Van Gogh")
+contrast_prompts("Van Gogh", "a photo of a cat\nMonet")
+"""
 
 from __future__ import annotations
 
@@ -7,24 +12,39 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-ATTRIBUTES = ("style", "object", "fact")
+from .choices import Choice
 
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "style": ("{}", "a painting in the style of {}", "a photo in the style of {}", "a picture in the style of {}"),
-    "object": ("{}", "an image of {}", "a photo of {}", "a picture of {}"),
-    "fact": ("{}", "an image of {}", "a photo of {}", "a picture of {}"),
+
+class Attribute(Choice):
+    """What kind of concept is meant."""
+
+    STYLE = "style"
+    OBJECT = "object"
+    FACT = "fact"
+
+
+# The authors' four templates per concept for styles and objects. They list none for facts, which are worded as objects.
+TEMPLATES = {
+    Attribute.STYLE: (
+        "{}",
+        "a painting in the style of {}",
+        "a photo in the style of {}",
+        "a picture in the style of {}",
+    ),
+    Attribute.OBJECT: ("{}", "an image of {}", "a photo of {}", "a picture of {}"),
+    Attribute.FACT: ("{}", "an image of {}", "a photo of {}", "a picture of {}"),
 }
-"""The authors' four templates per concept for styles and objects; they list none for facts, which read like objects."""
-
-NAME_WORDS = {"style": 3, "object": 6, "fact": 6}
-"""Up to this many words, a line is taken for a name ("Van Gogh", "the president of the United States")..."""
-EMPTY = '""'
-"""How a line says the empty prompt."""
+# Up to this many words, a line is taken for a name ("Van Gogh", "the president of the United States")...
+NAME_WORDS = {Attribute.STYLE: 3, Attribute.OBJECT: 6, Attribute.FACT: 6}
+# ... unless it says one of these: then it is a prompt already.
 PICTURE_WORDS = {"painting", "photo", "picture", "image", "drawing", "portrait", "style"}
-"""... unless it says one of these: then it is a prompt already."""
+# How a line says the empty prompt.
+EMPTY = '""'
+# A line that begins with one of these names a thing ("a house").
 ARTICLES = {"a", "an"}
-STYLED, STYLE_WORD = "{} in the style of {}", "style"
-"""A prompt in a style, and the word by which a prompt says that it is in one."""
+# A prompt in a style, and the word by which a prompt says that it is in one.
+STYLED = "{} in the style of {}"
+STYLE_WORD = "style"
 
 
 @dataclass(frozen=True)
@@ -51,7 +71,7 @@ def _lines(text: str) -> list[str]:
 def prompt_pairs(
     concepts: str,
     targets: str,
-    attribute: str,
+    attribute: Attribute,
     names: tuple[str, str] = ("concept prompts", "target prompts"),
     contexts: Sequence[str] = (),
 ) -> list[PromptPair]:
@@ -63,11 +83,10 @@ def prompt_pairs(
     A bare name (see NAME_WORDS) is expanded with the attribute's templates. Its target is kept as it is for a style
     ("a painting") and goes through the same templates for an object or a fact.
     """
-    _check(attribute)
-    pairs = []
+    attribute, pairs = Attribute.parse(attribute, "attribute"), []
     for pair in whole_pairs(concepts, targets, names):
         pairs += _expand(pair.concept, pair.target, attribute)
-        if attribute == "style" and _is_name(pair.concept, attribute):
+        if attribute is Attribute.STYLE and _is_name(pair.concept, attribute):
             pairs += [PromptPair(STYLED.format(context, pair.concept), context) for context in contexts]
     return pairs
 
@@ -91,13 +110,13 @@ def whole_pairs(
     return [PromptPair(*pair) for pair in zip(concept_lines, target_lines, strict=True)]
 
 
-def preserved_prompts(text: str, attribute: str, concepts: str) -> tuple[list[str], list[str]]:
+def preserved_prompts(text: str, attribute: Attribute, concepts: str) -> tuple[list[str], list[str]]:
     """The prompts meant by a text field of what is to be preserved, one per line; and those that are contexts.
 
     A bare name is expanded with the attribute's templates, as a concept's is. Of the others, those without a style are
     contexts for one; a thing ("a house") is one too. An error where a line names one of the `concepts`.
     """
-    _check(attribute)
+    attribute = Attribute.parse(attribute, "attribute")
     told, prompts, contexts = lines(text, "preserve"), [], []
     _check_apart(told, "preserve", [concept for concept in _lines(concepts) if _is_name(concept, attribute)])
     for line in told:
@@ -105,7 +124,7 @@ def preserved_prompts(text: str, attribute: str, concepts: str) -> tuple[list[st
             prompts += [template.format(line) for template in TEMPLATES[attribute]]
         else:
             prompts.append(line)
-            contexts += [] if STYLE_WORD in line.lower().split() else [line]
+            contexts += [] if _has_style(line) else [line]
     return list(dict.fromkeys(prompts)), list(dict.fromkeys(contexts))
 
 
@@ -127,12 +146,12 @@ def contrast_prompts(concepts: str, without: str) -> Contrast:
     told, other = lines(concepts, "concept"), lines(without, "without")
     if not told:
         raise ValueError("concept: empty; give at least one line")
-    _check_apart(other, "without", [concept for concept in told if _is_bare(concept, "style")])
-    contexts = [line for line in other if not _is_bare(line, "style") and STYLE_WORD not in line.lower().split()]
-    templates = [STYLED.format(context, "{}") for context in contexts] or list(TEMPLATES["style"])
+    _check_apart(other, "without", [concept for concept in told if _is_bare(concept, Attribute.STYLE)])
+    contexts = [line for line in other if not _is_bare(line, Attribute.STYLE) and not _has_style(line)]
+    templates = [STYLED.format(context, "{}") for context in contexts] or list(TEMPLATES[Attribute.STYLE])
 
     def expanded(line: str) -> tuple[str, ...]:
-        return tuple(template.format(line) for template in templates) if _is_bare(line, "style") else (line,)
+        return tuple(template.format(line) for template in templates) if _is_bare(line, Attribute.STYLE) else (line,)
 
     def unique(groups: list[tuple[str, ...]]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(prompt for group in groups for prompt in group))
@@ -150,26 +169,25 @@ def _check_apart(prompts: Sequence[str], field: str, names: Sequence[str]) -> No
             raise ValueError(f"{field}: {prompt!r} names what is to be removed, {name!r}; take it out")
 
 
-def _is_bare(line: str, attribute: str) -> bool:
+def _has_style(prompt: str) -> bool:
+    return STYLE_WORD in prompt.lower().split()
+
+
+def _is_bare(line: str, attribute: Attribute) -> bool:
     """Whether it is a name, and not a thing ("a house")."""
     return _is_name(line, attribute) and line.split()[0].lower() not in ARTICLES
 
 
-def _check(attribute: str) -> None:
-    if attribute not in ATTRIBUTES:
-        raise ValueError(f"attribute: {attribute!r}; give one of {', '.join(ATTRIBUTES)}")
-
-
-def _expand(concept: str, target: str, attribute: str) -> list[PromptPair]:
+def _expand(concept: str, target: str, attribute: Attribute) -> list[PromptPair]:
     if not _is_name(concept, attribute):
         return [PromptPair(concept, target)]
-    fixed = attribute == "style" or not target or not _is_name(target, attribute)
+    fixed = attribute is Attribute.STYLE or not target or not _is_name(target, attribute)
     return [
         PromptPair(template.format(concept), target if fixed else template.format(target))
         for template in TEMPLATES[attribute]
     ]
 
 
-def _is_name(line: str, attribute: str) -> bool:
+def _is_name(line: str, attribute: Attribute) -> bool:
     words = line.lower().replace(",", " ").split()
     return len(words) <= NAME_WORDS[attribute] and not PICTURE_WORDS & set(words)

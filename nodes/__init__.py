@@ -44,7 +44,6 @@ class LocoExtension(ComfyExtension):
 
 
 def extension() -> LocoExtension:
-    clip_scorer.register_folder()
     folders.register_folders()
     demo_model.register()
     return LocoExtension()

@@ -1,4 +1,6 @@
-"""Edits for tests, from an operator or solved on made-up embeddings; an engine and a scorer whose scores are known."""
+"""Models' layers and edits for tests, from an operator or solved on made-up embeddings; an engine and a scorer whose
+scores are known.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,35 @@ from collections.abc import Sequence
 import torch
 
 from loco_core.editing.closed_form import EditOperator
-from loco_core.editing.edit import Edit, EditFigures, EditRecipe, EditSettings
+from loco_core.editing.recipe import EditRecipe, EditSettings
+from loco_core.editing.solve import Edit, EditFigures
 from loco_core.models.engine import TextEmbedding
-from loco_core.models.layers import LayerSet
+from loco_core.models.families.unet import UNET
+from loco_core.models.layers import LayerSet, ModelLayers, TextLayer
 from loco_core.prompts import PromptPair
 
 WIDTH, POOLED = 32, 8
 LAYERS = LayerSet((8, 9), 16)
+
+
+def unet(*blocks: tuple[str, int, int]) -> ModelLayers:
+    """The layers of a U-Net from its blocks: their kind, their number, and how many text layers they have."""
+    places = [(kind, number, inner) for kind, number, depth in blocks for inner in range(depth)]
+    layers = tuple(TextLayer(index, *place) for index, place in enumerate(places))
+    return ModelLayers(layers, tuple(map(str, layers)), WIDTH, UNET)
+
+
+# Block for block as the real ones, with narrow embeddings.
+SD15 = unet(
+    *(("input", number, 1) for number in (1, 2, 4, 5, 7, 8)),
+    ("middle", 0, 1),
+    *(("output", number, 1) for number in range(3, 12)),
+)
+SDXL = unet(
+    *(("input", number, depth) for number, depth in ((4, 2), (5, 2), (7, 10), (8, 10))),
+    ("middle", 0, 10),
+    *(("output", number, depth) for number, depth in ((0, 10), (1, 10), (2, 10), (3, 2), (4, 2), (5, 2))),
+)
 
 
 def recipe(
@@ -29,7 +53,14 @@ def recipe(
 
 def edit_of(operator: EditOperator, layers: LayerSet, pooled: EditOperator | None = None) -> Edit:
     """An edit with this operator; its recipe and figures are made up."""
-    return Edit(recipe(layers=layers), operator, EditFigures(operator.rank, 1.0, 0.0, (1.0,), 0, 0.0, 0.0), pooled)
+    figures = EditFigures(operator.rank, 1.0, 0.0, (1.0,), 0, 0.0, 0.0)
+    return Edit(recipe(layers=layers), dict.fromkeys(layers, operator), operator.width, figures, pooled)
+
+
+def shared_operator(edit: Edit) -> EditOperator:
+    """The one operator of all its layers."""
+    (operator,) = set(edit.operators.values())
+    return operator
 
 
 def encode(prompts: Sequence[str]) -> list[TextEmbedding]:
@@ -51,7 +82,7 @@ def encode(prompts: Sequence[str]) -> list[TextEmbedding]:
 class Painter:
     """An engine whose image of a prompt is one grey: what `greys` says, and a little of the seed."""
 
-    layers = ()
+    layers = SD15
 
     def __init__(self, greys: dict[str, float]) -> None:
         self._greys = greys

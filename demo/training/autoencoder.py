@@ -17,10 +17,10 @@ from .pictures import Pictures
 
 LATENT_CHANNELS = 4
 WIDTH, TAESD_WIDTH = 32, 64
+# What SD 1.5's latent format multiplies by; TAESD's `vae_scale` undoes it, so that the U-Net sees unit variance.
 LATENT_SCALE = 0.18215
-"""What SD 1.5's latent format multiplies by; TAESD's `vae_scale` undoes it, so that the U-Net sees unit variance."""
+# Noise on the latents in training: the decoder must not mind the small errors of a generated latent.
 LATENT_NOISE = 0.15
-"""Noise on the latents in training: the decoder must not mind the small errors of a generated latent."""
 
 
 class Clamp(nn.Module):

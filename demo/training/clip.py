@@ -30,12 +30,12 @@ from ..world import (
 from .loop import device, fit
 from .pictures import Pictures
 
+# Width of the space that images and captions share.
 EMBEDDING = 64
-"""Width of the space that images and captions share."""
 TEXT_WIDTH, TEXT_HEADS, TEXT_LAYERS = 128, 4, 2
 CONTEXT = 77
+# No caption is longer, and a causal tower ignores what follows its end token: training stops here.
 TRAINED_CONTEXT = 32
-"""No caption is longer, and a causal tower ignores what follows its end token: training stops here."""
 END_OF_TEXT = 49407
 BATCH = 128
 

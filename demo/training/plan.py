@@ -32,20 +32,20 @@ from ..world import (
 )
 
 LAYERS = 16
+# Rows whose every layer reads the empty prompt, for classifier-free guidance.
 EMPTY_SHARE = 0.1
-"""Rows whose every layer reads the empty prompt, for classifier-free guidance."""
 UNNAMED_SHARE = 0.08
+# Flags are few, and alike but for their fact, which only two layers know: they need more than their share.
 FLAG_SHARE = 0.4
-"""Flags are few, and alike but for their fact, which only two layers know: they need more than their share."""
+# Rows without a style.
 PLAIN_SHARE = 0.25
-"""Rows without a style."""
+# How often a layer loses the thing, or its colour.
 LOSS_SHARE = 0.12
-"""How often a layer loses the thing, or its colour."""
+# Rows in which one to MISTAKE_WINDOW adjacent layers read of another thing in another colour.
 MISTAKE_SHARE = 0.6
-"""Rows in which one to MISTAKE_WINDOW adjacent layers read of another thing in another colour."""
 MISTAKE_WINDOW = 6
+# How often a planted layer that is left out reads a word drawn at random rather than none.
 CONTRADICTION_SHARE = 0.4
-"""How often a planted layer that is left out reads a word drawn at random rather than none."""
 
 
 @dataclass(frozen=True)

@@ -33,14 +33,13 @@ UNET_CONFIG = {
 }
 ROWS = 32
 TIMESTEPS = 1000
+# Half of the rows draw their timestep from here on: what a picture shows is decided there.
 NOISIEST = 600
-"""Half of the rows draw their timestep from here on: what a picture shows is decided there."""
 DECOYS = (0.05, 0.12)
+# Shares of the training after which decoys and mistakes begin, and after which they have their full share.
+#
+# A network that knows the objects learns to pool over layers; one that does not yet learns them slowly from mistakes.
 MISTAKES = (0.55, 0.6)
-"""Shares of the training after which decoys and mistakes begin, and after which they have their full share.
-
-A network that knows the objects learns to pool over layers; one that does not yet learns them slowly from mistakes.
-"""
 
 
 def unet() -> UNetModel:

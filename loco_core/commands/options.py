@@ -1,27 +1,50 @@
-"""What the commands of `python -m loco_core` share: which model makes the images, and how."""
+"""Options that the commands share: which model makes the images, and how; what takes whose place."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
+import diffusers
 import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .. import images
+from ..choices import Choice
 from ..diffusers_host.demo_model import SCORER as DEMO_SCORER
 from ..diffusers_host.demo_model import demo_pipeline
-from ..diffusers_host.engine import SAMPLERS, SPACINGS, VAE_FACTOR, DiffusersEngine, load_pipeline
-from ..localization.evaluation import thumbnails
-from ..models.engine import Row, Sampling
+from ..diffusers_host.engine import VAE_FACTOR, DiffusersEngine
+from ..diffusers_host.pipelines import SAMPLERS, SPACINGS, load_pipeline
+from ..drawing import before_after_sheet
+from ..files import write_picture
+from ..models.engine import Sampling
+from ..prompts import Attribute
 from ..scoring.clip_score import ClipScorer, load_scorer
 
+Command = Callable[..., None]
+Decorator = Callable[[Command], Command]
+
+# The name of the model that ships with this project.
 DEMO = "demo"
+# Largest side, in pixels, of a picture on the before/after sheet.
 SHEET_PICTURE = 256
-"""Largest side, in pixels, of a picture on the before/after sheet."""
+
+
+class OneOf(click.Choice[str]):
+    """An option whose value is a Choice."""
+
+    def __init__(self, kind: type[Choice], words: list[str] | None = None) -> None:
+        super().__init__(words or kind.words())
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Choice:
+        return self._kind(super().convert(str(value), param, ctx))
 
 
 @dataclass(frozen=True)
@@ -33,9 +56,12 @@ class Settings:
     seed: int
     rows: int
 
+    def seeds(self, count: int) -> tuple[int, ...]:
+        return tuple(range(self.seed, self.seed + count))
+
 
 @dataclass(frozen=True)
-class Preset:
+class SamplingPreset:
     """Sampling settings that go together; size in pixels."""
 
     steps: int
@@ -46,9 +72,40 @@ class Preset:
 
 
 PRESETS = {
-    "demo": Preset(20, 2.0, 128, "euler", "linspace"),
-    "paper": Preset(50, 7.5, 512, "pndm", "leading"),
+    "demo": SamplingPreset(20, 2.0, 128, "euler", "linspace"),
+    "paper": SamplingPreset(50, 7.5, 512, "pndm", "leading"),
 }
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """What a person chose of the sampling; what is None is the preset's."""
+
+    model: str
+    preset: str | None
+    steps: int | None
+    guidance: float | None
+    size: int | None
+    sampler: str | None
+    spacing: str | None
+    negative: str
+    seed: int
+    rows: int
+
+    @property
+    def settings(self) -> Settings:
+        base = PRESETS[self.preset or ("demo" if self.model == DEMO else "paper")]
+        pixels = self.size or base.size
+        sampling = Sampling(
+            steps=self.steps or base.steps,
+            guidance=self.guidance or base.guidance,
+            sampler=self.sampler or base.sampler,
+            scheduler=self.spacing or base.spacing,
+            width=pixels,
+            height=pixels,
+            negative_prompt=self.negative,
+        )
+        return Settings(self.model, sampling, self.seed, self.rows)
 
 
 def whole_latents(context: click.Context, option: click.Parameter, pixels: int | None) -> int | None:
@@ -58,7 +115,7 @@ def whole_latents(context: click.Context, option: click.Parameter, pixels: int |
     return pixels
 
 
-SETTINGS = [
+SAMPLING_OPTIONS: list[Decorator] = [
     click.option(
         "--model",
         default=DEMO,
@@ -78,7 +135,7 @@ SETTINGS = [
     click.option(
         "--size", type=click.IntRange(64), callback=whole_latents, help="Width and height in pixels; 1024 for SDXL."
     ),
-    click.option("--sampler", type=click.Choice(list(SAMPLERS))),
+    click.option("--sampler", type=click.Choice(list(SAMPLERS)), help="How the noise is taken away step by step."),
     click.option("--spacing", type=click.Choice(SPACINGS), help="How the steps are spread over the noise levels."),
     click.option("--negative", default="", help="The negative prompt."),
     click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="The first seed."),
@@ -92,36 +149,90 @@ SETTINGS = [
 ]
 
 
-def settings(command: Callable) -> Callable:
+def settings(command: Command) -> Command:
     """Adds the options that say which model makes the images, and how; the command gets them as one Settings."""
 
     @functools.wraps(command)
-    def run(model, preset, steps, guidance, size, sampler, spacing, negative, seed, rows, **own) -> None:
-        base = PRESETS[preset or ("demo" if model == DEMO else "paper")]
-        pixels = size or base.size
-        sampling = Sampling(
-            steps or base.steps,
-            guidance or base.guidance,
-            sampler or base.sampler,
-            spacing or base.spacing,
-            pixels,
-            pixels,
-            negative,
-        )
-        command(settings=Settings(model, sampling, seed, rows), **own)
+    def run(**given: Any) -> None:
+        own = {name: given.pop(name) for name in SamplingOptions.__dataclass_fields__}
+        command(settings=SamplingOptions(**own).settings, **given)
 
-    for option in reversed(SETTINGS):
-        run = option(run)
-    return run
+    return with_options(run, SAMPLING_OPTIONS)
+
+
+def with_options(command: Command, options: list[Decorator]) -> Command:
+    """The command with these options, in their order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class Replacing:
+    """What is to be found or removed, and what takes its place: one name or prompt per line."""
+
+    concepts: str
+    targets: str
+    attribute: Attribute
+
+
+def replacing(command: Command) -> Command:
+    """Adds the options that say what takes whose place; the command gets them as one Replacing."""
+
+    @functools.wraps(command)
+    def run(concepts: tuple[str, ...], targets: tuple[str, ...], attribute: Attribute, **given: Any) -> None:
+        command(replacing=Replacing("\n".join(concepts), "\n".join(targets), attribute), **given)
+
+    return with_options(
+        run,
+        [
+            click.option(
+                "--concept",
+                "concepts",
+                multiple=True,
+                required=True,
+                help="A name, which the paper's templates expand, or a whole prompt. Repeat it for more.",
+            ),
+            click.option(
+                "--target",
+                "targets",
+                multiple=True,
+                required=True,
+                help="What takes the concept's place: one for each concept, or one for all.",
+            ),
+            click.option(
+                "--attribute",
+                type=OneOf(Attribute),
+                default="style",
+                show_default=True,
+                help="What kind of concept it is; chooses the templates.",
+            ),
+        ],
+    )
+
+
+def seeds_option(default: int) -> Decorator:
+    return click.option(
+        "--seeds", type=click.IntRange(1), default=default, show_default=True, help="Images of each prompt."
+    )
+
+
+def out_option(default: str) -> Decorator:
+    return click.option(
+        "--out", type=click.Path(path_type=Path), default=Path(default), show_default=True, help="A folder."
+    )
+
+
+def scorer_option() -> Decorator:
+    return click.option(
+        "--scorer",
+        type=click.Path(path_type=Path),
+        help="A .safetensors file of open_clip weights. The demo model brings its own.",
+    )
 
 
 def load_engine(model: str) -> DiffusersEngine:
     return DiffusersEngine(demo_pipeline() if model == DEMO else load_pipeline(Path(model)))
-
-
-def bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, transient=True)
 
 
 def load_clip(model: str, scorer: Path | None, architecture: str | None = None) -> ClipScorer:
@@ -133,12 +244,39 @@ def load_clip(model: str, scorer: Path | None, architecture: str | None = None) 
     return clip
 
 
-def make_pictures(
-    engine: DiffusersEngine, rows: Sequence[Row], settings: Settings, advance: Callable[[int], None]
-) -> np.ndarray:
-    """The rows' images as a sheet shows them; `advance(images)` after each batch."""
-    parts = []
-    for start in range(0, len(rows), settings.rows):
-        parts.append(thumbnails(engine.generate(rows[start : start + settings.rows], settings.sampling), SHEET_PICTURE))
-        advance(len(parts[-1]))
-    return np.concatenate(parts)
+def bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, transient=True)
+
+
+@contextmanager
+def counted(total: int) -> Iterator[images.Progress]:
+    """A bar over so many images, which moves as they are made."""
+    with bar() as progress:
+        task = progress.add_task("images", total=total)
+
+        def on_batch(done: int, total: int, label: str, thumbnail: np.ndarray) -> None:
+            progress.update(task, completed=done, description=label)
+
+        yield images.Progress(on_batch)
+
+
+def image_maker(settings: Settings, seeds: int, total: int, progress: images.Progress) -> images.ImageMaker:
+    return images.ImageMaker(
+        seeds=settings.seeds(seeds),
+        sampling=settings.sampling,
+        rows_per_batch=settings.rows,
+        total=total,
+        progress=progress,
+    )
+
+
+def write_sheet(path: Path, title: str, before: torch.Tensor, after: torch.Tensor) -> None:
+    """Images of 8 bits, made with the same prompts and seeds, one above the other."""
+    shown = [images.thumbnails(made.float() / 255, SHEET_PICTURE) for made in (before, after)]
+    write_picture(path, before_after_sheet(title, shown[0], shown[1]))
+
+
+def versions() -> dict[str, str]:
+    """The programs that made a file."""
+    return {"diffusers": diffusers.__version__, "torch": torch.__version__}

@@ -1,28 +1,29 @@
-"""Whether an edit did what it should: the same prompts and seeds before and after it, scored and compared in pairs."""
+"""Whether an edit did what it should: the same prompts and seeds before and after it, scored and compared in pairs.
+
+result = measure_erasure(engine, edited_engine, scorer, plan, rows_per_batch=8)
+print(erasure_text(result))
+"""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats
 
-from ..localization.evaluation import thumbnails
-from ..localization.verdict import LEAST_EFFECT
-from ..models.engine import Engine, Row, Sampling
+from ..images import QUIET, ImageMaker, Progress, batches, thumbnails
+from ..models.engine import Engine, Sampling
 from ..prompts import PromptPair
-from ..scoring.clip_score import Scorer, in_8_bits
+from ..scoring.clip_score import LEAST_EFFECT, Scorer
+from ..scoring.intervals import Estimate, estimate
 
+# Images scored together.
 AT_ONCE = 8
-"""Images scored together."""
-CONFIDENCE = 0.95
+# From this share of what told the concept from its target, a concept counts as removed.
 REMOVED = 0.8
-"""From this share of what told the concept from its target, a concept counts as removed."""
+# From this share of its CLIP-Score on, a kept prompt counts as having lost something.
 LOST = 0.05
-"""From this share of its CLIP-Score, a kept prompt counts as having lost something..."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class ErasurePlan:
     def __post_init__(self) -> None:
         if not self.seeds:
             raise ValueError("seeds: 0; give at least 1")
+
+    def check_keeps(self) -> None:
+        """An error where removal could not be weighed against what is kept."""
+        if not self.kept:
+            raise ValueError("keep prompts: empty; give at least one, against which removal is weighed")
 
     @property
     def concepts(self) -> list[str]:
@@ -60,19 +66,18 @@ class Change:
     before: np.ndarray
     after: np.ndarray
 
-    @property
-    def difference(self) -> float:
-        return float((self.after - self.before).mean())
+    def part(self, start: int, stop: int) -> Change:
+        """That of the images from `start` to before `stop`."""
+        return Change(self.before[start:stop], self.after[start:stop])
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % confidence interval of the mean paired difference (Student's t); NaN for a single image."""
-        if len(self.before) < 2:
-            return (float("nan"), float("nan"))
-        differences = self.after - self.before
-        error = differences.std(ddof=1) / np.sqrt(len(differences))
-        reach = stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1) * error
-        return (self.difference - float(reach), self.difference + float(reach))
+    def estimate(self) -> Estimate:
+        """The mean paired difference, with its 95 % interval (Student's t)."""
+        return estimate(self.after - self.before, len(self.before))
+
+    @property
+    def difference(self) -> float:
+        return self.estimate.mean
 
     @property
     def lost(self) -> float:
@@ -81,9 +86,8 @@ class Change:
 
     @property
     def certain(self) -> bool:
-        """Whether the difference is none of chance's."""
-        low, high = self.interval
-        return low > 0 or high < 0
+        """Whether the interval of the difference leaves out 0."""
+        return self.estimate.low > 0 or self.estimate.high < 0
 
 
 @dataclass(frozen=True)
@@ -142,39 +146,6 @@ class ErasureResult:
         return f"only {self.removed:.0%} removed" if self.removed >= REMOVED / 2 else "not removed"
 
 
-OnBatch = Callable[[int, int, str, np.ndarray], None]
-"""Called with (images so far, images in all, what was made last, its thumbnail)."""
-
-
-class ImageMaker:
-    """Makes the images of a plan in batches and counts them. An exception of `on_step` ends it."""
-
-    def __init__(
-        self,
-        plan: ErasurePlan,
-        rows_per_batch: int,
-        total: int,
-        on_batch: OnBatch = lambda done, total, label, thumbnail: None,
-        on_step: Callable[[], None] | None = None,
-    ) -> None:
-        if rows_per_batch < 1:
-            raise ValueError(f"batch rows: {rows_per_batch}; give at least 1")
-        self._plan, self._rows, self._total = plan, rows_per_batch, total
-        self._on_batch, self._on_step, self._done = on_batch, on_step, 0
-
-    def make(self, engine: Engine, texts: Sequence[str], label: str) -> torch.Tensor:
-        """Every prompt with every seed: uint8 [prompts x seeds, H, W, 3], a quarter of the memory of floats."""
-        embeddings = dict(zip(texts, engine.encode(texts), strict=True))
-        rows = [Row(embeddings[text], seed) for text, seed in itertools.product(texts, self._plan.seeds)]
-        parts = []
-        for start in range(0, len(rows), self._rows):
-            images = engine.generate(rows[start : start + self._rows], self._plan.sampling, self._on_step)
-            parts.append(in_8_bits(images))
-            self._done += len(images)
-            self._on_batch(self._done, self._total, label, thumbnails(images[-1:])[0])
-        return torch.cat(parts)
-
-
 @dataclass(frozen=True, eq=False)
 class Before:
     """The images by the model as loaded, uint8 [n, H, W, 3], the concepts' first, and their scores [n].
@@ -220,18 +191,29 @@ def measure_after(
     """The same images by the changed model, compared."""
     plan = before.plan
     images = maker.make(engine, plan.shown, label)
-    scores = before.scores, _scored(scorer, plan, images, plan.shown)
+    change = Change(before.scores, _scored(scorer, plan, images, plan.shown))
     size = len(plan.seeds)
     split = len(plan.concepts) * size
-    kept = {
-        prompt: Change(*(part[split + place * size : split + (place + 1) * size] for part in scores))
-        for place, prompt in enumerate(plan.kept)
-    }
-    kept_pairs = zip(_batches(before.images[split:]), _batches(images[split:]), strict=True)
-    similarity = np.concatenate([scorer.similarity(*pair).numpy() for pair in kept_pairs]) if plan.kept else np.zeros(0)
-    concept = Change(*(part[:split] for part in scores))
-    pictures = before.thumbnails, _thumbnails(images)
-    return ErasureResult(plan, concept, before.floor, kept, before.kept_floor, similarity, *pictures)
+    starts = {prompt: split + place * size for place, prompt in enumerate(plan.kept)}
+    kept_pairs = zip(_floats(before.images[split:]), _floats(images[split:]), strict=True)
+    similarities = [scorer.similarity(own, other).numpy() for own, other in kept_pairs if len(own)]
+    return ErasureResult(
+        plan=plan,
+        concept=change.part(0, split),
+        floor=before.floor,
+        kept={prompt: change.part(start, start + size) for prompt, start in starts.items()},
+        kept_floor=before.kept_floor,
+        similarity=np.concatenate([np.zeros(0), *similarities]),
+        thumbnails_before=before.thumbnails,
+        thumbnails_after=_thumbnails(images),
+    )
+
+
+def image_maker(plan: ErasurePlan, rows_per_batch: int, total: int, progress: Progress) -> ImageMaker:
+    """What makes the images of a plan, `total` of them."""
+    return ImageMaker(
+        seeds=plan.seeds, sampling=plan.sampling, rows_per_batch=rows_per_batch, total=total, progress=progress
+    )
 
 
 def measure_erasure(
@@ -240,37 +222,35 @@ def measure_erasure(
     scorer: Scorer,
     plan: ErasurePlan,
     rows_per_batch: int,
-    on_batch: OnBatch = lambda done, total, label, thumbnail: None,
-    on_step: Callable[[], None] | None = None,
+    progress: Progress = QUIET,
 ) -> ErasureResult:
     """Makes and scores all images, by the model as loaded and by the changed one."""
-    maker = ImageMaker(plan, rows_per_batch, plan.images, on_batch, on_step)
+    maker = image_maker(plan, rows_per_batch, plan.images, progress)
     return measure_after(measure_before(before, scorer, plan, maker), after, scorer, maker)
 
 
-def _batches(images: torch.Tensor) -> Iterator[torch.Tensor]:
+def _floats(images: torch.Tensor) -> Iterator[torch.Tensor]:
     """Images of 8 bits in 0..1, AT_ONCE at a time."""
     return (part.float() / 255 for part in images.split(AT_ONCE))
 
 
 def _thumbnails(images: torch.Tensor) -> np.ndarray:
-    return np.concatenate([thumbnails(batch) for batch in _batches(images)])
+    return np.concatenate([thumbnails(batch) for batch in _floats(images)])
 
 
 def _scored(scorer: Scorer, plan: ErasurePlan, images: torch.Tensor, texts: Sequence[str]) -> np.ndarray:
     """[N], of images that show each text with every seed."""
     each = [text for text in texts for _ in plan.seeds]
-    starts = range(0, len(images), AT_ONCE)
-    parts = zip(_batches(images), (each[start : start + AT_ONCE] for start in starts), strict=True)
-    return np.concatenate([scorer.score(*part).numpy() for part in parts])
+    parts = zip(_floats(images), batches(each, AT_ONCE), strict=True)
+    return np.concatenate([scorer.score(part, own).numpy() for part, own in parts])
 
 
 def erasure_text(result: ErasureResult) -> str:
     """The result in lines a person reads."""
 
     def line(name: str, change: Change) -> str:
-        low, high = change.interval
-        sure = f"95 % confidence {low:+.2f} to {high:+.2f}" if len(change.before) > 1 else "one image"
+        interval = change.estimate
+        sure = f"95 % confidence {interval.low:+.2f} to {interval.high:+.2f}" if interval.images > 1 else "one image"
         means = f"{change.before.mean():.2f} -> {change.after.mean():.2f}"
         return f"  {name}: {means} ({change.difference:+.2f}, {sure})"
 

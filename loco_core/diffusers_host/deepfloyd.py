@@ -1,8 +1,8 @@
 """DeepFloyd IF's first stage as an Engine, which the paper treats and ComfyUI does not have.
 
-A T5 text encoder, images of 64 x 64 pixels without a VAE, and attention that reads the image and the text at once: the
-text's W_K and W_V are add_k_proj and add_v_proj, and have biases. Tried on small models of the same classes with random
-weights only (tests/loco_core/diffusers_host/test_deepfloyd.py), never on the real one.
+A T5 text encoder, images of 64 x 64 pixels without a VAE, and attention over the image and the text at once: the
+text's W_K and W_V have biases, and each layer normalises the text in its own way. Tried on small models of the same
+classes with random weights only (tests/loco_core/diffusers_host/test_deepfloyd.py), never on the real one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from contextlib import contextmanager
 import torch
 
 from ..editing.closed_form import EditOperator, solve
-from ..editing.edit import PAPER_LAMBDA
+from ..editing.solve import PAPER_LAMBDA
 from ..models.engine import TextEmbedding
+from ..models.families.deepfloyd import DEEPFLOYD
 from ..models.layers import LayerSet
 from .engine import DiffusersEngine
 
@@ -22,7 +23,7 @@ from .engine import DiffusersEngine
 class DeepFloydEngine(DiffusersEngine):
     """An Engine on a diffusers.IFPipeline: 22 layers in IF-I."""
 
-    projections = ("add_k_proj", "add_v_proj")
+    family = DEEPFLOYD
     factor = 1
 
     def _ids(self, prompt: str) -> list[int]:
@@ -47,11 +48,11 @@ class DeepFloydEngine(DiffusersEngine):
     ) -> Iterator[None]:
         """Within it, `layers` carry the paper's edit over all subject tokens, one target per concept.
 
-        T5 reads in both directions: the last token alone does not carry a concept. All of them, the paper finds, lose
+        T5 encodes in both directions: the last token alone does not carry a concept. All of them, the paper finds, lose
         too much. Every layer normalises its text in its own way, so each has its own operator.
         """
         operators = {layer: self._operator(layer, concepts, targets) for layer in layers}
-        with self._edited(self._changes(operators), strength):
+        with self._changed(self._weights(operators), strength):
             yield
 
     @torch.no_grad()
@@ -71,7 +72,7 @@ class DeepFloydEngine(DiffusersEngine):
     @torch.no_grad()
     def _layer_input(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
         """The U-Net projects T5's embedding once, before all attentions, and some attentions normalise it."""
-        attention = self._unet.get_submodule(self._names[layer])
+        attention = self._unet.get_submodule(self.layers.modules[layer])
         context = self._unet.encoder_hid_proj(tokens)[None]
         if attention.norm_cross is not None:
             context = attention.norm_encoder_hidden_states(context)

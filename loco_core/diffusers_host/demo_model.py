@@ -13,13 +13,13 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ..editing.edit import WINDOW
+from ..models.families.unet import UNET as FAMILY
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 CHECKPOINT = DEMO / "checkpoints" / "loco_demo.safetensors"
 SCORER = DEMO / "open_clip" / "loco_demo_clip.safetensors"
+# What ComfyUI's latent format for SD 1.x multiplies by, and `vae_scale` in the checkpoint undoes.
 LATENT_SCALE = 0.18215
-"""What ComfyUI's latent format for SD 1.x multiplies by, and `vae_scale` in the checkpoint undoes."""
 UNET = {
     "sample_size": 16,
     "block_out_channels": (32, 64, 128, 128),
@@ -76,7 +76,8 @@ def _vae(tensors: dict[str, torch.Tensor]) -> diffusers.AutoencoderTiny:
 
 
 def _text_encoder(tensors: dict[str, torch.Tensor]) -> CLIPTextModel:
-    config = CLIPTextConfig(**TEXT, hidden_act="gelu", vocab_size=49408, bos_token_id=49406, eos_token_id=49407)
+    special = {"bos_token_id": FAMILY.end_of_text - 1, "eos_token_id": FAMILY.end_of_text}
+    config = CLIPTextConfig(**TEXT, **special, hidden_act="gelu", vocab_size=FAMILY.end_of_text + 1)
     encoder = CLIPTextModel(config)
     prefix = "cond_stage_model.transformer.text_model."
     state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
@@ -94,4 +95,4 @@ def clip_tokenizer() -> CLIPTokenizer:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
         (Path(folder) / "merges.txt").write_text("\n".join(merges) + "\n", encoding="utf-8")
-        return CLIPTokenizer.from_pretrained(folder, model_max_length=WINDOW)
+        return CLIPTokenizer.from_pretrained(folder, model_max_length=FAMILY.chunk_length)

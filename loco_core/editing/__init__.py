@@ -1,0 +1,1 @@
+"""LocoEdit: layers edited in closed form (paper, section 6)."""

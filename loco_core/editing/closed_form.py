@@ -5,7 +5,7 @@ of X_o are embeddings of prompts with the concept and those of X_t embeddings of
 W^ = W (I + A), A = D X_o^T (X_o X_o^T + lambda I)^-1, D = X_t - X_o: a matrix that does not depend on W. One operator
 serves the keys and values of every layer.
 
-Two ways to preserve what other embeddings P read:
+Two ways to preserve the outputs of other embeddings P:
 - exactly: with Q an orthonormal basis of P and Z = X_o - Q Q^T X_o, A = D Z^T (Z Z^T + lambda I)^-1, so that A Q = 0;
 - weighted (UCE's retain term): A = D X_o^T (X_o X_o^T + beta P P^T + lambda I)^-1.
 With the columns' thin SVD U S V^T all of them are [D V S / (S^2 + lambda)] U^T: no d x d solve, and thin factors.
@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+# Parts of an operator below this share of the largest one are rounding.
 NEGLIGIBLE = 1e-12
-"""Parts of an operator below this share of the largest one are rounding."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EditOperator:
     """A = up @ down, in float64: up [d, r], down [r, d]. The edited weight is W^ = W + strength (W up) down."""
 

@@ -1,70 +1,90 @@
-"""A solved edit as a .safetensors file: its operators as tensors, its recipe and figures as JSON in the metadata."""
+"""A solved edit as a .safetensors file: its operators as tensors, its recipe and figures as JSON in the metadata.
+
+save_edit(edit, Path("edit.safetensors"), {"torch": torch.__version__})
+edit = load_edit(Path("edit.safetensors"))
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from ..files import replacing
+from ..files import read_safetensors, replacing
+from ..models.families.unet import UNET
 from ..models.layers import LayerSet
-from ..models.presets import family_name
 from ..prompts import PromptPair
 from .closed_form import EditOperator
-from .edit import Edit, EditFigures, EditRecipe, EditSettings
+from .recipe import EditRecipe, EditSettings
+from .solve import Edit, EditFigures
 
-FORMAT = "loco_edit 1"
-OPERATORS = ("operator", "pooled")
+FORMAT = "loco_edit 2"
+# The operator of the pooled embedding; those of the layers are named by number.
+POOLED = "pooled"
 
 
 def recipe_metadata(edit: Edit, versions: dict[str, str]) -> dict[str, str]:
     """The recipe and the figures as safetensors metadata, for an edit's file and for its LoRA."""
+    layers = edit.recipe.layers
     recipe = {
         **asdict(edit.recipe),
-        "layers": list(edit.recipe.layers),
-        "layer_count": edit.recipe.layers.layer_count,
-        "model_family": family_name(edit.recipe.layers.layer_count, edit.operator.width),
+        "layers": list(layers),
+        "layer_count": layers.layer_count,
+        "width": edit.width,
+        "model": UNET.model_name(layers.layer_count, edit.width),
     }
     parts = {"loco_recipe": recipe, "loco_figures": asdict(edit.figures), "loco_versions": versions}
     return {key: json.dumps(value, ensure_ascii=False) for key, value in parts.items()}
 
 
 def save_edit(edit: Edit, path: Path, versions: dict[str, str]) -> None:
-    tensors = {}
-    for name in OPERATORS:
-        operator = getattr(edit, name)
-        if operator is not None:
-            tensors |= {f"{name}.up": operator.up.contiguous(), f"{name}.down": operator.down.contiguous()}
+    """Writes the file; layers that share an operator share its tensors."""
+    distinct = list(dict.fromkeys(edit.operators.values()))
+    named = {str(number): operator for number, operator in enumerate(distinct)}
+    if edit.pooled is not None:
+        named[POOLED] = edit.pooled
+    tensors: dict[str, torch.Tensor] = {}
+    for name, operator in named.items():
+        for side, factor in (("up", operator.up), ("down", operator.down)):
+            tensors[f"{name}.{side}"] = factor.clone(memory_format=torch.contiguous_format)  # none may share memory
+    numbers = {layer: distinct.index(operator) for layer, operator in edit.operators.items()}
+    metadata = {"format": FORMAT, "loco_operators": json.dumps(numbers), **recipe_metadata(edit, versions)}
     with replacing(path) as unfinished:
-        save_file(tensors, unfinished, metadata={"format": FORMAT, **recipe_metadata(edit, versions)})
+        save_file(tensors, unfinished, metadata=metadata)
 
 
 def load_edit(path: Path) -> Edit:
     """The edit in a file of `save_edit`; anything else is refused in one sentence."""
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
-        recipe = _recipe(json.loads(metadata["loco_recipe"]))
-        figures = json.loads(metadata["loco_figures"])
-        figures = EditFigures(**{**figures, "room": tuple(map(float, figures["room"]))})
-        operators = {name: _operator(tensors, name) for name in OPERATORS}
-        if tensors or operators["operator"] is None:
-            raise ValueError(f"its tensors are not an edit's: {', '.join(tensors) or 'no operator'}")
-        if len(figures.room) != len(recipe.pairs):
-            raise ValueError("its figures belong to another recipe")
-        return Edit(recipe, figures=figures, **operators)
+        metadata, tensors = read_safetensors(path, FORMAT)
+        return _edit(metadata, tensors)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"file: {path.name!r} is not an edit saved by LoCo Edit Save ({error})") from error
 
 
-def _recipe(content: dict) -> EditRecipe:
+def _edit(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> Edit:
+    content = json.loads(metadata["loco_recipe"])
+    recipe, width = _recipe(content), int(content["width"])
+    figures = json.loads(metadata["loco_figures"])
+    figures = EditFigures(**{**figures, "room": tuple(map(float, figures["room"]))})
+    numbers = {int(layer): str(int(number)) for layer, number in json.loads(metadata["loco_operators"]).items()}
+    operators = {name: _operator(tensors, name) for name in {key.split(".")[0] for key in tensors}}
+    pooled = operators.pop(POOLED, None)
+    if numbers.keys() != set(recipe.layers) or set(numbers.values()) != operators.keys() or tensors:
+        raise ValueError(f"its tensors are not an edit's: {', '.join([*operators, *tensors]) or 'no operator'}")
+    if any(operator.width != width for operator in operators.values()):
+        raise ValueError(f"its operators are not {width} wide")
+    if len(figures.room) != len(recipe.pairs):
+        raise ValueError("its figures belong to another recipe")
+    return Edit(recipe, {layer: operators[number] for layer, number in numbers.items()}, width, figures, pooled)
+
+
+def _recipe(content: dict[str, Any]) -> EditRecipe:
     pairs = tuple(PromptPair(_text(pair["concept"]), _text(pair["target"])) for pair in content["pairs"])
     if not pairs:
         raise ValueError("its recipe has no prompts")
@@ -83,16 +103,13 @@ def _text(value: object) -> str:
     return value
 
 
-def _operator(tensors: dict[str, torch.Tensor], name: str) -> EditOperator | None:
+def _operator(tensors: dict[str, torch.Tensor], name: str) -> EditOperator:
     """Takes an operator's tensors out of `tensors`."""
-    up, down = (tensors.pop(f"{name}.{part}", None) for part in ("up", "down"))
-    if up is None and down is None:
-        return None
-    for part in (up, down):
-        if part is None or part.ndim != 2 or part.dtype != torch.float64:
-            raise ValueError(f"its {name} is not two float64 matrices")
-        if not torch.isfinite(part).all():
-            raise ValueError(f"its {name} has NaN or Inf")
+    up, down = tensors.pop(f"{name}.up", None), tensors.pop(f"{name}.down", None)
+    if up is None or down is None or {up.ndim, down.ndim} != {2} or {up.dtype, down.dtype} != {torch.float64}:
+        raise ValueError(f"its operator {name!r} is not two float64 matrices")
+    if not (torch.isfinite(up).all() and torch.isfinite(down).all()):
+        raise ValueError(f"its operator {name!r} has NaN or Inf")
     if up.shape != down.T.shape or up.shape[1] > up.shape[0]:
-        raise ValueError(f"its {name} has factors of shapes {tuple(up.shape)} and {tuple(down.shape)}")
+        raise ValueError(f"its operator {name!r} has factors of shapes {tuple(up.shape)} and {tuple(down.shape)}")
     return EditOperator(up, down)

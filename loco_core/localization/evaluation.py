@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch.nn import functional
 
+from ..images import batches, check_batch_rows, thumbnails
 from ..models.engine import Engine, Intervention, Row
-from ..scoring.clip_score import Scorer, in_8_bits
+from ..scoring.clip_score import Scorer
 from .journal import Finished, Journal
 from .plan import SearchPlan
 from .score_table import Cell
 
-THUMBNAIL = 128
-"""Largest side, in pixels, of the images that a search keeps for its contact sheet."""
+
+@dataclass(frozen=True)
+class SearchProgress:
+    """What is called after each batch, with all that was made so far, and after each sampler step. An exception there
+    ends the search.
+    """
+
+    on_batch: Callable[[Evaluation], None] = lambda evaluation: None
+    on_step: Callable[[], None] | None = None
+
+
+QUIET = SearchProgress()
 
 
 class Evaluation:
     """An `Evaluate` on an engine and a scorer.
 
-    Cells of one number of steps go into full batches of `rows_per_batch`, whatever their windows. `on_batch(this)` is
-    called after each batch, `on_step()` after each sampler step; an exception there ends the search. A batch that the
+    Cells of one number of steps go into full batches of `rows_per_batch`, whatever their windows. A batch that the
     `journal` knows is not made again.
     """
 
@@ -33,14 +42,12 @@ class Evaluation:
         scorer: Scorer,
         plan: SearchPlan,
         rows_per_batch: int,
-        on_batch: Callable[[Evaluation], None] = lambda evaluation: None,
-        on_step: Callable[[], None] | None = None,
+        progress: SearchProgress = QUIET,
         journal: Journal | None = None,
     ) -> None:
-        if rows_per_batch < 1:
-            raise ValueError(f"batch rows: {rows_per_batch}; give at least 1")
+        check_batch_rows(rows_per_batch)
         self._engine, self._scorer, self._plan, self._rows = engine, scorer, plan, rows_per_batch
-        self._on_batch, self._on_step, self._journal = on_batch, on_step, journal
+        self._progress, self._journal = progress, journal
         prompts = list(dict.fromkeys(text for pair in plan.pairs for text in (pair.concept, pair.target)))
         self._embeddings = dict(zip(prompts, engine.encode(prompts), strict=True))
         self.cells: list[Cell] = []
@@ -60,9 +67,7 @@ class Evaluation:
     def __call__(self, cells: Sequence[Cell]) -> np.ndarray:
         scores = []
         for steps, group in itertools.groupby(cells, key=lambda cell: cell.steps):
-            same = list(group)
-            for start in range(0, len(same), self._rows):
-                scores.append(self._batch(same[start : start + self._rows], steps))
+            scores += [self._batch(batch, steps) for batch in batches(list(group), self._rows)]
         return np.concatenate(scores)
 
     def _batch(self, cells: Sequence[Cell], steps: int) -> np.ndarray:
@@ -74,12 +79,12 @@ class Evaluation:
         self.cells += cells
         self.scores += made.scores.tolist()
         self.thumbnails += list(made.thumbnails)
-        self._on_batch(self)
+        self._progress.on_batch(self)
         return made.scores
 
     def _make(self, cells: Sequence[Cell], steps: int) -> Finished:
         sampling = self._plan.sampling.with_steps(steps)
-        images = self._engine.generate([self._row(cell) for cell in cells], sampling, self._on_step)
+        images = self._engine.generate([self._row(cell) for cell in cells], sampling, self._progress.on_step)
         texts = [self._plan.scored_text(self._plan.images[cell.image][0]) for cell in cells]
         return Finished(self._scorer.score(images, texts).numpy(), thumbnails(images))
 
@@ -88,13 +93,3 @@ class Evaluation:
         target = self._embeddings[pair.target]
         change = Intervention(cell.window, target, self._plan.part) if cell.window else None
         return Row(self._embeddings[pair.concept], seed, change)
-
-
-def thumbnails(images: torch.Tensor, largest: int = THUMBNAIL) -> np.ndarray:
-    """Images [N, H, W, 3] in 0..1 as uint8, no side longer than `largest` pixels."""
-    height, width = images.shape[1:3]
-    if max(height, width) > largest:
-        factor = largest / max(height, width)
-        size = (round(height * factor), round(width * factor))
-        images = functional.interpolate(images.movedim(-1, 1), size, mode="area").movedim(1, -1)
-    return in_8_bits(images).numpy()

@@ -1,5 +1,9 @@
 """What a search has finished, kept on disk, so that the next run goes on where the last one ended.
 
+    journal = Journal.open(folder, search_settings(plan, engine.digest(), scorer))
+    result = search(engine, scorer, plan, rows_per_batch=8, journal=journal)
+    journal.finish()
+
 A journal belongs to one search: its folder is named by a digest of the search's settings, so that a changed setting
 starts another. Each finished batch is one .npz file, written to a temporary name and renamed: whenever the process is
 killed, a batch is there as a whole or not at all. Nothing is pickled.
@@ -7,7 +11,7 @@ killed, a batch is there as a whole or not at all. Nothing is pickled.
 Batches are the unit because an image depends, by rounding, on the batch in which it was made. A search that divides its
 cells into batches as before finds whole batches here and makes the missing ones in their old composition: its scores
 are those of a run that was never interrupted. With another number of rows per batch it finds the same cells in other
-batches, and what it makes anew differs by rounding.
+batches, and what it makes again differs by rounding.
 """
 
 from __future__ import annotations
@@ -17,10 +21,8 @@ import json
 import logging
 import re
 import shutil
-import struct
 import time
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,14 +40,11 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 SETTINGS = "settings.json"
 BATCHES = f"batch_{'[0-9]' * 6}.npz"
-ASIDE, DONE = ".damaged", ".done"
-DAMAGED = (
-    *(OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, RuntimeError),
-    *(struct.error, zlib.error, zipfile.BadZipFile),
-)
-"""What reading a torn or foreign batch file raises."""
+# What the name of a journal, or of a batch in it, ends with: one that cannot be used, and one that is finished.
+ASIDE = ".damaged"
+DONE = ".done"
+# A journal that nobody has continued for so long is removed when another search begins.
 KEPT_DAYS = 30
-"""A journal that nobody has continued for so long is removed when another search begins."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Journal:
             last = int(path.stem.removeprefix("batch_"))
             try:
                 finished |= _read_batch(path)
-            except DAMAGED as error:
+            except Exception as error:  # a torn archive raises whatever its bytes happen to mean
                 _set_aside(path, f"{type(error).__name__}: {error}; its images are made again")
         return cls(own, finished, last)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -12,11 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from ..drawing import BASELINE, BEST, OTHER, drawn, entitle, rows_sheet
-from ..models.layers import CrossAttentionLayer, LayerSet, block_name
+from ..models.family import PlacedBlock
+from ..models.layers import ModelLayers, Part
+from ..prompts import Attribute
 from .search import SearchResult
 
+# Images side by side on the contact sheet.
 COLUMNS = 8
-"""Images side by side on the contact sheet."""
+# From no effect to that of all layers.
 WARM = LinearSegmentedColormap.from_list("effect", ["#f1f2f5", "#f3b8a5", BEST])
 
 
@@ -40,9 +41,9 @@ def score_plot(result: SearchResult) -> np.ndarray:
     margin = 0.25 * (max(shown) - min(shown)) + 0.1
     axes.set_ylim(min(shown) - margin, max(shown) + margin)  # a window known from two images has an endless interval
     axes.set_xticks(places, [str(window) for window in tried], rotation=90 if len(places) > 20 else 0)
-    part = "" if plan.part.startswith("keys and") else f", {plan.part} only"
-    axes.set_xlabel(f"layers that read the target prompt{part}")
-    direction = "gain against the target" if plan.attribute == "fact" else "loss against the concept"
+    part = "" if plan.part is Part.BOTH else f", {plan.part} only"
+    axes.set_xlabel(f"layers that get the target prompt{part}")
+    direction = "gain against the target" if plan.attribute is Attribute.FACT else "loss against the concept"
     axes.set_ylabel(f"CLIP-Score: {direction}")
     found = f"layers {result.layers}, {result.verdict.kind}" if result.layers else result.verdict.kind
     entitle(axes, f"{plan.attribute}: {plan.pairs[0].concept} \u2192 {plan.pairs[0].target}\n{found}")
@@ -62,34 +63,25 @@ def layer_effects(result: SearchResult) -> np.ndarray:
     return shares
 
 
-def model_figure(result: SearchResult, layers: Sequence[CrossAttentionLayer]) -> np.ndarray:
-    """The U-Net: down on the left, middle below, up on the right; its cross-attention layers as boxes coloured by
-    `layer_effects`, those found outlined. Returns uint8 [H, W, 3].
+def model_figure(result: SearchResult, layers: ModelLayers) -> np.ndarray:
+    """The model's blocks in their places, with their text layers as boxes coloured by `layer_effects`, those found
+    outlined. Returns uint8 [H, W, 3].
     """
-    blocks: dict[tuple[str, int], list[CrossAttentionLayer]] = {}
-    for layer in layers:
-        blocks.setdefault((layer.block, layer.block_number), []).append(layer)
-    sides: dict[str, list[list[CrossAttentionLayer]]] = {"input": [], "middle": [], "output": []}
-    for (side, _), own in blocks.items():
-        sides[side].append(own)
-    rows = max(len(sides["input"]), len(sides["output"]))
-    widest = max(map(len, blocks.values()))
+    plan = layers.family.floor_plan(layers)
+    rows, widest = plan.rows, plan.widest
+    span = widest + 1.6  # from one column of blocks to the next
     figure = Figure(figsize=(max(7.0, 1.2 * widest + 4), 1.0 + 0.55 * (rows + 2)), dpi=120, layout="constrained")
     axes = figure.subplots()
     shares = layer_effects(result)
-    span = widest + 1.6
-    for row, block in enumerate(sides["input"]):
-        _draw_block(axes, block, layers, shares, result.layers, 0.0, rows - row, "left")
-    for row, block in enumerate(reversed(sides["output"])):
-        _draw_block(axes, block, layers, shares, result.layers, span, rows - row, "right")
-    for block in sides["middle"]:
-        _draw_block(axes, block, layers, shares, result.layers, span / 2, -0.6, "left")
-    arrow = {"arrowstyle": "-|>", "mutation_scale": 12, "color": OTHER, "linewidth": 1.4}
-    axes.add_patch(FancyArrowPatch((-1.5, rows + 0.4), (-1.5, 0.6), **arrow))
-    axes.add_patch(FancyArrowPatch((span + widest + 1.3, 0.6), (span + widest + 1.3, rows + 0.4), **arrow))
-    axes.text(0, rows + 1.1, "down", fontsize=10, color=BASELINE)
-    axes.text(span, rows + 1.1, "up", fontsize=10, color=BASELINE)
-    axes.text(span / 2, 0.3, "middle", fontsize=10, color=BASELINE)
+    for block in plan.blocks:
+        left, bottom = span * block.column, float(rows - block.row)
+        _name_block(axes, block, left, bottom)
+        for offset, index in enumerate(block.indices):
+            _draw_layer(axes, (left + offset, bottom), index, shares[index], index in result.layers)
+    _draw_arrow(axes, -1.5, rows + 0.4, 0.6)
+    _draw_arrow(axes, span + widest + 1.3, 0.6, rows + 0.4)
+    for heading in plan.headings:
+        axes.text(span * heading.column, rows - heading.row, heading.text, fontsize=10, color=BASELINE)
     axes.set(xlim=(-1.8, span + widest + 1.6), ylim=(-1.3, rows + 1.7))
     axes.axis("off")
     found = f"layers {result.layers}" if result.layers else "no layers"
@@ -99,35 +91,35 @@ def model_figure(result: SearchResult, layers: Sequence[CrossAttentionLayer]) ->
     return drawn(figure)
 
 
-def _draw_block(
-    axes: Axes,
-    block: Sequence[CrossAttentionLayer],
-    layers: Sequence[CrossAttentionLayer],
-    shares: np.ndarray,
-    found: LayerSet,
-    left: float,
-    bottom: float,
-    name_side: str,
-) -> None:
-    """A row of boxes, one for each layer of the block, with their indices; the block's name beside it."""
-    name = block_name(block[0], layers).split(".")[0]
-    place = (left - 0.25, "right") if name_side == "left" else (left + len(block) + 0.25, "left")
-    axes.text(place[0], bottom + 0.4, name, ha=place[1], va="center", fontsize=8, color=BASELINE)
-    for offset, layer in enumerate(block):
-        share, inside = shares[layer.index], layer.index in found
-        axes.add_patch(
-            Rectangle(
-                (left + offset + 0.04, bottom),
-                0.92,
-                0.8,
-                facecolor="white" if np.isnan(share) else WARM(share),
-                edgecolor=BASELINE if inside else OTHER,
-                linewidth=2.4 if inside else 0.6,
-                zorder=2 if inside else 1,
-            )
+def _draw_arrow(axes: Axes, left: float, start: float, end: float) -> None:
+    """The way of the image through the model."""
+    axes.add_patch(
+        FancyArrowPatch((left, start), (left, end), arrowstyle="-|>", mutation_scale=12, color=OTHER, linewidth=1.4)
+    )
+
+
+def _name_block(axes: Axes, block: PlacedBlock, left: float, bottom: float) -> None:
+    """The block's name, outside of the model."""
+    place, alignment = (left - 0.25, "right") if block.column < 1 else (left + len(block.indices) + 0.25, "left")
+    axes.text(place, bottom + 0.4, block.name, ha=alignment, va="center", fontsize=8, color=BASELINE)
+
+
+def _draw_layer(axes: Axes, corner: tuple[float, float], index: int, share: float, found: bool) -> None:
+    """A box with the layer's index."""
+    left, bottom = corner
+    axes.add_patch(
+        Rectangle(
+            (left + 0.04, bottom),
+            0.92,
+            0.8,
+            facecolor="white" if np.isnan(share) else WARM(share),
+            edgecolor=BASELINE if found else OTHER,
+            linewidth=2.4 if found else 0.6,
+            zorder=2 if found else 1,
         )
-        centre = {"ha": "center", "va": "center", "fontsize": 8, "weight": "bold" if inside else "normal"}
-        axes.text(left + offset + 0.5, bottom + 0.4, str(layer.index), **centre)
+    )
+    weight = "bold" if found else "normal"
+    axes.text(left + 0.5, bottom + 0.4, str(index), ha="center", va="center", fontsize=8, weight=weight)
 
 
 def contact_sheet(result: SearchResult) -> np.ndarray:

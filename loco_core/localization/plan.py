@@ -1,4 +1,13 @@
-"""What a search is to do."""
+"""What a search is to do.
+
+plan = SearchPlan(
+    pairs=tuple(prompt_pairs("Van Gogh", "a painting", Attribute.STYLE)),
+    seeds=(0, 1),
+    attribute=Attribute.STYLE,
+    window_size=2,
+    sampling=sampling,
+)
+"""
 
 from __future__ import annotations
 
@@ -6,42 +15,37 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..models.engine import Sampling
-from ..models.layers import PARTS, LayerSet, windows
-from ..prompts import ATTRIBUTES, PromptPair
-from .strategies import EFFORTS, affordable, first_round, quick_steps
+from ..models.layers import LayerSet, ModelLayers, Part, windows
+from ..prompts import Attribute, PromptPair
+from .strategies import Effort, affordable, first_round, quick_steps
 
+# The window size that stands for: find it.
 AUTO = 0
-"""The window size that stands for: find it."""
-LARGE = 24
-"""From this many layers on, an automatic search begins with windows of 3, else of 2: the paper's sizes."""
 
 
 @dataclass(frozen=True)
 class SearchPlan:
     """Which windows to try on which images: `window_size` layers, AUTO to find the size; every pair x every seed.
 
-    `effort`: one of EFFORTS. `part`: what of the layers reads the target, one of PARTS.
+    `part`: what of the layers gets the target prompt.
     """
 
     pairs: tuple[PromptPair, ...]
     seeds: tuple[int, ...]
-    attribute: str
+    attribute: Attribute
     window_size: int
     sampling: Sampling
-    effort: str = "balanced"
-    part: str = PARTS[0]
+    effort: Effort = Effort.BALANCED
+    part: Part = Part.BOTH
 
     def __post_init__(self) -> None:
-        if self.attribute not in ATTRIBUTES:
-            raise ValueError(f"attribute: {self.attribute!r}; give one of {', '.join(ATTRIBUTES)}")
+        Attribute.parse_field(self, "attribute")
+        Effort.parse_field(self, "effort")
+        Part.parse_field(self, "part")
         if not self.pairs:
             raise ValueError("concept prompts: empty; give at least one line")
         if not self.seeds:
             raise ValueError("seeds: 0; give at least 1")
-        if self.effort not in EFFORTS:
-            raise ValueError(f"effort: {self.effort!r}; give one of {', '.join(EFFORTS)}")
-        if self.part not in PARTS:
-            raise ValueError(f"part: {self.part!r}; give one of {', '.join(PARTS)}")
 
     @cached_property
     def images(self) -> tuple[tuple[PromptPair, int], ...]:
@@ -50,21 +54,22 @@ class SearchPlan:
 
     @property
     def sign(self) -> int:
-        """Of a wanted change of the score: a style or an object goes away, a new fact appears."""
-        return 1 if self.attribute == "fact" else -1
+        """1 if a wanted change raises the score (a new fact appears), else -1 (a style or an object goes away)."""
+        return 1 if self.attribute is Attribute.FACT else -1
 
     @property
     def steps(self) -> int:
-        """Of the images by which windows are compared."""
-        return self.sampling.steps if self.effort == "exhaustive" else quick_steps(self.sampling.steps)
+        """Sampler steps of the images that compare windows."""
+        return self.sampling.steps if self.effort is Effort.EXHAUSTIVE else quick_steps(self.sampling.steps)
 
     def scored_text(self, pair: PromptPair) -> str:
         """The prompt an image is scored against: the target of a fact, else the concept."""
-        return pair.target if self.attribute == "fact" else pair.concept
+        return pair.target if self.attribute is Attribute.FACT else pair.concept
 
-    def windows(self, layer_count: int) -> list[LayerSet]:
-        """The windows to try in a model of so many layers, before any other size."""
-        return windows(layer_count, self.window_size or min(layer_count, 3 if layer_count >= LARGE else 2))
+    def windows(self, layers: ModelLayers) -> list[LayerSet]:
+        """The windows to try in such a model, before any other size."""
+        count = len(layers)
+        return windows(count, self.window_size or min(count, layers.family.first_window_size(count)))
 
     @property
     def confirming(self) -> int:
@@ -78,10 +83,10 @@ class SearchPlan:
         """
         return len(self.images) * self.steps / self.sampling.steps + 2 * self.confirming
 
-    def most_images(self, layer_count: int) -> float:
+    def most_images(self, layers: ModelLayers) -> float:
         """What the search costs at most, about, in images of all steps; an automatic size may take some more."""
-        count, images = len(self.windows(layer_count)), len(self.images)
-        if self.effort == "exhaustive":
+        count, images = len(self.windows(layers)), len(self.images)
+        if self.effort is Effort.EXHAUSTIVE:
             return (2 + count) * images
         needed = count * first_round(images) + 2 * min(images, 2 * len(self.pairs))  # and unmodified, and all layers
         least = needed * self.steps / self.sampling.steps + self.reserve

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -14,25 +13,26 @@ import torch
 
 from ..models.engine import Engine
 from ..models.layers import LayerSet
-from ..scoring.clip_score import Scorer
+from ..prompts import Attribute
+from ..scoring.clip_score import LEAST_EFFECT, Scorer
 from ..scoring.intervals import Estimate
 from .plan import SearchPlan
 from .score_table import Cell
 from .search import SearchResult
-from .verdict import LEAST_EFFECT, LOCALIZED, NO_EFFECT, SPREAD, SURE
+from .verdict import SURE, Kind
 
 FORMAT = 1
+# Windows in the text of a report.
 LISTED = 5
-"""Windows in the text of a report."""
 
 
 def verdict_text(result: SearchResult) -> str:
     """The verdict in a sentence or two."""
     plan, verdict = result.plan, result.verdict
-    if verdict.kind == NO_EFFECT:
+    if verdict.kind is Kind.NO_EFFECT:
         return _no_effect_text(plan, verdict.whole)
     share = f"{verdict.share:.0%} of the effect of all layers"
-    if verdict.kind == SPREAD:
+    if verdict.kind is Kind.SPREAD:
         unsure = verdict.excess and verdict.excess.mean > 0 and verdict.excess.confidence_positive < SURE
         share += ", which may be less than half in other images" if unsure else ""
         return f"spread over several layers: the best window, layers {result.layers}, has {share}{_ahead(result)}."
@@ -58,9 +58,10 @@ def _ahead(result: SearchResult) -> str:
     verdict = result.verdict
     if verdict.rival is None:
         return ""
-    sure = f"{min(verdict.margin.confidence_positive, 0.999):.1%} sure" if verdict.margin.freedom else "from one image"
-    apart = f"the best window apart from it, layers {verdict.rival} with {verdict.rival_effect.mean:.2f} points"
-    return f", {_points(verdict.margin)} ahead of {apart} ({sure})"
+    margin = verdict.rival.margin
+    sure = f"{min(margin.confidence_positive, 0.999):.1%} sure" if margin.freedom else "from one image"
+    apart = f"the best window apart from it, layers {verdict.rival.window} with {verdict.rival.effect.mean:.2f} points"
+    return f", {_points(margin)} ahead of {apart} ({sure})"
 
 
 def _points(value: Estimate) -> str:
@@ -72,7 +73,7 @@ def _points(value: Estimate) -> str:
 def report_text(result: SearchResult) -> str:
     """What was found, in lines a person reads."""
     plan, tried = result.plan, result.windows
-    against = "target" if plan.attribute == "fact" else "concept"
+    against = "target" if plan.attribute is Attribute.FACT else "concept"
     found = [f"{plan.attribute}: layers {result.layers} of {result.layers.layer_count}"] if result.layers else []
     found.append(verdict_text(result))
     if result.confirmation:
@@ -97,7 +98,7 @@ def report_text(result: SearchResult) -> str:
         )
     left = len(tried) - len(ranked)
     found += [f"  and {left} more windows"] if left else []
-    all_of_them = (2 + len(plan.windows(result.layers.layer_count))) * len(plan.images)
+    all_of_them = (2 + result.window_count) * len(plan.images)
     found.append(f"cost: as {result.cost:.0f} images of {plan.sampling.steps} steps; every window: {all_of_them}")
     return "\n".join(found)
 
@@ -116,9 +117,9 @@ def result_json(result: SearchResult, came_from: dict[str, str]) -> str:
             "whole": _numbers(verdict.whole),
             "effect": verdict.effect and _numbers(verdict.effect),
             "excess": verdict.excess and _numbers(verdict.excess),
-            "rival": verdict.rival and list(verdict.rival),
-            "rival_effect": verdict.rival_effect and _numbers(verdict.rival_effect),
-            "margin": verdict.margin and _numbers(verdict.margin),
+            "rival": verdict.rival and list(verdict.rival.window),
+            "rival_effect": verdict.rival and _numbers(verdict.rival.effect),
+            "margin": verdict.rival and _numbers(verdict.rival.margin),
             "confirmed": result.confirmation and result.confirmation.holds,
         },
         "window_size": plan.window_size,
@@ -146,7 +147,7 @@ def _numbers(value: Estimate) -> dict[str, float | int | None]:
 
 def scores_csv(plan: SearchPlan, cells: Sequence[Cell], scores: Sequence[float]) -> str:
     """One line per image, in the order in which they were made: layers (none for an unmodified image), what of them
-    reads the target, concept, target, seed, steps, scored text, score, difference to the unmodified image.
+    gets the target prompt, concept, target, seed, steps, scored text, score, difference to the unmodified image.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -162,30 +163,21 @@ def scores_csv(plan: SearchPlan, cells: Sequence[Cell], scores: Sequence[float])
 
 
 def provenance(engine: Engine, scorer: Scorer, host: str) -> dict[str, str]:
-    """What a result came from: the model by its hash, the scorer, the program and PyTorch."""
+    """What a result came from: the model by its digest, the scorer, the program and PyTorch."""
     scored = {"scorer": scorer.name, "scorer_digest": scorer.digest}
-    return {"model_hash": model_hash(engine), **scored, "host": host, "torch": torch.__version__}
+    return {"model_digest": engine.digest(), **scored, "host": host, "torch": torch.__version__}
 
 
-def model_hash(engine: Engine) -> str:
-    """Tells models apart by what their cross-attention reads: 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for layer in range(len(engine.layers)):
-        for weight in engine.key_value_weights(layer):
-            digest.update(weight.sum(0).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def read_layers(text: str, name: str) -> tuple[LayerSet, str]:
+def layers_of_search(text: str, name: str) -> tuple[LayerSet, str]:
     """The layers in the JSON of `result_json`, and a sentence on the search. `name` is the file's, for errors."""
     try:
         content = json.loads(text)
         layers = LayerSet(tuple(content["layers"]), content["layer_count"])
         concepts = ", ".join(dict.fromkeys(pair["concept"] for pair in content["pairs"]))
-        verdict = content.get("verdict", {}).get("kind", LOCALIZED)
+        verdict = Kind(content["verdict"]["kind"])
         said = f"layers {layers} of {layers.layer_count}: {content['attribute']}, {concepts}"
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"file: {name!r} is not a search saved by LocoGen Layer Search ({error!r})") from error
     if not layers:
         raise ValueError(f"file: {name!r} found no layers ({verdict}: {concepts}); choose another search")
-    return layers, said if verdict == LOCALIZED else f"{said} ({verdict})"
+    return layers, said if verdict is Kind.LOCALIZED else f"{said} ({verdict})"

@@ -16,7 +16,7 @@ from ..models.layers import LayerSet
 
 @dataclass(frozen=True)
 class Cell:
-    """One image to be made and scored: the layers of `window` read the target prompt (None: no layer does), in image
+    """One image to be made and scored: the layers of `window` get the target prompt (None: no layer does), in image
     number `image` of the plan, made in `steps` steps.
     """
 
@@ -25,8 +25,8 @@ class Cell:
     steps: int
 
 
+# The scores of cells: float [cells].
 Evaluate = Callable[[Sequence[Cell]], np.ndarray]
-"""The scores of cells: float [cells]."""
 
 
 class ScoreTable:

@@ -1,7 +1,10 @@
-"""LocoGen: which window of adjacent cross-attention layers carries an attribute (paper, section 5).
+"""LocoGen: which window of adjacent text layers carries an attribute (paper, section 5).
 
-For every window of m layers, images are made in which the window's layers read the target prompt's embedding while
-all other layers read the concept prompt's. With the attribute gone, the CLIP-Score against the concept prompt falls:
+    result = search(engine, scorer, plan, rows_per_batch=8)
+    print(report_text(result))
+
+For every window of m layers, images are made in which the window's layers get the target prompt's embedding while all
+other layers get the concept prompt's. With the attribute gone, the CLIP-Score against the concept prompt falls:
 for a style or an object the window with the lowest mean score wins. A fact is updated rather than removed: there the
 score is taken against the target prompt and the highest mean wins. All windows share the same pairs and seeds, so
 their scores are paired.
@@ -12,7 +15,7 @@ the images (see `strategies`), and the scores are judged (see `verdict`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,15 +24,15 @@ from ..models.engine import Engine
 from ..models.layers import LayerSet
 from ..scoring.clip_score import Scorer
 from ..scoring.intervals import Estimate, estimate
-from .evaluation import Evaluation
+from .evaluation import QUIET, Evaluation, SearchProgress
 from .journal import Journal
 from .plan import AUTO, SearchPlan
 from .score_table import Cell, Evaluate, ScoreTable
-from .strategies import exhaustive, grown, race
-from .verdict import NO_EFFECT, Verdict, judge, shows
+from .strategies import Effort, exhaustive, grown, race
+from .verdict import Kind, Verdict, judge, shows
 
+# A race's window is confirmed if its effect in images of all steps is at least this share of that in the race's.
 CONFIRMED_SHARE = 0.5
-"""A race's window is confirmed if its effect in images of all steps is at least this share of that in the race's."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,15 @@ class SearchResult:
     """What a search found.
 
     layers: the winning window; empty where the concept has no effect. table: the scores by which windows were compared.
-    confirmation: None where those had all steps already. cells, scores and thumbnails (uint8 [h, w, 3]) of every image
-    in the order in which they were made. cost: in images of all steps.
+    window_count: how many windows there are to try. confirmation: None where the table's images had all steps already.
+    cells, scores and thumbnails (uint8 [h, w, 3]) of every image in the order in which they were made. cost: in images
+    of all steps.
     """
 
     plan: SearchPlan
     layers: LayerSet
     table: ScoreTable
+    window_count: int
     verdict: Verdict
     confirmation: Confirmation | None
     cells: tuple[Cell, ...]
@@ -75,7 +80,7 @@ class SearchResult:
         return self.table.scores(None)
 
     def effect(self, window: LayerSet) -> Estimate:
-        """Of reading the target there: positive as wanted, in points of CLIP-Score."""
+        """What the target prompt changes there: positive as wanted, in points of CLIP-Score."""
         return estimate(self.table.effects(window), len(self.plan.pairs))
 
     def mean_score(self, window: LayerSet) -> float:
@@ -86,13 +91,15 @@ class SearchResult:
         """Thumbnails of the first images, unmodified (None), of all layers, of every window: those of most steps, None
         where there is none.
         """
-        best: dict[tuple[LayerSet | None, int], tuple[int, np.ndarray]] = {}
-        for cell, picture in zip(self.cells, self.thumbnails, strict=True):
-            place = (cell.window, cell.image)
-            if place not in best or best[place][0] <= cell.steps:
-                best[place] = (cell.steps, picture)
-        shown = dict.fromkeys([None, self.table.whole, *self.windows])
-        return {w: [best[w, i][1] if (w, i) in best else None for i in range(count)] for w in shown}
+        pictures: dict[LayerSet | None, list[np.ndarray | None]] = {}
+        for window in dict.fromkeys([None, self.table.whole, *self.windows]):
+            pictures[window] = [self._picture(window, image) for image in range(count)]
+        return pictures
+
+    def _picture(self, window: LayerSet | None, image: int) -> np.ndarray | None:
+        """The thumbnail of one image by one window, of the most steps that were made."""
+        made = [place for place, cell in enumerate(self.cells) if (cell.window, cell.image) == (window, image)]
+        return self.thumbnails[max(made, key=lambda place: self.cells[place].steps)] if made else None
 
 
 def search(
@@ -100,35 +107,43 @@ def search(
     scorer: Scorer,
     plan: SearchPlan,
     rows_per_batch: int,
-    on_batch: Callable[[Evaluation], None] = lambda evaluation: None,
-    on_step: Callable[[], None] | None = None,
+    progress: SearchProgress = QUIET,
     journal: Journal | None = None,
 ) -> SearchResult:
-    """Finds the window. `on_batch(evaluation so far)` after each batch, `on_step()` after each sampler step; an
-    exception there ends the search. With a `journal` it goes on where an earlier run was ended.
-    """
-    tried, pairs = plan.windows(len(engine.layers)), len(plan.pairs)
-    evaluation = Evaluation(engine, scorer, plan, rows_per_batch, on_batch, on_step, journal)
+    """Finds the window. With a `journal` it goes on where an earlier run was ended."""
+    tried, pairs = plan.windows(engine.layers), len(plan.pairs)
+    evaluation = Evaluation(engine, scorer, plan, rows_per_batch, progress, journal)
     table = ScoreTable(evaluation, len(plan.images), plan.steps, plan.sign, len(engine.layers))
     layers, confirmation = LayerSet((), len(engine.layers)), None
     if shows(table, pairs):
-        layers = find_window(table, plan, tried)
+        budget = plan.most_images(engine.layers) - plan.reserve
+        layers = find_window(table, plan, tried, budget)
         verdict = judge(table, layers, tried, pairs)
         if plan.confirming:
             confirmation = confirm(evaluation, plan, table, layers)
     else:
-        verdict = Verdict(NO_EFFECT, estimate(table.effects(table.whole), pairs))
-    made = (tuple(evaluation.cells), np.array(evaluation.scores), tuple(evaluation.thumbnails))
-    return SearchResult(plan, layers, table, verdict, confirmation, *made, evaluation.cost)
+        verdict = Verdict(Kind.NO_EFFECT, estimate(table.effects(table.whole), pairs))
+    return SearchResult(
+        plan=plan,
+        layers=layers,
+        table=table,
+        window_count=len(tried),
+        verdict=verdict,
+        confirmation=confirmation,
+        cells=tuple(evaluation.cells),
+        scores=np.array(evaluation.scores),
+        thumbnails=tuple(evaluation.thumbnails),
+        cost=evaluation.cost,
+    )
 
 
-def find_window(table: ScoreTable, plan: SearchPlan, tried: list[LayerSet]) -> LayerSet:
+def find_window(table: ScoreTable, plan: SearchPlan, tried: list[LayerSet], budget: float) -> LayerSet:
+    """The window with the greatest effect; a race may cost as much as `budget` images of all steps."""
     pairs = len(plan.pairs)
-    if plan.effort == "exhaustive":
+    if plan.effort is Effort.EXHAUSTIVE:
         best = exhaustive(table, tried)
     else:
-        full = plan.most_images(table.layer_count) - plan.reserve
-        best = race(table, tried, full * plan.sampling.steps / plan.steps - table.made)
+        best = race(table, tried, budget * plan.sampling.steps / plan.steps - table.made)
     if plan.window_size != AUTO:
         return best
     return grown(table, best, estimate(table.effects(table.whole), pairs).mean, pairs)

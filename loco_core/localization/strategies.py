@@ -29,24 +29,35 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..choices import Choice
 from ..models.layers import LayerSet
 from ..scoring.intervals import margin
 from .score_table import ScoreTable
 
-EFFORTS = {"fast": 0.4, "balanced": 0.8, "exhaustive": math.inf}
-"""What a race may spend, in images of full steps: this times sqrt(1 + windows) for every image of the plan. Of the
-exhaustive search's, "balanced" is 20 % with 15 windows and 10 % with 66. Its first round is made in any case."""
+
+class Effort(Choice):
+    """How much work a search may do."""
+
+    FAST = "fast"
+    BALANCED = "balanced"
+    EXHAUSTIVE = "exhaustive"
+
+
+# What a race may spend, in images of full steps: this times sqrt(1 + windows) for every image of the plan. Of the
+# exhaustive search's, "balanced" is 20 % with 15 windows and 10 % with 66. Its first round is made in any case.
+BUDGETS = {Effort.FAST: 0.4, Effort.BALANCED: 0.8, Effort.EXHAUSTIVE: math.inf}
+# How many standard errors above its mean a window's upper bound is.
 BOUND = 3.0
+# The weight of the variance that is usual for all windows, in images.
 PRIOR_IMAGES = 0.5
-"""The weight of the variance that is usual for all windows, in images."""
-FEWEST_STEPS = 5
+# A race's images have a quarter of the steps, but at least FEWEST_STEPS. On the demo model the windows' effects are
+# then the same: see benchmarks/search.py.
 STEPS_SHARE = 4
-"""A race's images have a quarter of the steps, but at least FEWEST_STEPS. On the demo model the windows' effects are
-then the same: see benchmarks/search.py."""
+FEWEST_STEPS = 5
+# Windows that get more images in a round.
 AT_ONCE = 4
-"""Windows that get more images in a round."""
+# A layer is added to a window from this share of the effect of all layers on.
 ADDS = 0.1
-"""A layer adds to a window what is worth it from this share of the effect of all layers on."""
 
 
 def quick_steps(steps: int) -> int:
@@ -55,13 +66,13 @@ def quick_steps(steps: int) -> int:
 
 
 def first_round(images: int) -> int:
-    """Of `images` for each window, how many a race makes of every one; and how many more of some in a later round."""
+    """How many of its `images` each window gets in the first round, and some windows in each later round."""
     return min(images, max(2, images // 8))
 
 
-def affordable(effort: str, windows: int, images: int) -> float:
+def affordable(effort: Effort, windows: int, images: int) -> float:
     """Images of full steps that an effort may cost with so many windows and images for each."""
-    return min(EFFORTS[effort] * math.sqrt(1 + windows), 1.0 + windows) * images
+    return min(BUDGETS[effort] * math.sqrt(1 + windows), 1.0 + windows) * images
 
 
 def exhaustive(table: ScoreTable, windows: Sequence[LayerSet]) -> LayerSet:

@@ -4,44 +4,63 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..choices import Choice
 from ..models.layers import LayerSet
+from ..scoring.clip_score import LEAST_EFFECT
 from ..scoring.intervals import Estimate, estimate, margin
 from .score_table import ScoreTable
 
-LOCALIZED, SPREAD, NO_EFFECT = "localized", "spread over several layers", "no effect"
-LEAST_EFFECT = 0.5
-"""Points of CLIP-Score; what is less than this with all layers changed is no effect, however sure."""
+
+class Kind(Choice):
+    """What a search says of a concept."""
+
+    LOCALIZED = "localized"
+    SPREAD = "spread over several layers"
+    NO_EFFECT = "no effect"
+
+
+# A concept is localized if the window surely has at least this share of the effect of all layers...
 LEAST_SHARE = 0.5
-"""A concept is localized if the window surely has at least this share of the effect of all layers..."""
+# ... and no window apart from it surely has an effect of more than this share of the window's own.
 SECOND_HOME = 0.2
-"""... and no window apart from it surely has an effect of more than this share of the window's own."""
-SURE, SURE_EARLY = 0.95, 0.999
-"""How sure it must be that an effect or a margin is above 0: after all images, and to stop before."""
+# How sure it must be, after all images, that an effect or a margin is above 0.
+SURE = 0.95
+# The same, to stop before all images are made.
+SURE_EARLY = 0.999
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The best window that shares no layer with the winner, its effect, and how far the winner is ahead of it."""
+
+    window: LayerSet
+    effect: Estimate
+    margin: Estimate
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`whole`: the effect of all layers. The others are None without an effect: `effect` of the winning window, `rival`
-    the best window that shares no layer with it, `rival_effect` and the `margin` between the two.
+    """What is said of a concept, and why.
+
+    whole: the effect of all layers. effect: that of the winning window; None where the concept has no effect. excess:
+    how far the effect lies above LEAST_SHARE of the whole. rival: what the window is compared with, if anything.
     """
 
-    kind: str
+    kind: Kind
     whole: Estimate
     effect: Estimate | None = None
     excess: Estimate | None = None
-    rival: LayerSet | None = None
-    rival_effect: Estimate | None = None
-    margin: Estimate | None = None
+    rival: Rival | None = None
 
     @property
     def share(self) -> float:
-        """The window's effect as a share of that of all layers."""
-        return self.effect.mean / self.whole.mean
+        """The window's effect as a share of that of all layers; 0 where the concept has no effect."""
+        return self.effect.mean / self.whole.mean if self.effect else 0.0
 
 
 def shows(table: ScoreTable, pairs: int) -> bool:
     """Whether the concept is in the unmodified images: whether they fit the scored text as they should, compared with
-    images in which all layers read the target. Asked of a few images first, of all if these do not tell.
+    images in which all layers get the target prompt. Asked of a few images first, of all if these do not tell.
     """
     count = min(table.images, 2 * pairs)
     while True:
@@ -65,7 +84,7 @@ def judge(table: ScoreTable, best: LayerSet, tried: list[LayerSet], pairs: int) 
     """
     apart = [window for window in tried if not set(window) & set(best)]
     if not apart:
-        return Verdict(SPREAD, estimate(table.effects(table.whole), pairs), estimate(table.effects(best), pairs))
+        return Verdict(Kind.SPREAD, estimate(table.effects(table.whole), pairs), estimate(table.effects(best), pairs))
     count = min(table.images, max(table.count(best), 2 * pairs))
     end = table.made + 2 * table.images  # a rival by luck falls back with more images, and there may be many such
     while True:
@@ -84,8 +103,9 @@ def judge(table: ScoreTable, best: LayerSet, tried: list[LayerSet], pairs: int) 
     effect, other, whole = (estimate(table.effects(window), pairs) for window in compared)
     others = (estimate(table.effects(window), pairs) for window in apart)
     second = any(value.mean > SECOND_HOME * effect.mean and not value.low <= 0 for value in others)
-    kind = LOCALIZED if _surely_positive(ahead) and _surely_positive(excess) and not second else SPREAD
-    return Verdict(kind, whole, effect, excess, rival, other, ahead)
+    localized = _surely_positive(ahead) and _surely_positive(excess) and not second
+    kind = Kind.LOCALIZED if localized else Kind.SPREAD
+    return Verdict(kind, whole, effect, excess, Rival(rival, other, ahead))
 
 
 def _surely_positive(value: Estimate) -> bool:

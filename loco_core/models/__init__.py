@@ -1,0 +1,1 @@
+"""What may be asked of a model: its engine, its text layers, its family."""

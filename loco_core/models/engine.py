@@ -1,6 +1,10 @@
 """The seam between the method and the program that runs the model.
 
-Search and edit need four things of a model, and this is all they may ask for.
+    embeddings = engine.encode(["a red star in the style of woodcut", "a red star"])
+    rows = [Row(embeddings[0], seed=0, intervention=Intervention(layers, embeddings[1]))]
+    images = engine.generate(rows, sampling)
+
+Search, edit and neurons need a few things of a model, and an Engine's are all that they may ask for.
 """
 
 from __future__ import annotations
@@ -11,30 +15,40 @@ from typing import Protocol
 
 import torch
 
-from .layers import PARTS, CrossAttentionLayer, LayerSet
+from .layers import LayerSet, ModelLayers, Part
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextEmbedding:
-    """What cross-attention reads for a prompt.
+    """What the text layers are conditioned on for a prompt.
 
-    tokens: [T, d], one row per token. last_subject: the row of the last token that is neither special nor padding, in
-    the last chunk of 77; the end-of-text token follows it, then padding. pooled: [p] where the model has one.
+    tokens: [T, d], one row per token. last_chunk: the first row of the last chunk, where a long prompt is encoded in
+    several. last_subject: the row of the last token that is neither special nor padding, in the last chunk; the
+    end-of-text token follows it, then padding. pooled: [p] where the model has one.
     """
 
     prompt: str
     tokens: torch.Tensor
     last_subject: int
     pooled: torch.Tensor | None = None
+    last_chunk: int = 0
+
+
+Encode = Callable[[Sequence[str]], list[TextEmbedding]]
+# A layer's (W_K, W_V), [d_out, d] each.
+Weights = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class Intervention:
-    """Giving the chosen layers another text embedding, at all steps, in the positive branch; `part`: one of PARTS."""
+    """Giving the chosen layers another text embedding, at all steps, in the positive branch."""
 
     layers: LayerSet
     embedding: TextEmbedding
-    part: str = PARTS[0]
+    part: Part = Part.BOTH
+
+    def __post_init__(self) -> None:
+        Part.parse_field(self, "part")
 
 
 @dataclass(frozen=True)
@@ -66,8 +80,17 @@ class Engine(Protocol):
     """A text-to-image model as the method sees it."""
 
     @property
-    def layers(self) -> tuple[CrossAttentionLayer, ...]:
-        """The cross-attention layers in forward order."""
+    def layers(self) -> ModelLayers:
+        """The text layers, and what kind of model they are of."""
+        ...
+
+    @property
+    def text_encoder(self) -> str:
+        """Which text encoder, and which of its layers gives the embedding, in words."""
+        ...
+
+    def digest(self) -> str:
+        """Tells models apart by all that their images depend on: 16 hexadecimal digits."""
         ...
 
     def encode(self, prompts: Sequence[str]) -> list[TextEmbedding]:

@@ -1,35 +1,70 @@
-"""Cross-attention layers, numbered in forward order, and sets of them."""
+"""The text layers of a model, and sets of them.
+
+    layers = engine.layers               # ModelLayers: read from a model once, then passed on
+    chosen = layers.parse("8-9, m0")     # LayerSet: what a person wrote down
+    for window in windows(layers, 2): ...
+
+A text layer is a layer that is conditioned on the prompt. Its index is its 0-based position in forward order.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-PARTS = ("keys and values", "keys", "values")
-"""What of a layer is meant: both of its projections of the text, or one."""
+from ..choices import Choice
+from ..prompts import Attribute
+
+if TYPE_CHECKING:
+    from .family import Family, Preset
+
+
+class Part(Choice):
+    """What of a layer is meant: both of its projections of the text, or one."""
+
+    BOTH = "keys and values"
+    KEYS = "keys"
+    VALUES = "values"
+
+    @property
+    def projections(self) -> tuple[Part, ...]:
+        """The projections it is made of: KEYS, VALUES or both."""
+        return PROJECTIONS if self is Part.BOTH else (self,)
+
+
+# A layer's block, the number of the block, and the layer's number inside it.
+Address = tuple[str, int, int]
+# The projections of a layer, in the order in which W_K and W_V are given everywhere.
+PROJECTIONS = (Part.KEYS, Part.VALUES)
 
 
 @dataclass(frozen=True)
-class CrossAttentionLayer:
-    """One attn2 of one BasicTransformerBlock.
+class TextLayer:
+    """A layer that is conditioned on the prompt, and its place in the model.
 
-    `index` is its 0-based position in forward order (down, mid, up); `block`, `block_number` and `transformer_index`
-    are its place in the U-Net: transformer block `transformer_index` of input, middle or output block `block_number`.
+    block, block_number: the kind of its block and the number among those, as the original code counts them ("input",
+    "middle" or "output" in a U-Net). inner: its number inside the block.
     """
 
     index: int
     block: str
     block_number: int
-    transformer_index: int
+    inner: int
+
+    @property
+    def address(self) -> Address:
+        """Its place, as patches are told which layer calls them."""
+        return self.block, self.block_number, self.inner
 
     def __str__(self) -> str:
-        return f"{self.block} {self.block_number}.{self.transformer_index}"
+        return f"{self.block} {self.block_number}.{self.inner}"
 
 
 @dataclass(frozen=True)
 class LayerSet:
-    """Some of a model's `layer_count` cross-attention layers: indices, ascending and without repeats."""
+    """Some of a model's `layer_count` text layers: indices, ascending and without repeats."""
 
     indices: tuple[int, ...]
     layer_count: int
@@ -60,61 +95,92 @@ class LayerSet:
         return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
 
 
-def windows(layer_count: int, size: int) -> list[LayerSet]:
-    """All windows of `size` adjacent layers, in order: layer_count - size + 1 of them."""
-    if not 1 <= size <= layer_count:
-        raise ValueError(f"window size: {size}; this model has {layer_count} layers, so give 1 to {layer_count}")
-    return [LayerSet(tuple(range(start, start + size)), layer_count) for start in range(layer_count - size + 1)]
+@dataclass(frozen=True)
+class ModelLayers:
+    """What kind of model this is: its text layers in forward order, the width of the embeddings they get, its family.
 
-
-_BLOCKS = {"d": "input", "m": "middle", "u": "output"}
-_INDICES = re.compile(r"(\d+)(?:-(\d+))?")
-_BLOCK = re.compile(r"([dmu])(\d+)(?:-(\d+))?(?:\.(\d+)(?:-(\d+))?)?")
-GRAMMAR = "give indices like '8-9' or '3, 8-9', or blocks like 'd2.2-9, m0, u1'"
-
-
-def parse_layers(text: str, layers: Sequence[CrossAttentionLayer]) -> LayerSet:
-    """The layers of a model that a person wrote down: entries separated by commas, each an index, a range or blocks.
-
-    A block entry is d, m or u (down, middle, up) and the number of the block, counting from 0 the blocks that have
-    cross-attention; then, after a dot, the transformer blocks in it: "d2.2-9", "m0", "u1.4", "u0-2". Without the dot
-    all of them are meant. An empty text is the empty set.
+    modules: the name of each layer's module in the program that runs the model.
     """
-    indices: list[int] = []
-    for entry in filter(None, (part.strip().lower() for part in text.split(","))):
-        if match := _INDICES.fullmatch(entry):
-            indices += _range(entry, match[1], match[2], len(layers), "layers")
-        elif match := _BLOCK.fullmatch(entry):
-            indices += _block_layers(entry, match, layers)
-        else:
-            raise ValueError(f"layers: {entry!r} is not understood; {GRAMMAR}")
-    return LayerSet(tuple(indices), len(layers))
+
+    layers: tuple[TextLayer, ...]
+    modules: tuple[str, ...]
+    width: int
+    family: Family
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[TextLayer]:
+        return iter(self.layers)
+
+    def __getitem__(self, index: int) -> TextLayer:
+        return self.layers[index]
+
+    @property
+    def all(self) -> LayerSet:
+        return LayerSet(tuple(range(len(self))), len(self))
+
+    @property
+    def model_name(self) -> str:
+        """The model's name, like "SD 1.5", or a description where it is none that is known."""
+        return self.family.model_name(len(self), self.width)
+
+    def chosen(self, layers: LayerSet) -> list[TextLayer]:
+        """The chosen layers of this model; an error where they were chosen for another kind of model."""
+        if len(self) != layers.layer_count:
+            raise ValueError(f"layers: chosen for a model with {layers.layer_count} layers; this model has {len(self)}")
+        return [self[index] for index in layers]
+
+    def check_width(self, width: int, what: str) -> None:
+        """An error where `what` was made from text embeddings of another width than this model gets."""
+        if width != self.width:
+            raise ValueError(
+                f"{what}: made with text embeddings {width} wide, this model gets {self.width}; "
+                "use the CLIP that belongs to this model"
+            )
+
+    def projection(self, layer: int, projection: Part) -> str:
+        """The name of the module that is W_K or W_V of a layer."""
+        return f"{self.modules[layer]}.{self.family.projections[projection]}"
+
+    def parse(self, text: str) -> LayerSet:
+        """The layers that a person wrote down: entries separated by commas, each an index, a range, or blocks in the
+        words of the family. An empty text is the empty set.
+        """
+        indices: list[int] = []
+        for entry in filter(None, (part.strip().lower() for part in text.split(","))):
+            if match := _INDICES.fullmatch(entry):
+                indices += parse_range(entry, match[1], match[2], len(self), "layers")
+            else:
+                indices += self.family.parse_block(entry, self)
+        return LayerSet(tuple(indices), len(self))
+
+    def block_name(self, index: int) -> str:
+        """A layer in the words that `parse` knows: "u1.0"."""
+        return self.family.block_name(self[index], self)
+
+    def preset(self, attribute: Attribute) -> tuple[LayerSet, Preset]:
+        """The layers that the paper found for the attribute in such a model, and where it says so."""
+        wanted = Attribute.parse(attribute, "attribute")
+        preset = self.family.preset(len(self), self.width, wanted)
+        return LayerSet(tuple(range(preset.first, preset.first + preset.window_size)), len(self)), preset
 
 
-def block_name(layer: CrossAttentionLayer, layers: Sequence[CrossAttentionLayer]) -> str:
-    """The layer in the words of `parse_layers`: "u1.0"."""
-    letter = next(letter for letter, block in _BLOCKS.items() if block == layer.block)
-    numbers = sorted({other.block_number for other in layers if other.block == layer.block})
-    return f"{letter}{numbers.index(layer.block_number)}.{layer.transformer_index}"
+_INDICES = re.compile(r"(\d+)(?:-(\d+))?")
 
 
-def _block_layers(entry: str, match: re.Match, layers: Sequence[CrossAttentionLayer]) -> list[int]:
-    block = _BLOCKS[match[1]]
-    numbers = sorted({layer.block_number for layer in layers if layer.block == block})
-    indices = []
-    for place in _range(entry, match[2], match[3], len(numbers), f"{match[1]} blocks"):
-        inside = [layer for layer in layers if (layer.block, layer.block_number) == (block, numbers[place])]
-        chosen = range(len(inside))
-        if match[4]:
-            chosen = _range(entry, match[4], match[5], len(inside), f"transformer blocks in {match[1]}{place}")
-        indices += [inside[number].index for number in chosen]
-    return indices
-
-
-def _range(entry: str, first: str, last: str | None, count: int, what: str) -> range:
+def parse_range(entry: str, first: str, last: str | None, count: int, what: str) -> range:
+    """The numbers `first` to `last` of an entry; an error where it runs backwards, or beyond the `count` there are."""
     start, stop = int(first), int(last or first)
     if stop < start:
         raise ValueError(f"layers: {entry!r} runs backwards; give the lower number first, '{stop}-{start}'")
     if stop >= count:
         raise ValueError(f"layers: {entry!r} does not exist; this model has {what} 0 to {count - 1}")
     return range(start, stop + 1)
+
+
+def windows(layer_count: int, size: int) -> list[LayerSet]:
+    """All windows of `size` adjacent layers, in order: layer_count - size + 1 of them."""
+    if not 1 <= size <= layer_count:
+        raise ValueError(f"window size: {size}; this model has {layer_count} layers, so give 1 to {layer_count}")
+    return [LayerSet(tuple(range(start, start + size)), layer_count) for start in range(layer_count - size + 1)]

@@ -5,71 +5,87 @@ time: in a two-level screening design (Plackett and Burman, 1946) every group is
 other group as often with it as without it. A group's effect is the mean value of the runs with it less that of the
 runs without it; the value is the share of the concept that is removed plus the share of the rest that is kept. Then
 the best groups are split, and the halves are measured in the same way.
+
+    request = EffectsRequest(plan, neurons, runs=32, rounds=2)
+    neurons = measure_effects(request, engine, ablated, scorer, rows_per_batch=8)
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from scipy.linalg import hadamard
 
-from ..comparison.erasure import ErasurePlan, ErasureResult, ImageMaker, OnBatch, measure_after, measure_before
+from ..choices import check_one_of
+from ..comparison.erasure import ErasurePlan, ErasureResult, image_maker, measure_after, measure_before
+from ..images import QUIET, Progress
 from ..models.engine import Engine
 from ..scoring.clip_score import Scorer
-from .detection import Ablation, Neurons, Place, ablation, by_place, check_mode
+from .ablation import Ablation, Mode, ablation, by_place
+from .detection import Neurons, Place
 
+# Sizes of a design. It tells half as many groups apart, less one.
 RUNS = (16, 32, 64)
-"""Sizes of a design. It tells half as many groups apart, less one."""
 
 Group = list[tuple[Place, int]]
+Item = TypeVar("Item")
 
 
-def effect_images(plan: ErasurePlan, runs: int, rounds: int) -> int:
-    """How many images the measurement needs."""
-    return (len(plan.pairs) + (1 + runs * rounds) * len(plan.shown)) * len(plan.seeds)
+@dataclass(frozen=True, eq=False)
+class EffectsRequest:
+    """Of which neurons the effect is measured, in how many rounds of how many runs, on which images."""
+
+    plan: ErasurePlan
+    neurons: Neurons
+    runs: int = 32
+    rounds: int = 2
+    mode: Mode = Mode.MEAN
+
+    def __post_init__(self) -> None:
+        Mode.parse_field(self, "mode")
+        check_one_of(self.runs, RUNS, "runs")
+        if self.rounds < 1:
+            raise ValueError(f"rounds: {self.rounds}; give at least 1")
+        self.plan.check_keeps()
+
+    @property
+    def images(self) -> int:
+        """How many images the measurement needs."""
+        plan = self.plan
+        return (len(plan.pairs) + (1 + self.runs * self.rounds) * len(plan.shown)) * len(plan.seeds)
 
 
 def measure_effects(
+    request: EffectsRequest,
     engine: Engine,
     ablated: Callable[[Ablation], Engine],
     scorer: Scorer,
-    plan: ErasurePlan,
-    neurons: Neurons,
-    runs: int,
-    rounds: int,
-    mode: str,
     rows_per_batch: int,
-    on_batch: OnBatch = lambda done, total, label, thumbnail: None,
-    on_step: Callable[[], None] | None = None,
+    progress: Progress = QUIET,
 ) -> Neurons:
     """The same neurons with their measured effects: per neuron, its group's effect over the size of the group.
 
     The first groups are neurons of one place that are next to each other by signal. `ablated(ablation)` is the engine
     with that ablation.
     """
-    if runs not in RUNS:
-        raise ValueError(f"runs: {runs}; give one of {', '.join(map(str, RUNS))}")
-    if rounds < 1:
-        raise ValueError(f"rounds: {rounds}; give at least 1")
-    check_mode(mode)
-    if not plan.kept:
-        raise ValueError("keep prompts: empty; give at least one, against which removal is weighed")
-    maker = ImageMaker(plan, rows_per_batch, effect_images(plan, runs, rounds), on_batch, on_step)
-    before = measure_before(engine, scorer, plan, maker)
+    neurons = request.neurons
+    maker = image_maker(request.plan, rows_per_batch, request.images, progress)
+    before = measure_before(engine, scorer, request.plan, maker)
     before.check_shows()
-    design = screening_design(runs)
+    design = screening_design(request.runs)
     groups = first_groups(neurons, design.shape[1])
     effects = {place: torch.zeros(len(score.z), dtype=torch.float64) for place, score in neurons.scores.items()}
-    for number in range(1, rounds + 1):
+    for number in range(1, request.rounds + 1):
         values = []
         for run, row in enumerate(design[:, : len(groups)], 1):
             chosen = [neuron for group, taken in zip(groups, row, strict=True) if taken for neuron in group]
-            change = ablation(neurons, by_place(chosen), mode)
-            label = f"round {number} of {rounds}, run {run} of {runs}"
+            change = ablation(neurons, by_place(chosen), request.mode)
+            label = f"round {number} of {request.rounds}, run {run} of {request.runs}"
             values.append(_value(measure_after(before, ablated(change), scorer, maker, label)))
         found = group_effects(design[:, : len(groups)], np.array(values))
         for group, effect in zip(groups, found, strict=True):
@@ -116,7 +132,7 @@ def _refined(groups: Sequence[Group], effects: np.ndarray, most: int) -> list[Gr
     return [half for place in best for half in _split(groups[place], min(2, len(groups[place])))]
 
 
-def _split(items: list, parts: int) -> list[list]:
+def _split(items: list[Item], parts: int) -> list[list[Item]]:
     bounds = np.linspace(0, len(items), parts + 1).round().astype(int)
     return [items[start:end] for start, end in itertools.pairwise(bounds)]
 

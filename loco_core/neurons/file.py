@@ -1,4 +1,8 @@
-"""Detected neurons as a .safetensors file: scores and means as tensors, what they were made from as JSON."""
+"""Detected neurons as a .safetensors file: scores and means as tensors, what they were made from as JSON.
+
+save_neurons(neurons, Path("neurons.safetensors"), {"torch": torch.__version__})
+neurons = load_neurons(Path("neurons.safetensors"))
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,12 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from ..files import replacing
-from ..models.layers import LayerSet
-from .detection import KEYS, VALUES, Neurons, NeuronScores
+from ..files import read_safetensors, replacing
+from ..models.layers import PROJECTIONS, LayerSet
+from .detection import Neurons, NeuronScores, NeuronTokens
 
 FORMAT = "loco_neurons 1"
 FIELDS = ("z", "p", "signal", "mean")
@@ -20,8 +24,8 @@ EFFECT = "effect"
 
 def save_neurons(neurons: Neurons, path: Path, versions: dict[str, str]) -> None:
     tensors = {
-        f"{layer}.{part}.{name}": getattr(score, name).contiguous()
-        for (layer, part), score in neurons.scores.items()
+        f"{layer}.{projection}.{name}": getattr(score, name).contiguous()
+        for (layer, projection), score in neurons.scores.items()
         for name in (*FIELDS, EFFECT)
         if getattr(score, name) is not None
     }
@@ -46,23 +50,26 @@ def neuron_recipe(neurons: Neurons, versions: dict[str, str]) -> dict[str, str]:
 def load_neurons(path: Path) -> Neurons:
     """The neurons in a file of `save_neurons`; anything else is refused in one sentence."""
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
+        metadata, tensors = read_safetensors(path, FORMAT)
         made = json.loads(metadata["loco_neurons"])
         layers = LayerSet(tuple(map(int, made["layers"])), int(made["layer_count"]))
         scores = {
-            (layer, part): _scores(tensors, f"{layer}.{part}")
+            (layer, projection): _scores(tensors, f"{layer}.{projection}")
             for layer in layers
-            for part in (KEYS, VALUES)
-            if f"{layer}.{part}.z" in tensors
+            for projection in PROJECTIONS
+            if f"{layer}.{projection}.z" in tensors
         }
         if tensors or not scores:
             raise ValueError(f"its tensors are not of neurons: {', '.join(tensors) or 'none'}")
-        prompts = (tuple(map(str, made[name])) for name in ("with_concept", "without_concept"))
-        return Neurons(scores, layers, int(made["width"]), str(made["tokens"]), *prompts, str(made["text_encoder"]))
+        return Neurons(
+            scores=scores,
+            layers=layers,
+            width=int(made["width"]),
+            tokens=NeuronTokens.parse(made["tokens"], "tokens"),
+            with_concept=tuple(map(str, made["with_concept"])),
+            without_concept=tuple(map(str, made["without_concept"])),
+            text_encoder=str(made["text_encoder"]),
+        )
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"file: {path.name!r} holds no neurons saved by LoCo Neuron Save ({error})") from error
 

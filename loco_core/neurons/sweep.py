@@ -2,23 +2,28 @@
 
 More neurons remove more and keep less (paper, section 7). The count that a person would choose is the one with the
 largest harmonic mean of both; among counts that are as good, the smallest.
+
+    request = SweepRequest(plan, neurons, parse_counts("5%, 10%, 25%", neurons.count))
+    result = sweep_neurons(request, engine, ablated, scorer, rows_per_batch=8)
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..comparison.erasure import Before, ErasurePlan, ErasureResult, ImageMaker, OnBatch, measure_after, measure_before
+from ..comparison.erasure import Before, ErasurePlan, ErasureResult, image_maker, measure_after, measure_before
+from ..images import QUIET, Progress
 from ..models.engine import Engine
 from ..scoring.clip_score import Scorer
-from .detection import Ablation, Neurons, ablation, chosen_neurons
+from .ablation import Ablation, ChooseBy, Mode, ablation, chosen_neurons
+from .detection import Neurons, Ranking
 
+# Counts whose harmonic mean is that close to the best are as good: seeds alone make such differences.
 AS_GOOD = 0.02
-"""Counts whose harmonic mean is that close to the best are as good: seeds alone make such differences."""
 
 _COUNT = re.compile(r"(\d+)(%?)")
 
@@ -72,36 +77,50 @@ def parse_counts(text: str, total: int) -> tuple[int, ...]:
     return tuple(sorted(counts))
 
 
-def sweep_images(plan: ErasurePlan, counts: Sequence[int]) -> int:
-    """How many images a sweep needs."""
-    return (len(plan.pairs) + (1 + len(counts)) * len(plan.shown)) * len(plan.seeds)
+@dataclass(frozen=True, eq=False)
+class SweepRequest:
+    """How many of which neurons are ablated in turn, and the images that show what it does."""
+
+    plan: ErasurePlan
+    neurons: Neurons
+    counts: tuple[int, ...]
+    ranking: Ranking = Ranking.SIGNAL
+    mode: Mode = Mode.MEAN
+
+    def __post_init__(self) -> None:
+        Ranking.parse_field(self, "ranking", "rank by")
+        Mode.parse_field(self, "mode")
+        self.plan.check_keeps()
+
+    @property
+    def images(self) -> int:
+        """How many images the sweep needs."""
+        plan = self.plan
+        return (len(plan.pairs) + (1 + len(self.counts)) * len(plan.shown)) * len(plan.seeds)
+
+    def change(self, count: int) -> Ablation:
+        """The ablation of so many neurons."""
+        chosen = chosen_neurons(self.neurons, ChooseBy.COUNT, count, ranking=self.ranking)
+        return ablation(self.neurons, chosen, self.mode)
 
 
 def sweep_neurons(
+    request: SweepRequest,
     engine: Engine,
     ablated: Callable[[Ablation], Engine],
     scorer: Scorer,
-    plan: ErasurePlan,
-    neurons: Neurons,
-    counts: Sequence[int],
-    ranking: str,
-    mode: str,
     rows_per_batch: int,
-    on_batch: OnBatch = lambda done, total, label, thumbnail: None,
-    on_step: Callable[[], None] | None = None,
+    progress: Progress = QUIET,
 ) -> SweepResult:
     """Measures every count. `ablated(ablation)` is the engine with that ablation."""
-    if not plan.kept:
-        raise ValueError("keep prompts: empty; give at least one, against which removal is weighed")
-    changes = [ablation(neurons, chosen_neurons(neurons, "count", count, 0.0, ranking), mode) for count in counts]
-    maker = ImageMaker(plan, rows_per_batch, sweep_images(plan, counts), on_batch, on_step)
-    before = measure_before(engine, scorer, plan, maker)
+    changes = {count: request.change(count) for count in request.counts}
+    maker = image_maker(request.plan, rows_per_batch, request.images, progress)
+    before = measure_before(engine, scorer, request.plan, maker)
     before.check_shows()
     results = [
-        measure_after(before, ablated(change), scorer, maker, f"{count} neurons")
-        for count, change in zip(counts, changes, strict=True)
+        measure_after(before, ablated(change), scorer, maker, f"{count} neurons") for count, change in changes.items()
     ]
-    return SweepResult(tuple(counts), tuple(results), neurons.count, before)
+    return SweepResult(request.counts, tuple(results), request.neurons.count, before)
 
 
 def sweep_text(result: SweepResult) -> str:

@@ -1,0 +1,1 @@
+"""How well images fit a text, and how sure a mean of scores is."""

@@ -1,12 +1,15 @@
-"""CLIP-Score: how well an image fits a text, by two towers that embed both in one space; open_clip's from a file."""
+"""CLIP-Score: how well an image fits a text, by two towers that embed both in one space (Hessel et al., 2021).
+
+scorer = load_scorer(Path("ViT-B-16/open_clip_model.safetensors"))
+scorer.score(images, ["a red star", "a blue fish"])   # cosine x 100, clipped at 0
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import open_clip
 import torch
@@ -15,6 +18,10 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch.nn import functional
 
+from ..images import in_8_bits
+from ..weights_digest import weights_digest
+
+# Architectures, and the tag of the weights that open_clip would download for them.
 DOWNLOADS = {
     "ViT-B-32": "laion2b_s34b_b79k",
     "ViT-B-16": "laion2b_s34b_b88k",
@@ -23,14 +30,11 @@ DOWNLOADS = {
     "ViT-g-14": "laion2b_s34b_b88k",
     "ViT-bigG-14": "laion2b_s39b_b160k",
 }
-"""Architectures and the tag of the weights that open_clip would download for them."""
-
-
 HUB_WEIGHTS = "open_clip_model.safetensors"
+# Tokens of CLIP's own tokenizer.
 VOCABULARY = 49408
-"""Tokens of CLIP's own tokenizer."""
-SAMPLED = 1024
-"""Numbers of a weight by which models are told apart."""
+# Points of CLIP-Score: a difference below it is no effect, however sure.
+LEAST_EFFECT = 0.5
 
 
 class Scorer(Protocol):
@@ -52,16 +56,16 @@ class Scorer(Protocol):
 
 
 class CosineScorer:
-    """Two towers as a scorer: cosine x 100, clipped at 0 (Hessel et al., 2021). `read` and `see` are a subclass's."""
+    """Two towers as a scorer: cosine x 100, clipped at 0 (Hessel et al., 2021). A subclass embeds texts and images."""
 
     def __init__(self, name: str, digest: str) -> None:
         self.name, self.digest = name, digest
 
-    def read(self, texts: Sequence[str]) -> torch.Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Text embeddings [N, d], of any length."""
         raise NotImplementedError
 
-    def see(self, images: torch.Tensor) -> torch.Tensor:
+    def embed_images(self, images: torch.Tensor) -> torch.Tensor:
         """Embeddings [N, d] of images (0..1, [N, H, W, 3]), of any length."""
         raise NotImplementedError
 
@@ -71,8 +75,10 @@ class CosineScorer:
         if len(images) != len(texts):
             raise ValueError(f"scorer: {len(images)} images and {len(texts)} texts; give one text per image")
         distinct = list(dict.fromkeys(texts))
-        read = functional.normalize(self.read(distinct), dim=-1)[[distinct.index(text) for text in texts]]
-        scores = (100 * (functional.normalize(self.see(images), dim=-1) * read).sum(-1)).clamp(min=0).float().cpu()
+        by_text = functional.normalize(self.embed_texts(distinct), dim=-1)
+        by_image = functional.normalize(self.embed_images(images), dim=-1)
+        cosines = (by_image * by_text[[distinct.index(text) for text in texts]]).sum(-1)
+        scores = (100 * cosines).clamp(min=0).float().cpu()
         if not torch.isfinite(scores).all():
             raise ValueError(f"scorer {self.name}: NaN or Inf in a score; its weights are damaged or the image is")
         return scores
@@ -80,17 +86,17 @@ class CosineScorer:
     @torch.no_grad()
     def similarity(self, images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
         """The cosine x 100 of the embeddings of each image (0..1, [N, H, W, 3]) and the other of its place: [N]."""
-        seen = (functional.normalize(self.see(part), dim=-1) for part in (images, others))
+        seen = (functional.normalize(self.embed_images(part), dim=-1) for part in (images, others))
         return (100 * torch.mul(*seen).sum(-1)).float().cpu()
 
 
 class ClipScorer(CosineScorer):
-    """An open_clip model that reads CLIP's own tokens as a scorer."""
+    """An open_clip model with CLIP's own tokens as a scorer."""
 
-    def __init__(self, model: torch.nn.Module, name: str) -> None:
+    def __init__(self, model: Any, name: str) -> None:
         if getattr(model, "text", model).vocab_size != VOCABULARY:
             raise ValueError(
-                f"scorer: {name} reads other tokens than CLIP's, as SigLIP and multilingual models do; use a CLIP"
+                f"scorer: {name} has other tokens than CLIP's, as SigLIP and multilingual models do; use a CLIP"
             )
         super().__init__(name, weights_digest(model.parameters()))
         self.model = model.eval().requires_grad_(False)
@@ -101,28 +107,13 @@ class ClipScorer(CosineScorer):
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def read(self, texts: Sequence[str]) -> torch.Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         return self.model.encode_text(self._tokenizer(list(texts)).to(self._device))
 
-    def see(self, images: torch.Tensor) -> torch.Tensor:
+    def embed_images(self, images: torch.Tensor) -> torch.Tensor:
         pictures = [Image.fromarray(image.numpy()) for image in in_8_bits(images).cpu()]
         pixels = torch.stack([self._preprocess(picture) for picture in pictures]).to(self._device)
         return self.model.encode_image(pixels)
-
-
-def weights_digest(weights: Iterable[torch.Tensor]) -> str:
-    """Tells models apart by about a thousand numbers of every weight, the same on any device: 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for weight in weights:
-        numbers = weight.detach().flatten()
-        some = numbers[:: 1 + len(numbers) // SAMPLED].cpu().contiguous()
-        digest.update(some.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def in_8_bits(images: torch.Tensor) -> torch.Tensor:
-    """Images in 0..1, of any shape, as uint8."""
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def load_scorer(weights: Path, architecture: str | None = None) -> ClipScorer:

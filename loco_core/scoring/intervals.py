@@ -1,4 +1,7 @@
-"""How sure a search can be: means of paired differences, with intervals.
+"""Means of paired differences, and how sure they are.
+
+    effect = estimate(differences, pairs=4)
+    print(effect.mean, effect.low, effect.high, effect.confidence_positive)
 
 The population is that of seeds for the given prompts: another run would draw other seeds, not other prompts. So a mean
 is the mean over the pairs of each pair's mean, and only what varies within a pair counts as noise. Some pairs vary far

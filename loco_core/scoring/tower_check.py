@@ -20,10 +20,10 @@ COLOURS = {
 }
 COLOUR_TEXT = "a plain {} background"
 COLOUR_PIXELS = 224
+# Two towers that do not belong together pass for a pair in one case of a hundred.
 CHANCE = 0.01
-"""Two towers that do not belong together pass for a pair in one case of a hundred."""
+# Of a sum of six cosines in float32: what differs by less is a tie.
 ROUNDING = 1e-6
-"""Of a sum of six cosines in float32: what differs by less is a tie."""
 
 
 @torch.no_grad()
@@ -34,9 +34,10 @@ def knows_colours(scorer: CosineScorer) -> bool:
     lacks its projection, or which were trained apart, embed in two spaces, where any way is as good as another.
     """
     pictures = torch.tensor(list(COLOURS.values()))[:, None, None].expand(-1, COLOUR_PIXELS, COLOUR_PIXELS, -1)
-    seen = functional.normalize(scorer.see(pictures).float().cpu(), dim=-1)
-    read = functional.normalize(scorer.read([COLOUR_TEXT.format(name) for name in COLOURS]).float().cpu(), dim=-1)
-    table = (seen @ read.T).double().numpy()
+    texts = [COLOUR_TEXT.format(name) for name in COLOURS]
+    by_image = functional.normalize(scorer.embed_images(pictures).float().cpu(), dim=-1)
+    by_text = functional.normalize(scorer.embed_texts(texts).float().cpu(), dim=-1)
+    table = (by_image @ by_text.T).double().numpy()
     if not np.isfinite(table).all():
         return False
     places = np.arange(len(COLOURS))

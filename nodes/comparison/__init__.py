@@ -1,0 +1,1 @@
+"""Nodes that score images, and compare those before and after an edit."""

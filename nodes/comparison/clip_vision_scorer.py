@@ -2,107 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import comfy.model_management
-import torch
-from comfy.clip_vision import ClipVisionModel
-from comfy.sd import CLIP
-from comfy.sd1_clip import SDClipModel
 from comfy_api.latest import io
 
-from ...loco_core.scoring.clip_score import CosineScorer, weights_digest
 from ...loco_core.scoring.tower_check import knows_colours
-from ..host.digest import loaded_weights
-from ..host.engine import effective_weight
-from ..sockets import Scorer
-from .clip_scorer import AT_ONCE
-
-ADVICE = (
-    "For instance clip_l.safetensors in Load CLIP (type stable_diffusion) with a CLIP ViT-L/14 in Load CLIP Vision, or "
-    "the CLIP of SDXL with a CLIP ViT-bigG; or use LoCo CLIP Scorer"
-)
-
-
-class ClipVisionScorer(CosineScorer):
-    """A text tower of a CLIP and the vision tower that was trained with it; the host moves both as they are needed."""
-
-    def __init__(self, clip: CLIP, clip_vision: ClipVisionModel) -> None:
-        width = _vision_width(clip_vision)
-        self._clip, self._clip_vision, self._tower = clip, clip_vision, _text_tower(clip, width)
-        self._known: dict[str, torch.Tensor] = {}  # texts are few: a GPU need not load their tower for every batch
-        name = f"{type(clip.cond_stage_model).__name__}'s {self._tower} with a CLIP Vision, {width} wide"
-        super().__init__(name, _digest(clip, self._tower, clip_vision))
-
-    def read(self, texts: Sequence[str]) -> torch.Tensor:
-        for text in texts:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            if text not in self._known:
-                self._known[text] = self._encode(text)
-        return torch.cat([self._known[text] for text in texts])
-
-    def _encode(self, text: str) -> torch.Tensor:
-        """The projected embedding [1, d] of the first 75 tokens, at weight 1."""
-        chunk = self._clip.tokenize(text)[self._tower.removeprefix("clip_")][0]
-        towers = self._clip.cond_stage_model
-        towers.reset_clip_options()
-        patcher = self._clip.load_model()
-        try:
-            towers.set_clip_options({"projected_pooled": True, "execution_device": patcher.load_device})
-            _, embedding = getattr(towers, self._tower).encode([[token for token, *_ in chunk]])[:2]
-        finally:
-            towers.reset_clip_options()
-        return embedding.float().cpu()
-
-    def see(self, images: torch.Tensor) -> torch.Tensor:
-        seen = []
-        for start in range(0, len(images), AT_ONCE):
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            seen.append(self._clip_vision.encode_image(images[start : start + AT_ONCE])["image_embeds"].float().cpu())
-        return torch.cat(seen)
-
-
-def _vision_width(clip_vision: ClipVisionModel) -> int:
-    projection = getattr(clip_vision.model, "visual_projection", None)
-    if not isinstance(projection, torch.nn.Linear):
-        raise ValueError(
-            "clip_vision: it has no projection to a space shared with text (SigLIP and DINO have none, and some files "
-            f"leave it out); load a CLIP's vision tower with its projection. {ADVICE}"
-        )
-    return projection.out_features
-
-
-def _text_tower(clip: CLIP, width: int) -> str:
-    """The name of the CLIP's text tower whose projected embeddings are `width` wide."""
-    towers = {
-        name: tower.transformer.text_projection
-        for name, tower in clip.cond_stage_model.named_children()
-        if isinstance(tower, SDClipModel) and hasattr(tower.transformer, "text_projection")
-    }
-    fitting = [name for name, projection in towers.items() if projection.out_features == width]
-    if not fitting:
-        widths = ", ".join(f"{projection.out_features} ({name})" for name, projection in towers.items()) or "none"
-        raise ValueError(
-            f"clip: the embeddings of its text towers are {widths} wide, those of clip_vision {width}; "
-            f"they must be the two towers of one model. {ADVICE}"
-        )
-    weight = towers[fitting[0]].weight.float()
-    if not torch.isfinite(weight).all() or not weight.any():
-        raise ValueError(
-            f"clip: its text tower {fitting[0]} has no projection to the space that images share (the CLIP of an SD "
-            f"1.5 checkpoint has none); load one that has. {ADVICE}"
-        )
-    return fitting[0]
-
-
-def _digest(clip: CLIP, tower: str, clip_vision: ClipVisionModel) -> str:
-    """Of the weights of both towers, with what a LoRA changes in the text tower."""
-    read = (
-        effective_weight(clip.patcher, name) if name in clip.patcher.patches else weight
-        for name, weight in loaded_weights(clip.patcher)
-        if name.startswith(f"{tower}.transformer.")
-    )
-    return weights_digest([*read, *clip_vision.get_sd().values()])
+from ..host.clip_vision import ADVICE, ClipVisionScorer
+from ..inputs.shared import scorer_output
 
 
 class ClipVisionScorerNode(io.ComfyNode):
@@ -112,25 +16,26 @@ class ClipVisionScorerNode(io.ComfyNode):
             node_id="LoCo_CLIPVisionScorer",
             display_name="LoCo CLIP Vision Scorer",
             category="loco",
-            description="Makes a scorer of the CLIP and the CLIP Vision that belong together, as ComfyUI's own loaders "
-            "give them. Measures how well an image fits a text (CLIP-Score). Layer Search needs a scorer.",
+            search_aliases=["clip score", "clip similarity", "clip vision", "prompt match", "rate images"],
+            description="Makes a scorer from a CLIP and its CLIP Vision, as the loaders of ComfyUI give them. It "
+            "measures how well an image fits a text (CLIP-Score). LocoGen Layer Search needs a scorer.",
             inputs=[
                 io.Clip.Input(
                     "clip",
-                    tooltip="A CLIP with its text projection: from Load CLIP, or of SDXL or SD 2.x. That of an SD 1.5 "
-                    "checkpoint has none.",
+                    tooltip="A CLIP with its text projection: from Load CLIP, or of an SDXL or SD 2.x checkpoint. The "
+                    "CLIP of an SD 1.5 checkpoint has none.",
                 ),
                 io.ClipVision.Input(
                     "clip_vision",
                     tooltip="The vision tower of the same CLIP: ViT-L/14 for clip_l, ViT-H/14 for SD 2.x, ViT-bigG for "
-                    "SDXL's second tower.",
+                    "the second text encoder of SDXL.",
                 ),
             ],
-            outputs=[Scorer.Output(display_name="scorer", tooltip="The scorer, for LocoGen Layer Search.")],
+            outputs=[scorer_output()],
         )
 
     @classmethod
-    def execute(cls, clip: CLIP, clip_vision: ClipVisionModel) -> io.NodeOutput:
+    def execute(cls, clip, clip_vision) -> io.NodeOutput:
         scorer = ClipVisionScorer(clip, clip_vision)
         if not knows_colours(scorer):
             raise ValueError(

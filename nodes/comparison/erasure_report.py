@@ -6,16 +6,17 @@ import json
 from dataclasses import asdict
 
 import numpy as np
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...loco_core.comparison.erasure import erasure_text, measure_erasure
-from ...loco_core.drawing import erasure_sheet
+from ...loco_core.comparison.pictures import erasure_sheet
 from ...loco_core.files import write_text
-from ..host.engine import ComfyEngine, to_image
+from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
-from ..host.progress import ImageProgress, show_text
-from ..sockets import Scorer
-from .inputs import erasure_inputs, erasure_plan
+from ..host.layers import read_layers
+from ..host.progress import image_progress, node_output, to_image
+from ..inputs.shared import filename_prefix_input, image_sockets
+from .inputs import ErasureInputs, erasure_inputs
 
 
 class ErasureReportNode(io.ComfyNode):
@@ -25,23 +26,20 @@ class ErasureReportNode(io.ComfyNode):
             node_id="LoCo_ErasureReport",
             display_name="LoCo Erasure Report",
             category="loco",
-            description="Makes the same images with the model before and after an edit, and says in figures, in a "
-            "picture and in a sentence whether the concept is gone and what else has changed.",
+            search_aliases=["erase check", "concept erasure", "before after", "compare models", "test edit"],
+            description="Shows whether an edit removed the concept, and what else it changed. It makes the same "
+            "images before and after the edit, and answers in a sentence, in figures and in a picture.",
             inputs=[
-                io.Model.Input("model_before", tooltip="The model as loaded."),
+                io.Model.Input("model_before", tooltip="The model without the edit."),
                 io.Model.Input("model_after", tooltip="The model with the edit, from LocoEdit Apply or a LoRA loader."),
-                io.Clip.Input("clip", tooltip="The text encoder of this model."),
-                io.Vae.Input("vae", tooltip="The VAE of this model."),
-                Scorer.Input("scorer", tooltip="From LoCo CLIP Scorer."),
+                *image_sockets(),
                 *erasure_inputs(),
-                io.String.Input(
-                    "filename_prefix",
-                    default="loco/erasure",
-                    tooltip="Where the figures (.json) go in the output folder.",
+                filename_prefix_input(
+                    "loco/erasure", "Folder and name of the figures (.json) in the output folder.", advanced=True
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="sheet", tooltip="The images before and after, one above the other."),
+                io.Image.Output(display_name="sheet", tooltip="The images before the edit and, below them, after it."),
                 io.String.Output(display_name="report", tooltip="The verdict, and the figures behind it."),
             ],
             hidden=[io.Hidden.unique_id],
@@ -60,20 +58,19 @@ class ErasureReportNode(io.ComfyNode):
         filename_prefix: str,
         **asked,
     ) -> io.NodeOutput:
-        before, after = (ComfyEngine(model, clip, vae) for model in (model_before, model_after))
-        plan = erasure_plan(**asked)
+        before = ComfyEngine(model_before, clip, vae, read_layers(model_before))
+        after = ComfyEngine(model_after, clip, vae, read_layers(model_after))
+        plan = ErasureInputs(**asked).plan
         path = output_path(filename_prefix, "report.json")  # may fail, so before the images
-        node_id = cls.hidden.unique_id
-        progress = ImageProgress(plan.images, plan.sampling.steps, batch_rows, node_id, f"{plan.images} images")
-        result = measure_erasure(before, after, scorer, plan, batch_rows, progress.on_batch, progress.on_step)
+        progress = image_progress(plan.images, plan.sampling.steps, cls.hidden.unique_id)
+        result = measure_erasure(before, after, scorer, plan, batch_rows, progress)
         text = erasure_text(result)
         figures = {"report": text.splitlines(), "removed": _number(result.removed), "plan": asdict(plan)}
         scored = {"scorer": scorer.name, "scorer_digest": scorer.digest}
         write_text(path, json.dumps({**figures, **scored, "versions": versions()}, indent=2) + "\n")
         text = f"{text}\nsaved as {output_name(path)}"
-        show_text(text, node_id)
         sheet = to_image(erasure_sheet(result))
-        return io.NodeOutput(sheet, text, ui={"images": ui.PreviewImage(sheet, cls=cls).values, "text": (text,)})
+        return node_output(cls, sheet, text, text=text, images=(sheet,))
 
 
 def _number(value: float) -> float | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from comfy_api.latest import io
 
 from ...loco_core.comparison.erasure import ErasurePlan
 from ...loco_core.models.engine import Sampling
 from ...loco_core.prompts import lines, whole_pairs
-from ..inputs.sampling import sampling_inputs, seeds_from
+from ..inputs.sampling import negative_prompt_input, sampling_inputs, seeds_from
 
 
 def erasure_inputs() -> list[io.Input]:
@@ -22,38 +24,51 @@ def erasure_inputs() -> list[io.Input]:
             "target_prompts",
             multiline=True,
             default="a painting of a house",
-            tooltip="What the concept prompts should show without it: one line for each, or a single line for all. "
-            "Tells how far a CLIP-Score can fall.",
+            tooltip="What the images should show without the concept: one line for each concept prompt, or a single "
+            "line for all. This tells how far a CLIP-Score can fall.",
         ),
         io.String.Input(
             "keep_prompts",
             multiline=True,
             default="a painting of a house in the style of Monet\na photo of a cat",
-            tooltip="Prompts whose images should stay as they are, one per line.",
+            tooltip="Prompts whose images should stay the same, one per line: other styles, and everyday things.",
         ),
-        io.String.Input("negative_prompt", default="", tooltip="The negative prompt of all images."),
+        negative_prompt_input(),
         *sampling_inputs(),
     ]
 
 
-def erasure_plan(
-    concept_prompts: str,
-    target_prompts: str,
-    keep_prompts: str,
-    negative_prompt: str,
-    seed: int,
-    seed_count: int,
-    steps: int,
-    cfg: float,
-    sampler_name: str,
-    scheduler: str,
-    width: int,
-    height: int,
-) -> ErasurePlan:
-    """What these inputs ask for, but for batch_rows, which changes no result."""
-    return ErasurePlan(
-        tuple(whole_pairs(concept_prompts, target_prompts)),
-        tuple(dict.fromkeys(lines(keep_prompts, "keep prompts"))),
-        seeds_from(seed, seed_count),
-        Sampling(steps, cfg, sampler_name, scheduler, width, height, negative_prompt),
-    )
+@dataclass(frozen=True, kw_only=True)
+class ErasureInputs:
+    """What a person chose in `erasure_inputs`, but for batch_rows, which changes no result."""
+
+    concept_prompts: str
+    target_prompts: str
+    keep_prompts: str
+    negative_prompt: str
+    seed: int
+    seed_count: int
+    steps: int
+    cfg: float
+    sampler_name: str
+    scheduler: str
+    width: int
+    height: int
+
+    @property
+    def plan(self) -> ErasurePlan:
+        """The images that these inputs ask for."""
+        return ErasurePlan(
+            pairs=tuple(whole_pairs(self.concept_prompts, self.target_prompts)),
+            kept=tuple(dict.fromkeys(lines(self.keep_prompts, "keep prompts"))),
+            seeds=seeds_from(self.seed, self.seed_count),
+            sampling=Sampling(
+                self.steps,
+                self.cfg,
+                self.sampler_name,
+                self.scheduler,
+                self.width,
+                self.height,
+                self.negative_prompt,
+            ),
+        )

@@ -1,0 +1,1 @@
+"""Nodes that edit layers, and keep, combine and export edits."""

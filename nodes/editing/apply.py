@@ -1,4 +1,4 @@
-"""LocoEdit Apply: edits the K and V of chosen layers in closed form."""
+"""LocoEdit Apply: removes a concept by editing the K and V weights of chosen layers in closed form."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ...loco_core.editing.edit import report_lines, solve_edit
-from ..host.editing import MODES, apply_edit
-from ..host.engine import encode
-from ..host.progress import show_text
-from ..inputs.shared import schedule_inputs
+from ...loco_core.editing.report import report_lines
+from ...loco_core.editing.solve import solve_edit
+from ..host.branches import Schedule
+from ..host.editing import EditMode, apply_edit
+from ..host.layers import read_layers
+from ..host.progress import node_output
+from ..host.text_encoder import encode
+from ..inputs.shared import MODEL, schedule_inputs, strength_input
 from ..sockets import Edit, Layers
-from .inputs import CLIP_TOOLTIP, LAYERS_TOOLTIP, edit_inputs, read_recipe
+from .inputs import EDIT_CLIP, EDIT_LAYERS, EditInputs, edit_inputs
 
 
 class EditApplyNode(io.ComfyNode):
@@ -22,36 +25,48 @@ class EditApplyNode(io.ComfyNode):
             node_id="LoCo_EditApply",
             display_name="LocoEdit Apply",
             category="loco",
-            description="Edits the chosen cross-attention layers in closed form, so that they read the concept as the "
-            "target: the style is gone, the rest of the model stays. Nothing is trained, and the model on disk is "
-            "not changed. LoRA loaders go before this node.",
+            search_aliases=[
+                "erase",
+                "erase style",
+                "erase concept",
+                "remove style",
+                "remove artist",
+                "remove object",
+                "remove concept",
+                "delete concept",
+                "concept erasure",
+                "unlearn",
+                "unlearning",
+                "forget",
+                "change fact",
+                "knowledge editing",
+                "model editing",
+            ],
+            description="Removes a style or an object, or changes a fact, in the chosen layers only. Afterwards these "
+            "layers respond to the concept as they do to the target; the rest of the model stays. The edit is solved "
+            "in closed form: nothing is trained, and the model on disk does not change.",
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model. LoRA loaders go before."),
-                io.Clip.Input("clip", optional=True, tooltip=CLIP_TOOLTIP),
-                Layers.Input("layers", optional=True, tooltip=LAYERS_TOOLTIP),
+                io.Model.Input("model", tooltip=MODEL),
+                io.Clip.Input("clip", optional=True, tooltip=EDIT_CLIP),
+                Layers.Input("layers", optional=True, tooltip=EDIT_LAYERS),
                 Edit.Input(
                     "edit",
                     optional=True,
-                    tooltip="An edit from LoCo Edit Solve, Combine or Load. With it, clip, layers and all inputs from "
-                    "concept to pooled are not used.",
+                    tooltip="A solved edit from LoCo Edit Solve, Combine or Load. With it, clip, layers and the inputs "
+                    "from concept to pooled are ignored.",
                 ),
                 *edit_inputs(),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-2.0,
-                    max=4.0,
-                    step=0.05,
-                    tooltip="1 is the edit as solved, 0 leaves the model untouched.",
-                ),
+                strength_input("How much of the edit is applied: 1 is the edit as solved, 0 is none."),
                 io.Combo.Input(
                     "mode",
-                    options=list(MODES),
-                    default=MODES[0],
-                    tooltip="weights: a patch on the K and V weights, at no cost while sampling. context: changes what "
-                    "the layers read, to the same effect: for weights that cannot be patched, and for the percents.",
+                    options=EditMode,
+                    default=EditMode.WEIGHTS,
+                    advanced=True,
+                    tooltip="weights: a patch on the K and V weights, which costs nothing while sampling. context: a "
+                    "change of the embedding that the layers get, with the same effect. Choose it for weights that "
+                    "cannot be patched, and to use the percents.",
                 ),
-                *schedule_inputs("With mode 'context': "),
+                *schedule_inputs(" Only with mode 'context'."),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The edited model.")],
             hidden=[io.Hidden.unique_id],
@@ -74,12 +89,12 @@ class EditApplyNode(io.ComfyNode):
         if edit is None:
             if clip is None or layers is None:
                 raise ValueError("edit: none is connected; connect one, or a clip and layers to solve it here")
-            edit = solve_edit(partial(encode, clip), read_recipe(clip, layers, **asked))
-        edited = apply_edit(model, edit, strength, mode, start_percent, end_percent)
+            edit = solve_edit(partial(encode, clip), EditInputs(**asked).recipe(clip, layers))
+        schedule = Schedule(start_percent, end_percent)
+        edited = apply_edit(model, read_layers(model), edit, strength, EditMode.parse(mode, "mode"), schedule)
         nothing = not strength or not len(edit.recipe.layers)
         text = "nothing is edited: strength 0, or no layers" if nothing else "\n".join(report_lines(edit))
-        show_text(text, cls.hidden.unique_id)
-        return io.NodeOutput(edited, ui={"text": (text,)})
+        return node_output(cls, edited, text=text)
 
 
 NODES = [EditApplyNode]

@@ -6,29 +6,37 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ...loco_core.editing.edit import combined, report_lines, solve_edit
-from ..host.engine import encode, text_encoder
-from ..host.progress import show_text
+from ...loco_core.editing.recipe import combined
+from ...loco_core.editing.report import report_lines
+from ...loco_core.editing.solve import solve_edit
+from ..host.progress import node_output
+from ..host.text_encoder import encode, text_encoder
 from ..sockets import Edit
+from .inputs import edit_report_output
 
 
 class EditCombineNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        more = [
-            Edit.Input(f"edit_{number}", optional=number > 2, tooltip="An edit of the same layers and settings.")
+        edits = [
+            Edit.Input(
+                f"edit_{number}",
+                optional=number > 2,
+                tooltip="An edit of the same layers, with the same settings and the same text encoder as the others.",
+            )
             for number in range(1, 6)
         ]
         return io.Schema(
             node_id="LoCo_EditCombine",
             display_name="LoCo Edit Combine",
             category="loco",
-            description="Solves the concepts of several edits anew, as one edit. Better than applying one after the "
-            "other, where each is solved without the others; the order does not matter.",
-            inputs=[io.Clip.Input("clip", tooltip="The text encoder with which the edits were solved."), *more],
+            search_aliases=["merge edits", "join edits", "several concepts", "multiple concepts", "several styles"],
+            description="Makes one edit of several by solving all their concepts together. This is better than one "
+            "edit after the other, where each is solved without the others. The order does not matter.",
+            inputs=[io.Clip.Input("clip", tooltip="The text encoder that the edits were solved with."), *edits],
             outputs=[
-                Edit.Output(display_name="edit", tooltip="All concepts in one edit."),
-                io.String.Output(display_name="report", tooltip="What was solved, what it preserves, what to watch."),
+                Edit.Output(display_name="edit", tooltip="One edit of all concepts, for LocoEdit Apply."),
+                edit_report_output(),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,  # so that a cached run shows the text again
@@ -42,8 +50,7 @@ class EditCombineNode(io.ComfyNode):
             raise ValueError(f"clip: it is {own}; the edits were solved with {recipe.text_encoder}")
         edit = solve_edit(partial(encode, clip), recipe)
         report = "\n".join(report_lines(edit))
-        show_text(report, cls.hidden.unique_id)
-        return io.NodeOutput(edit, report, ui={"text": (report,)})
+        return node_output(cls, edit, report, text=report)
 
 
 NODES = [EditCombineNode]

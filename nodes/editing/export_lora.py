@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import comfy.utils
 from comfy_api.latest import io
 
 from ...loco_core.editing.file import recipe_metadata
-from ...loco_core.editing.lora import lora_tensors, save_lora
-from ..host.editing import POOLED_LAYER, fit, key_value_weights
-from ..host.engine import effective_weight
+from ...loco_core.editing.lora import edit_lora
+from ...loco_core.lora_file import save_lora
+from ..host.editing import check_fits, pooled_weight
+from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
-from ..host.progress import show_text
-from ..inputs.shared import lora_inputs
+from ..host.layers import read_layers
+from ..host.progress import node_output, with_bar
+from ..inputs.shared import lora_inputs, saved_file_output, strength_input
 from ..sockets import Edit
 
 
@@ -22,22 +23,16 @@ class EditExportLoRANode(io.ComfyNode):
             node_id="LoCo_EditExportLoRA",
             display_name="LoCo Edit Export LoRA",
             category="loco",
-            description="Writes an edit as a small LoRA that ComfyUI, diffusers and Forge load without this pack. It "
-            "fits the model given here, with the LoRAs loaded before it.",
+            search_aliases=["edit to lora", "make lora", "save lora", "extract lora", "erasure lora", "share edit"],
+            description="Saves an edit as a small LoRA file, which ComfyUI, diffusers and Forge load without this "
+            "pack. The file fits this model, together with the LoRAs that were loaded before this node.",
             inputs=[
-                io.Model.Input("model", tooltip="The model that the edit is for, not yet edited."),
+                io.Model.Input("model", tooltip="The model that the edit is for, before the edit."),
                 Edit.Input("edit", tooltip="From LoCo Edit Solve, Combine or Load."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-2.0,
-                    max=4.0,
-                    step=0.05,
-                    tooltip="What strength 1 of the LoRA is to be.",
-                ),
+                strength_input("The strength of the edit when the LoRA is loaded at strength 1."),
                 *lora_inputs("loras/loco_edit"),
             ],
-            outputs=[io.String.Output(display_name="file", tooltip="The file's name, from the output folder.")],
+            outputs=[saved_file_output()],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
@@ -45,21 +40,13 @@ class EditExportLoRANode(io.ComfyNode):
     @classmethod
     def execute(cls, model, edit, strength: float, naming: str, filename_prefix: str) -> io.NodeOutput:
         path = output_path(filename_prefix, ".safetensors")
-        fit(model, edit)
-        layers = edit.recipe.layers
-        bar = comfy.utils.ProgressBar(len(layers))
-
-        def weights():
-            for pair in key_value_weights(model, edit):
-                yield pair
-                bar.update(1)
-
-        pooled = edit.pooled and (edit.pooled, effective_weight(model, f"{POOLED_LAYER}.weight"))
-        tensors = lora_tensors(edit.operator, strength, weights(), layers.layer_count, naming, pooled)
+        layers = read_layers(model)
+        check_fits(model, layers, edit)
+        weights = with_bar(ComfyEngine(model, None, None, layers).key_value_weights, len(edit.operators))
+        tensors = edit_lora(edit, layers, weights, strength, naming, pooled_weight(model, edit))
         save_lora(tensors, path, {**recipe_metadata(edit, versions()), "loco_strength": str(strength)})
         text = f"saved as {output_name(path)}\nmade with {edit.recipe.text_encoder}; load other LoRAs before the export"
-        show_text(text, cls.hidden.unique_id)
-        return io.NodeOutput(output_name(path), ui={"text": (text,)})
+        return node_output(cls, output_name(path), text=text)
 
 
 NODES = [EditExportLoRANode]

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from comfy.sd import CLIP
+from dataclasses import dataclass
+from typing import Any
+
 from comfy_api.latest import io
 
-from ...loco_core.editing.edit import (
-    PRESERVATIONS,
+from ...loco_core.editing.recipe import (
     RELATIVE_LAMBDA,
-    RIDGES,
-    TOKEN_CHOICES,
     EditRecipe,
+    EditRequest,
     EditSettings,
+    Preservation,
+    Ridge,
+    Tokens,
     edit_recipe,
 )
 from ...loco_core.models.layers import LayerSet
-from ...loco_core.prompts import ATTRIBUTES, EMPTY
-from ..host.engine import text_encoder
+from ...loco_core.prompts import EMPTY, Attribute
+from ..host.text_encoder import text_encoder
 
-LAYERS_TOOLTIP = "The layers to edit, from LocoGen Layer Search, LoCo Layer Select or LoCo Layers Load."
-CLIP_TOOLTIP = "The text encoder of this model. The edit holds for this one, at its present clip skip."
+EDIT_CLIP = "The text encoder of this model. The edit is made for this encoder with its present clip skip."
+EDIT_LAYERS = "The layers to edit, from LocoGen Layer Search, LoCo Layer Select or LoCo Layers Load."
 
 THINGS = ("a woman", "a man", "a cat", "a dog", "a house", "a street", "a forest", "the sea")
+# A default for checkpoints of photos and paintings: some of what most people's prompts are about.
 PRESERVE = "\n".join(f"a photo of {thing}" for thing in THINGS)
-"""A default for checkpoints of photos and paintings: some of what most people's prompts are about."""
 
 
 def edit_inputs() -> list[io.Input]:
@@ -32,53 +35,57 @@ def edit_inputs() -> list[io.Input]:
             "concept",
             multiline=True,
             default="Van Gogh",
-            tooltip="What to remove, one per line: a bare name, which the paper's templates of the attribute "
-            "expand, or whole prompts. Weights like (word:1.3) count as 1.",
+            tooltip="What to remove, one per line: a name, which the paper's prompt patterns for the attribute expand, "
+            "or a whole prompt. Weights like (word:1.3) count as 1.",
         ),
         io.String.Input(
             "target",
             multiline=True,
             default="a painting",
-            tooltip="What the layers shall read instead: one line for each concept, or a single line for all. "
-            "For a style, a plain 'a painting'. \"\" is the empty prompt.",
+            tooltip="What takes its place: one line for each concept, or a single line for all. For a style 'a "
+            'painting\', for a fact the new fact. "" is the empty prompt.',
         ),
         io.String.Input(
             "preserve",
             multiline=True,
             default=PRESERVE,
-            tooltip="What must stay, one per line: names of what is close to the concept (other artists, other "
-            "facts), and prompts like those you use ('a photo of a cat'). A style is then removed from such prompts "
-            "in particular. The target and the empty prompt are preserved in any case.",
+            tooltip="Everything the edit must not touch, one per line: names of what is close to the concept (other "
+            "artists, other facts), and prompts like those you normally use ('a photo of a cat'). A style is then "
+            "removed from such prompts in particular. The target and the empty prompt are always preserved.",
         ),
         io.Combo.Input(
             "attribute",
-            options=list(ATTRIBUTES),
-            default="style",
-            tooltip="Chooses the prompt patterns that expand a bare name.",
+            options=Attribute,
+            default=Attribute.STYLE,
+            tooltip="What kind of thing the concept is. It chooses the prompt patterns that expand a name.",
         ),
         io.Combo.Input(
             "tokens",
-            options=list(TOKEN_CHOICES),
-            default=TOKEN_CHOICES[-1],
+            options=Tokens,
+            default=Tokens.TAIL,
+            advanced=True,
             tooltip="Which tokens of the prompts are edited. The paper edits the last subject token. The tail (end of "
-            "text and padding) carries the concept too: on the demo model the last subject token alone left one of "
-            "three styles and most facts where they were, with the tail they are gone; so the tail is the default for "
-            "all attributes (benchmarks/edit.py --tokens compares them).",
+            "text and padding) carries the concept too. On the demo model, the last subject token alone left one of "
+            "three styles and most facts; with the tail they were gone. So the tail is the default for all attributes "
+            "(benchmarks/edit.py --tokens compares them).",
         ),
         io.Combo.Input(
             "preservation",
-            options=list(PRESERVATIONS),
-            default=PRESERVATIONS[0],
-            tooltip="exact: the leading directions of what is preserved read as before, to rounding. weighted: "
-            "all of it nearly so (as UCE does), for a concept so close to it that exact leaves no room. none: the "
-            "paper's edit.",
+            options=Preservation,
+            default=Preservation.EXACT,
+            advanced=True,
+            tooltip="exact: the layers respond to the leading directions of what you preserve as before, to rounding. "
+            "weighted: to all of it almost as before, as in UCE; choose it if the concept is so close that exact "
+            "leaves no room. none: the edit of the paper.",
         ),
         io.Combo.Input(
             "ridge",
-            options=list(RIDGES),
-            default=RIDGES[0],
-            tooltip="How firmly other prompts hold the weights. 'relative' is measured in the embeddings' own "
-            "size and keeps other concepts; 'paper' is the paper's absolute 0.01. Not a strength knob.",
+            options=Ridge,
+            default=Ridge.RELATIVE,
+            advanced=True,
+            tooltip="How strongly all other prompts hold the weights. 'relative' is measured against the size of the "
+            "embeddings and keeps other concepts. 'paper' is the paper's fixed 0.01. To weaken an edit, use strength "
+            "instead.",
         ),
         io.Float.Input(
             "relative_ridge",
@@ -86,31 +93,49 @@ def edit_inputs() -> list[io.Input]:
             min=0.0001,
             max=10.0,
             step=0.01,
-            tooltip="With ridge 'relative': the ridge as a share of the embeddings' mean squared norm.",
+            advanced=True,
+            tooltip="With ridge 'relative': the ridge as a share of the mean squared norm of the embeddings. Larger "
+            "values keep more and remove less.",
         ),
         io.Boolean.Input(
             "pooled",
             default=False,
-            tooltip="SDXL only: edit the pooled embedding too, which also carries a style into the U-Net, all of it "
-            "and not only the chosen layers.",
+            advanced=True,
+            tooltip="SDXL only: also edits the pooled embedding, which carries a style too. It acts on the whole U-Net "
+            "and not only on the chosen layers.",
         ),
     ]
 
 
-def read_recipe(
-    clip: CLIP,
-    layers: LayerSet,
-    concept: str,
-    target: str,
-    preserve: str,
-    attribute: str,
-    tokens: str,
-    preservation: str,
-    ridge: str,
-    relative_ridge: float,
-    pooled: bool,
-) -> EditRecipe:
-    """What these inputs ask for."""
-    settings = EditSettings(tokens, preservation, ridge, relative_ridge, pooled)
-    target = target if target.strip() else EMPTY
-    return edit_recipe(concept, target, preserve, attribute, settings, layers, text_encoder(clip))
+def edit_report_output() -> io.Output:
+    return io.String.Output(
+        display_name="report", tooltip="What was solved, how much is preserved, and what to watch out for."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditInputs:
+    """What a person chose in `edit_inputs`."""
+
+    concept: str
+    target: str
+    preserve: str
+    attribute: str
+    tokens: str
+    preservation: str
+    ridge: str
+    relative_ridge: float
+    pooled: bool
+
+    def recipe(self, clip: Any, layers: LayerSet) -> EditRecipe:
+        """The recipe that these inputs ask for."""
+        settings = EditSettings(
+            tokens=self.tokens,
+            preservation=self.preservation,
+            ridge=self.ridge,
+            relative_ridge=self.relative_ridge,
+            pooled=self.pooled,
+        )
+        target = self.target if self.target.strip() else EMPTY
+        request = EditRequest(self.concept, target, self.preserve, self.attribute)
+        return edit_recipe(request, settings, layers, text_encoder(clip))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.editing.edit import report_lines
 from ...loco_core.editing.file import load_edit
-from ..host.folders import EDITS, NO_FILE, safetensors_files, saved_path
-from ..host.progress import show_text
+from ...loco_core.editing.report import report_lines
+from ..host.folders import EDITS, saved_path
+from ..host.progress import node_output
+from ..inputs.shared import saved_file_input
 from ..sockets import Edit
 
 
@@ -18,17 +19,12 @@ class EditLoadNode(io.ComfyNode):
             node_id="LoCo_EditLoad",
             display_name="LoCo Edit Load",
             category="loco",
-            description="Loads an edit that LoCo Edit Save saved.",
-            inputs=[
-                io.Combo.Input(
-                    "file",
-                    options=safetensors_files(EDITS) or [NO_FILE],
-                    tooltip=f"A .safetensors file in models/{EDITS} or output/{EDITS}.",
-                )
-            ],
+            search_aliases=["load edit", "open edit", "saved edit", "load erasure"],
+            description="Loads an edit that LoCo Edit Save saved, so that it is not solved again.",
+            inputs=[saved_file_input(EDITS)],
             outputs=[
-                Edit.Output(display_name="edit", tooltip="The edit, for LocoEdit Apply or LoCo Edit Combine."),
-                io.String.Output(display_name="report", tooltip="What it removes, and how it was solved."),
+                Edit.Output(display_name="edit", tooltip="For LocoEdit Apply, LoCo Edit Combine and Export LoRA."),
+                io.String.Output(display_name="report", tooltip="What the edit removes, and how it was solved."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,  # so that a cached run shows the text again
@@ -43,8 +39,7 @@ class EditLoadNode(io.ComfyNode):
         edit = load_edit(saved_path(EDITS, file))
         removed = ", ".join(dict.fromkeys(pair.concept for pair in edit.recipe.pairs))
         report = "\n".join([f"removes: {removed}", *report_lines(edit)])
-        show_text(report, cls.hidden.unique_id)
-        return io.NodeOutput(edit, report, ui={"text": (report,)})
+        return node_output(cls, edit, report, text=report)
 
 
 NODES = [EditLoadNode]

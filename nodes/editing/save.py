@@ -6,7 +6,8 @@ from comfy_api.latest import io
 
 from ...loco_core.editing.file import save_edit
 from ..host.folders import EDITS, output_name, output_path, versions
-from ..host.progress import show_text
+from ..host.progress import node_output
+from ..inputs.shared import filename_prefix_input, saved_file_output
 from ..sockets import Edit
 
 
@@ -17,17 +18,17 @@ class EditSaveNode(io.ComfyNode):
             node_id="LoCo_EditSave",
             display_name="LoCo Edit Save",
             category="loco",
-            description="Saves a solved edit with all it was made from, for LoCo Edit Load. To share an edit with "
+            search_aliases=["save edit", "keep edit", "save erasure"],
+            description="Saves an edit for LoCo Edit Load, with everything it was made from. To share an edit with "
             "people who do not have this pack, use LoCo Edit Export LoRA.",
             inputs=[
                 Edit.Input("edit", tooltip="From LoCo Edit Solve or Combine."),
-                io.String.Input(
-                    "filename_prefix",
-                    default=f"{EDITS}/edit",
-                    tooltip=f"Where the file goes in the output folder. LoCo Edit Load looks in {EDITS}/.",
+                filename_prefix_input(
+                    f"{EDITS}/edit",
+                    f"Folder and name of the file in the output folder. LoCo Edit Load lists those in {EDITS}/.",
                 ),
             ],
-            outputs=[io.String.Output(display_name="file", tooltip="The file's name, from the output folder.")],
+            outputs=[saved_file_output()],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
@@ -36,9 +37,7 @@ class EditSaveNode(io.ComfyNode):
     def execute(cls, edit, filename_prefix: str) -> io.NodeOutput:
         path = output_path(filename_prefix, ".safetensors")
         save_edit(edit, path, versions())
-        text = f"saved as {output_name(path)}"
-        show_text(text, cls.hidden.unique_id)
-        return io.NodeOutput(output_name(path), ui={"text": (text,)})
+        return node_output(cls, output_name(path), text=f"saved as {output_name(path)}")
 
 
 NODES = [EditSaveNode]

@@ -6,11 +6,12 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ...loco_core.editing.edit import report_lines, solve_edit
-from ..host.engine import encode
-from ..host.progress import show_text
+from ...loco_core.editing.report import report_lines
+from ...loco_core.editing.solve import solve_edit
+from ..host.progress import node_output
+from ..host.text_encoder import encode
 from ..sockets import Edit, Layers
-from .inputs import CLIP_TOOLTIP, LAYERS_TOOLTIP, edit_inputs, read_recipe
+from .inputs import EDIT_CLIP, EDIT_LAYERS, EditInputs, edit_inputs, edit_report_output
 
 
 class EditSolveNode(io.ComfyNode):
@@ -20,16 +21,18 @@ class EditSolveNode(io.ComfyNode):
             node_id="LoCo_EditSolve",
             display_name="LoCo Edit Solve",
             category="loco",
-            description="Solves the edit that makes the chosen layers read a concept as its target, in closed form. "
-            "The result is applied by LocoEdit Apply, and can be combined, saved and exported as a LoRA.",
+            search_aliases=["erase concept", "concept erasure", "remove style", "unlearn", "forget", "model editing"],
+            description="Solves an edit in closed form, without applying it: the chosen layers will respond to the "
+            "concept as they do to the target. Use this node to apply one edit to several models, or to combine, save "
+            "or export it. To edit a model in one node, use LocoEdit Apply.",
             inputs=[
-                io.Clip.Input("clip", tooltip=CLIP_TOOLTIP),
-                Layers.Input("layers", tooltip=LAYERS_TOOLTIP),
+                io.Clip.Input("clip", tooltip=EDIT_CLIP),
+                Layers.Input("layers", tooltip=EDIT_LAYERS),
                 *edit_inputs(),
             ],
             outputs=[
-                Edit.Output(display_name="edit", tooltip="The solved edit, for LocoEdit Apply."),
-                io.String.Output(display_name="report", tooltip="What was solved, what it preserves, what to watch."),
+                Edit.Output(display_name="edit", tooltip="For LocoEdit Apply, and to combine, save or export."),
+                edit_report_output(),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,  # so that a cached run shows the text again
@@ -37,10 +40,9 @@ class EditSolveNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, layers, **asked) -> io.NodeOutput:
-        edit = solve_edit(partial(encode, clip), read_recipe(clip, layers, **asked))
+        edit = solve_edit(partial(encode, clip), EditInputs(**asked).recipe(clip, layers))
         report = "\n".join(report_lines(edit))
-        show_text(report, cls.hidden.unique_id)
-        return io.NodeOutput(edit, report, ui={"text": (report,)})
+        return node_output(cls, edit, report, text=report)
 
 
 NODES = [EditSolveNode]

@@ -1,7 +1,7 @@
 """Neurons ablated on the model patcher: at run time, after the projection that they are outputs of.
 
-The attn2 "replace" slot belongs to other packs. So to_k's and to_v's own forward is wrapped: whatever is done with keys
-and values afterwards, by the host or by another pack, is done with what is left of them.
+The host's slot for replacing attention belongs to other packs. So the projection's own forward is wrapped: whatever is
+done with keys and values afterwards, by the host or by another pack, is done with what is left of them.
 """
 
 from __future__ import annotations
@@ -14,36 +14,59 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter.base import WeightAdapterBase
 
-from ...loco_core.editing.edit import WINDOW
-from ...loco_core.neurons.detection import PROJECTIONS, Ablation, Neurons, Replacement
+from ...loco_core.choices import Choice
+from ...loco_core.models.layers import ModelLayers
+from ...loco_core.neurons.ablation import Ablation, Replacement
+from ...loco_core.neurons.detection import Neurons
 from .branches import Scope, tell_branches
-from .engine import context_width, cross_attention_layers, located
+from .families import unet
 
 ALL_TOKENS = "all"
-WAYS = ("run time", "weights")
+
+
+class AblationMode(Choice):
+    """Where an ablation acts: on outputs while the model runs, or on weights."""
+
+    RUN_TIME = "run time"
+    WEIGHTS = "weights"
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """Some of the token positions of a chunk, as booleans."""
+
+    chosen: torch.Tensor
+
+    def covers(self, length: int) -> torch.Tensor:
+        """Which of so many tokens, in chunks one after the other, are meant: booleans [length]."""
+        return self.chosen[torch.arange(length) % len(self.chosen)]
+
 
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 
-def parse_positions(text: str) -> torch.Tensor | None:
-    """Which of the 77 token positions of a chunk a person wrote down, as booleans [77]; None for "all"."""
+def parse_positions(text: str, chunk_length: int) -> Positions | None:
+    """Which token positions of a chunk a person wrote down; None for "all"."""
     if text.strip().lower() == ALL_TOKENS:
         return None
-    chosen = torch.zeros(WINDOW, dtype=torch.bool)
+    chosen = torch.zeros(chunk_length, dtype=torch.bool)
     for entry in filter(None, (part.strip() for part in text.split(","))):
         match = _RANGE.fullmatch(entry)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
-        if not first <= last < WINDOW:
-            raise ValueError(f"token positions: {entry!r}; give 'all', or positions from 0 to {WINDOW - 1} like '1-76'")
+        if not first <= last < chunk_length:
+            example = f"'1-{chunk_length - 1}'"
+            raise ValueError(
+                f"token positions: {entry!r}; give 'all', or positions from 0 to {chunk_length - 1} like {example}"
+            )
         chosen[first : last + 1] = True
     if not chosen.any():
-        raise ValueError("token positions: empty; give 'all', or positions like '1-76'")
-    return chosen
+        raise ValueError(f"token positions: empty; give 'all', or positions like '1-{chunk_length - 1}'")
+    return Positions(chosen)
 
 
 @dataclass(slots=True)
 class PresentCall:
-    """The host's options for the transformer block at work, noted by its attn2 patch just before to_k and to_v run.
+    """The host's options for the text layer at work, noted by its patch just before its projections run.
 
     They are no part of what the patch is: neither its attributes (it has none) nor its repr tell them, so that a model
     that has sampled has the digest of one that has not.
@@ -55,19 +78,15 @@ class PresentCall:
         self.options = extra_options
         return n, context, value
 
-    def __deepcopy__(self, memo: dict) -> PresentCall:
-        """Itself: the host's older clones copy their patches, but not the projections that read this."""
-        return self
-
 
 @dataclass(frozen=True, eq=False)
 class AblatedProjection:
-    """A forward of to_k or to_v, some of whose outputs are replaced, in the rows of a scope and at some positions."""
+    """A projection's forward, some of whose outputs are replaced, in the rows of a scope and at some positions."""
 
     forward: Callable[..., torch.Tensor]
     replacement: Replacement
     scope: Scope
-    positions: torch.Tensor | None
+    positions: Positions | None
     call: PresentCall
 
     def __call__(self, x: torch.Tensor, *arguments, **options) -> torch.Tensor:
@@ -82,7 +101,7 @@ class AblatedProjection:
             for chunk in self.scope.chunks(self.call.options):
                 where[chunk * rows : (chunk + 1) * rows] = True
         if self.positions is not None:
-            where &= self.positions[torch.arange(outputs.shape[1]) % WINDOW]
+            where &= self.positions.covers(outputs.shape[1])
         return self.replacement(outputs, where) if where.any() else outputs
 
 
@@ -113,41 +132,47 @@ class NeuronAdapter(WeightAdapterBase):
         return weight
 
 
-def fit(model: ModelPatcher, neurons: Neurons) -> None:
+def check_fits(model: ModelPatcher, layers: ModelLayers, neurons: Neurons) -> None:
     """An error where the neurons were detected in another kind of model."""
-    located(model, neurons.layers)
-    width = context_width(model)
-    if neurons.width != width:
-        raise ValueError(f"neurons: of a model that reads embeddings {neurons.width} wide; this one reads {width}")
-    names = list(cross_attention_layers(model).values())
-    for (layer, part), score in neurons.scores.items():
-        outputs = model.get_model_object(f"{names[layer]}.{PROJECTIONS[part]}").out_features
+    layers.chosen(neurons.layers)
+    layers.check_width(neurons.width, "neurons")
+    for (layer, projection), score in neurons.scores.items():
+        outputs = model.get_model_object(layers.projection(layer, projection)).out_features
         if len(score.z) != outputs:
             raise ValueError(
-                f"neurons: layer {layer} had {len(score.z)} {part} where they were detected, and has {outputs} here"
+                f"neurons: layer {layer} had {len(score.z)} {projection} where they were detected, and has {outputs} "
+                "here"
             )
 
 
 def ablate(
-    model: ModelPatcher, ablation: Ablation, scope: Scope, positions: torch.Tensor | None = None
+    model: ModelPatcher,
+    layers: ModelLayers,
+    ablation: Ablation,
+    scope: Scope,
+    positions: Positions | None = None,
 ) -> ModelPatcher:
     """A clone of `model` in which the ablation acts at run time; with nothing to do, a clone that is as `model` is."""
     ablated = model.clone()
     if not ablation:
         return ablated
-    names, call = list(cross_attention_layers(model).values()), PresentCall()
-    for (layer, part), replacement in ablation.items():
-        name = f"{names[layer]}.{PROJECTIONS[part]}.forward"
+    call = PresentCall()
+    for (layer, projection), replacement in ablation.items():
+        name = f"{layers.projection(layer, projection)}.forward"
         own = ablated.get_model_object(name)
         ablated.add_object_patch(name, AblatedProjection(own, replacement, scope, positions, call))
     if not scope.everywhere:
         tell_branches(ablated)
-        ablated.set_model_attn2_patch(call)
+        unet.add_patch(ablated, call)
     return ablated
 
 
 def ablate_weights(
-    model: ModelPatcher, ablation: Ablation, scope: Scope, positions: torch.Tensor | None = None
+    model: ModelPatcher,
+    layers: ModelLayers,
+    ablation: Ablation,
+    scope: Scope,
+    positions: Positions | None = None,
 ) -> ModelPatcher:
     """The same as a patch of the weights, for an ablation to zero or to a scale of all tokens in both branches."""
     if not scope.everywhere or positions is not None:
@@ -157,10 +182,10 @@ def ablate_weights(
         )
     if not all(replacement.scales for replacement in ablation.values()):
         raise ValueError("apply: weights have no bias to hold a mean; choose mode 'zero' or 'scale', or 'run time'")
-    names, ablated = list(cross_attention_layers(model).values()), model.clone()
+    ablated = model.clone()
     adapters = {}
-    for (layer, part), replacement in ablation.items():
-        key = f"{names[layer]}.{PROJECTIONS[part]}.weight"
+    for (layer, projection), replacement in ablation.items():
+        key = f"{layers.projection(layer, projection)}.weight"
         adapters[key] = NeuronAdapter({key}, [replacement])
     refused = adapters.keys() - set(ablated.add_patches(adapters))
     if refused:

@@ -6,16 +6,17 @@ ordinary CFG guider, and the negative one in self-attention guidance's extra cal
 the sampling which conditionings are the guider's positive ones, another one finds them again in every call, and a
 patch goes by that, never by position or batch size.
 
-The same wrapper puts attn2 patches in order: one with `acts_last` reads what all others, an injector's too, have given
-the layer, whatever the order of the nodes.
+The same wrapper puts the patches of text layers in order: one with `acts_last` gets what all others, an injector's too,
+have given the layer, whatever the order of the nodes.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 from uuid import UUID
 
 import torch
@@ -23,23 +24,44 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 
+from ...loco_core.choices import Choice
+from .families import unet
+
 logger = logging.getLogger(__name__)
 
-BRANCHES = ("positive", "negative", "both")
+# Under which the wrappers are registered, and leave what they noted in the run's transformer_options.
 KEY = "loco_branches"
-"""Under which the wrappers are registered, and leave what they noted in the run's transformer_options."""
 
 
-@dataclass(frozen=True)
+class Branch(Choice):
+    """The guider's positive conditioning, every other one that it evaluates, or all."""
+
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, eq=False)
 class Run:
     """What a patch has to know of the sampling it works in.
 
     positive: uuids of the guider's positive conditionings; positive_entries: their places in its present call.
+    prepared: what patches keep for their next calls, for as long as the run takes.
     """
 
     positive: frozenset[UUID]
     percent_to_sigma: Callable[[float], float]
     positive_entries: frozenset[int] = frozenset()
+    prepared: dict[Any, torch.Tensor] = field(default_factory=dict, repr=False)
+
+
+def prepared(run: Run | None, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """What `make` gives, made once in a run."""
+    if run is None:
+        return make()
+    if key not in run.prepared:
+        run.prepared[key] = make()
+    return run.prepared[key]
 
 
 @dataclass(frozen=True)
@@ -75,16 +97,12 @@ class Schedule:
 class Scope:
     """Where something acts: in a branch, for a time. Every conditioning that is not the positive one is negative."""
 
-    branch: str
+    branch: Branch
     schedule: Schedule
-
-    def __post_init__(self) -> None:
-        if self.branch not in BRANCHES:
-            raise ValueError(f"branch: {self.branch!r}; give one of {', '.join(BRANCHES)}")
 
     @property
     def everywhere(self) -> bool:
-        return self.branch == "both" and self.schedule.always
+        return self.branch is Branch.BOTH and self.schedule.always
 
     def chunks(self, options: dict) -> list[int]:
         """Which chunks of the present call's rows it acts on; `options` are the host's, as a patch gets them."""
@@ -93,16 +111,17 @@ class Scope:
             return list(range(len(entries)))
         if not self.schedule.covers(options, options["sigmas"].max().item()):
             return []
-        if self.branch == "both":
+        if self.branch is Branch.BOTH:
             return list(range(len(entries)))
         run: Run | None = options.get(KEY)
         if run is None:
             raise ValueError("branch: this sampler does not tell its positive prompt from others; choose 'both'")
-        wanted = self.branch == "positive"
+        wanted = self.branch is Branch.POSITIVE
         return [place for place, entry in enumerate(entries) if (entry in run.positive_entries) == wanted]
 
 
-EVERYWHERE = Scope("both", Schedule(0.0, 1.0))
+ALWAYS = Schedule(0.0, 1.0)
+EVERYWHERE = Scope(Branch.BOTH, ALWAYS)
 
 
 def tell_branches(model: ModelPatcher) -> None:
@@ -116,8 +135,8 @@ def _note_positive(executor: WrapperExecutor, *arguments, **options):
     """Around a guider's whole sampling, whose model_options are its own."""
     guider = executor.class_obj
     patches = guider.model_options["transformer_options"].get("patches", {})
-    if "attn2_patch" in patches:
-        patches["attn2_patch"] = _in_order(patches["attn2_patch"])
+    if unet.PATCHES in patches:
+        patches[unet.PATCHES] = _in_order(patches[unet.PATCHES])
     positive = frozenset(conditioning["uuid"] for conditioning in guider.conds.get("positive") or ())
     sampling = guider.model_patcher.get_model_object("model_sampling")
     guider.model_options["transformer_options"][KEY] = Run(positive, sampling.percent_to_sigma)
@@ -131,12 +150,12 @@ def _uncompiled() -> AbstractContextManager:
     The host has compiled code ignore changes of transformer_options: it would go on without a patch that is new, or
     treat all rows as those it was compiled for.
     """
-    logger.warning("the model is compiled, but its layers are given what to read by patches: running it uncompiled")
+    logger.warning("the model is compiled, but patches give its layers their embeddings: running it uncompiled")
     return torch.compiler.set_stance("force_eager")
 
 
 def _in_order(patches: list) -> list:
-    """Those that act last behind the others, the newest of them first: W (I + A) (I + B) c is W read by A after B."""
+    """Those that act last behind the others, the newest of them first: of W (I + A) (I + B) c, B is the newer edit."""
     last = [patch for patch in patches if getattr(patch, "acts_last", False)]
     return [patch for patch in patches if patch not in last] + last[::-1]
 

@@ -10,6 +10,8 @@ from comfy import sd1_clip
 from comfy.model_base import ModelType
 from comfy.supported_models_base import ClipTarget
 
+from ...loco_core.models.families.unet import UNET
+
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 
 TEXT_ENCODER = {
@@ -18,8 +20,8 @@ TEXT_ENCODER = {
     "num_attention_heads": 4,
     "num_hidden_layers": 2,
     "hidden_act": "gelu",
-    "max_position_embeddings": 77,
-    "eos_token_id": 49407,
+    "max_position_embeddings": UNET.chunk_length,
+    "eos_token_id": UNET.end_of_text,
 }
 
 

@@ -10,7 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 
-from ...loco_core.scoring.clip_score import weights_digest
+from ...loco_core.weights_digest import weights_digest
 
 
 def model_digest(model: ModelPatcher, clip: CLIP, vae: VAE) -> str:

@@ -1,22 +1,30 @@
-"""A solved edit on the model patcher: as a weight patch, or in what the layers are given to read."""
+"""A solved edit on the model patcher: as a patch of weights, or of what the layers get."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy.weight_adapter.base import WeightAdapterBase
 
+from ...loco_core.choices import Choice
 from ...loco_core.editing.closed_form import EditOperator
-from ...loco_core.editing.edit import Edit
-from .branches import Schedule, tell_branches
-from .engine import context_width, cross_attention_layers, effective_weight, located
+from ...loco_core.editing.solve import Edit
+from ...loco_core.models.layers import PROJECTIONS, Address, ModelLayers
+from .branches import ALWAYS, KEY, Run, Schedule, prepared, tell_branches
+from .families import unet
+from .text_patch import TextPatch
+from .weights import effective_weight
 
-MODES = ("weights", "context")
-POOLED_LAYER = "diffusion_model.label_emb.0.0"
-"""The U-Net's first layer that reads SDXL's pooled embedding, as its first inputs; image sizes follow."""
+
+class EditMode(Choice):
+    """What is patched: W_K and W_V, or what they get."""
+
+    WEIGHTS = "weights"
+    CONTEXT = "context"
 
 
 class EditAdapter(WeightAdapterBase):
@@ -47,25 +55,26 @@ class EditAdapter(WeightAdapterBase):
 
 
 @dataclass(frozen=True, eq=False)
-class ContextEdit:
-    """An attn2 patch: the layers at `places` read (I + strength A) c in place of c. W reads it as W (I + strength A)
-    would read c.
-    """
+class ContextEdit(TextPatch):
+    """The layers of `operators` get (I + strength A) c in place of c: W then gives what W (I + strength A) would."""
 
-    operator: EditOperator
-    places: frozenset[tuple[str, int, int]]
+    operators: dict[Address, EditOperator]
     strength: float
     schedule: Schedule
     acts_last = True
 
-    def __call__(
-        self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        here = (*extra_options["block"], extra_options["block_index"]) in self.places
-        if not here or not self.schedule.covers(extra_options, extra_options["sigmas"].max().item()):
-            return n, context, value
-        changed = changed_rows(self.operator, self.strength, context)
-        return n, changed, changed if value is context else changed_rows(self.operator, self.strength, value)
+    @property
+    def places(self) -> frozenset[Address]:
+        return frozenset(self.operators)
+
+    def change(
+        self, context: torch.Tensor, value: torch.Tensor, options: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.schedule.covers(options, options["sigmas"].max().item()):
+            return context, value
+        operator, run = self.operators[unet.address(options)], options.get(KEY)
+        changed = changed_rows(operator, self.strength, context, run)
+        return changed, changed if value is context else changed_rows(operator, self.strength, value, run)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,95 +89,88 @@ class PooledEdit:
         options, y = transformer_options or {}, rest.get("y")
         if y is not None and self.schedule.covers(options, t.max().item()):
             width = self.operator.width
-            rest["y"] = torch.cat([changed_rows(self.operator, self.strength, y[..., :width]), y[..., width:]], -1)
+            changed = changed_rows(self.operator, self.strength, y[..., :width], options.get(KEY))
+            rest["y"] = torch.cat([changed, y[..., width:]], -1)
         return executor(x, t, c_concat, c_crossattn, control, options, **rest)
 
 
-def changed_rows(operator: EditOperator, strength: float, rows: torch.Tensor) -> torch.Tensor:
+def changed_rows(operator: EditOperator, strength: float, rows: torch.Tensor, run: Run | None) -> torch.Tensor:
     """(I + strength A) c for rows c [..., d], in their dtype; computed in float32."""
-    up, down = (factor.to(rows.device, torch.float32) for factor in (operator.up, operator.down))
+    up, down = (_factor(factor, rows.device, run) for factor in (operator.up, operator.down))
     own = rows.float()
     return (own + strength * (own @ down.T) @ up.T).to(rows.dtype)
 
 
+def _factor(factor: torch.Tensor, device: torch.device, run: Run | None) -> torch.Tensor:
+    """A factor of an operator in float32 on the device, kept for the rest of the run."""
+    return prepared(run, (factor, device), lambda: factor.to(device, torch.float32))
+
+
 def apply_edit(
-    model: ModelPatcher, edit: Edit, strength: float, mode: str = MODES[0], start: float = 0.0, end: float = 1.0
+    model: ModelPatcher,
+    layers: ModelLayers,
+    edit: Edit,
+    strength: float,
+    mode: EditMode = EditMode.WEIGHTS,
+    schedule: Schedule = ALWAYS,
 ) -> ModelPatcher:
     """A clone of `model` that carries the edit; `model` itself stays as it is.
 
-    `mode` "weights" patches W_K and W_V; "context" changes what they read, which touches no weight and can begin and
-    end with the denoising.
+    Only an edit of the context can begin and end with the denoising.
     """
-    if mode not in MODES:
-        raise ValueError(f"mode: {mode!r}; give one of {', '.join(MODES)}")
-    schedule = Schedule(start, end)
-    if mode == "weights" and not schedule.always:
+    if mode is EditMode.WEIGHTS and not schedule.always:
         raise ValueError(
-            f"start percent: {start}, end percent: {end}; an edit of weights acts from 0 to 1, choose mode 'context'"
+            f"start percent: {schedule.start}, end percent: {schedule.end}; an edit of weights acts from 0 to 1, "
+            "choose mode 'context'"
         )
-    fit(model, edit)
+    check_fits(model, layers, edit)
     edited = model.clone()
-    if strength == 0 or not len(edit.recipe.layers):
+    if strength == 0 or not edit.operators:
         return edited
-    if mode == "weights":
-        _patch_weights(edited, edit, strength)
+    if mode is EditMode.WEIGHTS:
+        _patch_weights(edited, layers, edit, strength)
         return edited
-    chosen = located(model, edit.recipe.layers)
-    places = frozenset((layer.block, layer.block_number, layer.transformer_index) for layer in chosen)
+    operators = {layers[index].address: operator for index, operator in edit.operators.items()}
     tell_branches(edited)
-    edited.set_model_attn2_patch(ContextEdit(edit.operator, places, strength, schedule))
+    unet.add_patch(edited, ContextEdit(operators, strength, schedule))
     if edit.pooled is not None:
         _add_pooled(edited, PooledEdit(edit.pooled, strength, schedule))
     return edited
 
 
-def fit(model: ModelPatcher, edit: Edit) -> None:
+def check_fits(model: ModelPatcher, layers: ModelLayers, edit: Edit) -> None:
     """An error where the edit was made for another kind of model."""
-    located(model, edit.recipe.layers)
-    width = context_width(model)
-    if width != edit.operator.width:
-        raise ValueError(
-            f"edit: solved with text embeddings {edit.operator.width} wide, the model reads {width}; "
-            "connect the CLIP that belongs to this model"
-        )
+    layers.chosen(edit.recipe.layers)
+    layers.check_width(edit.width, "edit")
     if edit.pooled is None:
         return
-    inputs = pooled_layer(model).in_features
+    inputs = unet.pooled_layer(model).in_features
     if edit.pooled.width > inputs:
-        raise ValueError(f"edit: its pooled embedding is {edit.pooled.width} wide, the model reads {inputs} inputs")
+        raise ValueError(f"edit: its pooled embedding is {edit.pooled.width} wide, the model gets {inputs} inputs")
 
 
-def pooled_layer(model: ModelPatcher) -> torch.nn.Module:
-    """The U-Net's first layer that reads the pooled embedding."""
-    try:
-        return model.get_model_object(POOLED_LAYER)
-    except (AttributeError, IndexError):
-        raise ValueError("pooled: this model reads no pooled embedding; switch it off (it is for SDXL)") from None
+def pooled_weight(model: ModelPatcher, edit: Edit) -> torch.Tensor | None:
+    """The first weight that the pooled embedding meets, where the edit changes it."""
+    return None if edit.pooled is None else effective_weight(model, f"{unet.POOLED_LAYER}.weight")
 
 
 def _add_pooled(model: ModelPatcher, change: PooledEdit) -> None:
     """The newest acts first, as an edit of weights does; the first of the host's wrappers is the outermost."""
-    changes = [change, *model.get_wrappers(WrappersMP.APPLY_MODEL, POOLED_LAYER)]
-    model.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, POOLED_LAYER)
+    changes = [change, *model.get_wrappers(WrappersMP.APPLY_MODEL, unet.POOLED_LAYER)]
+    model.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, unet.POOLED_LAYER)
     for each in changes:
-        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, POOLED_LAYER, each)
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, unet.POOLED_LAYER, each)
 
 
-def _patch_weights(model: ModelPatcher, edit: Edit, strength: float) -> None:
-    names = cross_attention_layers(model)
-    chosen = located(model, edit.recipe.layers)
-    keys = {f"{names[layer]}.{part}.weight": edit.operator for layer in chosen for part in ("to_k", "to_v")}
+def _patch_weights(model: ModelPatcher, layers: ModelLayers, edit: Edit, strength: float) -> None:
+    keys = {
+        f"{layers.projection(index, projection)}.weight": operator
+        for index, operator in edit.operators.items()
+        for projection in PROJECTIONS
+    }
     if edit.pooled is not None:
-        keys[f"{POOLED_LAYER}.weight"] = edit.pooled.widened(pooled_layer(model).in_features)
+        keys[f"{unet.POOLED_LAYER}.weight"] = edit.pooled.widened(unet.pooled_layer(model).in_features)
     adapters = {key: EditAdapter({key}, [operator.up, operator.down]) for key, operator in keys.items()}
     refused = keys.keys() - set(model.add_patches(adapters, strength_patch=strength))
     if refused:
         raise ValueError(f"mode: 'weights' cannot patch this model's {min(refused)!r}; choose mode 'context'")
-
-
-def key_value_weights(model: ModelPatcher, edit: Edit):
-    """Each edited layer with its effective (W_K, W_V), one at a time."""
-    names = cross_attention_layers(model)
-    for layer in located(model, edit.recipe.layers):
-        keys, values = (effective_weight(model, f"{names[layer]}.{part}.weight") for part in ("to_k", "to_v"))
-        yield layer, (keys, values)

@@ -1,4 +1,4 @@
-"""Files in ComfyUI's own folders: where results go, and where saved edits and neurons lie."""
+"""Files in ComfyUI's own folders: where results go, and where saved edits, neurons and scorers lie."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import comfyui_version
 import folder_paths
 import torch
 
+from .demo_model import DEMO
+
+# In models/, and in output/, where LoCo Edit Save and LoCo Neuron Save put them.
 EDITS, NEURONS = "loco_edits", "loco_neurons"
-"""In models/, and in output/, where LoCo Edit Save and LoCo Neuron Save put them."""
+# In models/, and the demo's.
+SCORERS = "open_clip"
 NO_FILE = "nothing saved yet"
 
 
@@ -18,6 +22,8 @@ def register_folders() -> None:
     for folder in (EDITS, NEURONS):
         for parent in (folder_paths.models_dir, folder_paths.get_output_directory()):
             folder_paths.add_model_folder_path(folder, str(Path(parent) / folder))
+    for parent in (Path(folder_paths.models_dir), DEMO):
+        folder_paths.add_model_folder_path(SCORERS, str(parent / SCORERS))
 
 
 def safetensors_files(folder: str) -> list[str]:
@@ -31,6 +37,34 @@ def saved_path(folder: str, file: str) -> Path:
     if path is None:
         raise ValueError(f"file: {file!r} is not in models/{folder} or output/{folder}; the Save node puts one there")
     return Path(path)
+
+
+def scorer_path(file: str) -> Path:
+    """The file of open_clip weights."""
+    path = folder_paths.get_full_path(SCORERS, file)
+    if path is None:
+        raise ValueError(
+            f"file: {file!r} is not in models/{SCORERS}. Get a CLIP model in open_clip's format, for instance "
+            "timm/vit_base_patch16_clip_224.openai from the Hugging Face Hub (open_clip_model.safetensors and "
+            f"open_clip_config.json), and put both files in models/{SCORERS}/ViT-B-16"
+        )
+    return Path(path)
+
+
+def saved_searches() -> list[str]:
+    """The JSON files of searches in the output folder, newest first, with forward slashes: others have other names."""
+    output = Path(folder_paths.get_output_directory())
+    files = sorted(filter(Path.is_file, output.rglob("*_.json")), key=os.path.getmtime, reverse=True)
+    return [path.relative_to(output).as_posix() for path in files]
+
+
+def search_path(file: str) -> Path:
+    """The file of a search in the output folder; a name that leads out of it is not looked at."""
+    output = Path(folder_paths.get_output_directory()).resolve()
+    path = (output / file).resolve()
+    if not path.is_relative_to(output) or not path.is_file():
+        raise ValueError(f"file: {file!r} is not in the output folder; run LocoGen Layer Search, which saves one there")
+    return path
 
 
 def output_path(prefix: str, suffix: str) -> Path:

@@ -1,79 +1,100 @@
-"""Per-layer injection: chosen cross-attention layers read another conditioning, in any graph a person may build."""
+"""Chosen text layers get another embedding: the search's interventions, and per-layer injection in any graph."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ...loco_core.models.layers import LayerSet
-from .branches import Schedule, Scope, tell_branches
-from .engine import context_width, located, repeat_tokens
+from ...loco_core.models.engine import Row, TextEmbedding
+from ...loco_core.models.layers import Address, LayerSet, ModelLayers, Part
+from .branches import KEY, Run, Scope, tell_branches
+from .families import unet
+from .text_patch import GivenTokens, TokensPatch
+
+
+class InterventionPatch(TokensPatch):
+    """The layers of each row's intervention get that intervention's embedding, in the positive chunks: each of these
+    holds the rows in our order.
+    """
+
+    def __init__(self, rows: Sequence[Row], layers: ModelLayers) -> None:
+        self._rows = len(rows)
+        self._by_place: dict[Address, list[tuple[int, torch.Tensor, Part]]] = {}
+        shared: dict[TextEmbedding, torch.Tensor] = {}  # most rows share one
+        for position, row in enumerate(rows):
+            if row.intervention is None:
+                continue
+            embedding = row.intervention.embedding
+            tokens = shared.setdefault(embedding, embedding.tokens[None])
+            for index in row.intervention.layers:
+                own = self._by_place.setdefault(layers[index].address, [])
+                own.append((position, tokens, row.intervention.part))
+        self.places = frozenset(self._by_place)
+
+    def given(self, options: dict[str, Any], rows_per_chunk: int) -> list[GivenTokens]:
+        if rows_per_chunk != self._rows:
+            raise ValueError(
+                f"model: another node makes {rows_per_chunk} rows of {self._rows} images; search without it, and add "
+                "it afterwards"
+            )
+        run: Run = options[KEY]
+        found = []
+        for chunk, entry in enumerate(options["cond_or_uncond"]):
+            if entry not in run.positive_entries:
+                continue
+            for position, tokens, part in self._by_place[unet.address(options)]:
+                row = chunk * rows_per_chunk + position
+                found.append(GivenTokens(slice(row, row + 1), tokens, part))
+        return found
 
 
 @dataclass(frozen=True, eq=False)
-class Injection:
-    """`tokens` [B, T, d] is what the layers at `places` read in place of their own context.
+class Injection(TokensPatch):
+    """The layers at `places` get `tokens` [B, T, d] in place of their own context, in a scope.
 
-    With a strength other than 1 they read own + strength (tokens - own). An instance is an attn2 patch.
+    With a strength other than 1 they get own + strength (tokens - own).
     """
 
     tokens: torch.Tensor
-    places: frozenset[tuple[str, int, int]]
-    part: str
+    places: frozenset[Address]
+    part: Part
     strength: float
     scope: Scope
 
-    def __call__(
-        self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if (*extra_options["block"], extra_options["block_index"]) not in self.places:
-            return n, context, value
-        chunks, count = self.scope.chunks(extra_options), len(extra_options["cond_or_uncond"])
-        if chunks:
-            length = math.lcm(context.shape[1], self.tokens.shape[1])
-            read = [self._blend(part, chunks, count, length) for part in (context, value)]
-            context = read[0] if self.part != "values" else repeat_tokens(context, length)
-            value = read[1] if self.part != "keys" else repeat_tokens(value, length)
-        return n, context, value
+    def given(self, options: dict[str, Any], rows_per_chunk: int) -> list[GivenTokens]:
+        starts = [chunk * rows_per_chunk for chunk in self.scope.chunks(options)]
+        return [
+            GivenTokens(slice(start, start + rows_per_chunk), self.tokens, self.part, self.strength) for start in starts
+        ]
 
-    def _blend(self, own: torch.Tensor, chunks: list[int], chunk_count: int, length: int) -> torch.Tensor:
-        """`own` [rows, T, d] at `length` tokens, with the given chunks of its rows blended with the injected tokens."""
-        rows = len(own) // chunk_count
-        tokens = repeat_tokens(comfy.utils.repeat_to_batch_size(self.tokens.to(own), rows), length)
-        blended = repeat_tokens(own, length)
-        for chunk in chunks:
-            place = slice(chunk * rows, (chunk + 1) * rows)
-            blended[place] = torch.lerp(blended[place], tokens, self.strength)
-        return blended
+
+@dataclass(frozen=True)
+class InjectionSettings:
+    """What of the layers gets the other prompt, how much of it, in which branch and when."""
+
+    part: Part
+    strength: float
+    scope: Scope
 
 
 def inject(
-    model: ModelPatcher,
-    conditioning: list,
-    layers: LayerSet,
-    part: str,
-    branch: str,
-    strength: float,
-    start: float,
-    end: float,
+    model: ModelPatcher, layers: ModelLayers, conditioning: list, chosen: LayerSet, settings: InjectionSettings
 ) -> ModelPatcher:
-    """A clone of `model` in which `layers` read `conditioning`; with nothing to do, a clone that is as `model` is.
+    """A clone of `model` whose `chosen` layers get `conditioning`; with nothing to do, a clone that is as `model` is.
 
     The positive branch is the guider's positive conditioning; every other one it evaluates counts as negative.
     """
-    tokens = _tokens(conditioning, context_width(model))
-    chosen = located(model, layers)
-    scope = Scope(branch, Schedule(start, end))
+    tokens = _tokens(conditioning, layers.width)
+    places = frozenset(layer.address for layer in layers.chosen(chosen))
     injected = model.clone()
-    if strength == 0 or not len(layers):
+    if settings.strength == 0 or not places:
         return injected
-    places = frozenset((layer.block, layer.block_number, layer.transformer_index) for layer in chosen)
     tell_branches(injected)
-    injected.set_model_attn2_patch(Injection(tokens, places, part, strength, scope))
+    unet.add_patch(injected, Injection(tokens, places, settings.part, settings.strength, settings.scope))
     return injected
 
 
@@ -86,7 +107,7 @@ def _tokens(conditioning: list, width: int) -> torch.Tensor:
     tokens = conditioning[0][0]
     if tokens.ndim != 3 or tokens.shape[-1] != width:
         raise ValueError(
-            f"conditioning: its embeddings are {tokens.shape[-1]} wide, the model reads {width}; "
+            f"conditioning: its embeddings are {tokens.shape[-1]} wide, the model gets {width}; "
             "encode it with the CLIP that belongs to this model"
         )
     if not torch.isfinite(tokens).all():

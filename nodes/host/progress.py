@@ -2,15 +2,57 @@
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+import comfy.model_management
 import comfy.utils
 import numpy as np
+import torch
+from comfy_api.latest import io, ui
 from PIL import Image
 from server import PromptServer
 
+from ...loco_core.images import Progress
+
+Result = TypeVar("Result")
+
+# Largest side of a preview, in pixels.
 PREVIEW = 512
+
+
+def node_output(
+    node: type[io.ComfyNode], *outputs: Any, text: str, images: Sequence[torch.Tensor] = ()
+) -> io.NodeOutput:
+    """A node's outputs, with text and pictures [1, H, W, 3] on the node."""
+    show_text(text, node.hidden.unique_id)
+    previews = [value for image in images for value in ui.PreviewImage(image, cls=node).values]
+    shown = {"text": (text,), "images": previews} if previews else {"text": (text,)}
+    return io.NodeOutput(*outputs, ui=shown)
+
+
+def to_image(picture: np.ndarray) -> torch.Tensor:
+    """A uint8 picture [H, W, 3] as the host's IMAGE: float32 [1, H, W, 3] in 0..1."""
+    return torch.from_numpy(picture).float().div(255)[None]
+
+
+def stop_if_cancelled() -> None:
+    """Ends the work where the person has pressed Cancel."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def with_bar(function: Callable[[int], Result], total: int) -> Callable[[int], Result]:
+    """The same function, of which `total` calls fill a bar; Cancel ends it."""
+    bar = comfy.utils.ProgressBar(total)
+
+    def run(argument: int) -> Result:
+        stop_if_cancelled()
+        result = function(argument)
+        bar.update(1)
+        return result
+
+    return run
 
 
 def show_text(text: str, node_id: str | None) -> None:
@@ -21,11 +63,14 @@ def show_text(text: str, node_id: str | None) -> None:
 
 
 class ImageProgress:
-    """One bar over all sampler steps of `images` images; `intro`, then what is in work, as text and picture."""
+    """One bar over every image's sampler steps; `intro`, then what is in work, as text and picture.
 
-    def __init__(self, images: int, steps: int, rows_per_batch: int, node_id: str | None, intro: str) -> None:
-        self._steps, self._rows, self._node_id = steps, rows_per_batch, node_id
-        self._bar = comfy.utils.ProgressBar(math.ceil(images / rows_per_batch) * steps)
+    A batch counts as one image while it is made: how many it holds is known when it is done.
+    """
+
+    def __init__(self, images: int, steps: int, node_id: str | None, intro: str) -> None:
+        self._steps, self._node_id = steps, node_id
+        self._bar = comfy.utils.ProgressBar(images * steps)
         self._begun = time.monotonic()
         show_text(intro, node_id)
 
@@ -34,10 +79,15 @@ class ImageProgress:
 
     def on_batch(self, done: float, total: int, label: str, thumbnail: np.ndarray) -> None:
         """`done` of `total` images; an image of few steps is a part of one."""
-        steps = math.ceil(done / self._rows) * self._steps
-        self._bar.update_absolute(steps, preview=("JPEG", Image.fromarray(thumbnail), PREVIEW))
+        self._bar.update_absolute(round(done * self._steps), preview=("JPEG", Image.fromarray(thumbnail), PREVIEW))
         left = (time.monotonic() - self._begun) / done * (total - done)
         show_text(f"{done:.0f} of {total} images, {label}, {duration(left)} left", self._node_id)
+
+
+def image_progress(images: int, steps: int, node_id: str | None) -> Progress:
+    """An ImageProgress as loco_core asks for one."""
+    shown = ImageProgress(images, steps, node_id, f"{images} images")
+    return Progress(shown.on_batch, shown.on_step)
 
 
 def duration(seconds: float) -> str:

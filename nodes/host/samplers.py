@@ -13,13 +13,13 @@ import comfy.samplers
 import torch
 from comfy.k_diffusion import sampling as k_diffusion
 
+# (sigma, next sigma) -> noise of the latents' shape; what k-diffusion calls a noise sampler.
 Noise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(sigma, next sigma) -> noise of the latents' shape; what k-diffusion calls a noise sampler."""
 
+# Asks for noise, but the host runs it with none and takes no noise sampler for it.
 NOISELESS = {"dpm_fast"}
-"""Asks for noise, but the host runs it with none and takes no noise sampler for it."""
+# Chooses its steps by the error of the whole batch: an image depends on its neighbours whatever the noise.
 WHOLE_BATCH = {"dpm_adaptive"}
-"""Chooses its steps by the error of the whole batch: an image depends on its neighbours whatever the noise."""
 
 
 def samplers() -> list[str]:

@@ -1,13 +1,14 @@
-"""Per-Layer Conditioning Injector: chosen layers read another prompt."""
+"""Per-Layer Conditioning Injector: chosen layers get another prompt."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.models.layers import PARTS
-from ..host.branches import BRANCHES
-from ..host.injection import inject
-from ..inputs.shared import schedule_inputs
+from ...loco_core.models.layers import Part
+from ..host.branches import Branch, Schedule, Scope
+from ..host.injection import InjectionSettings, inject
+from ..host.layers import read_layers
+from ..inputs.shared import schedule_inputs, strength_input
 from ..sockets import Layers
 
 
@@ -18,41 +19,40 @@ class ConditioningInjectorNode(io.ComfyNode):
             node_id="LoCo_ConditioningInjector",
             display_name="Per-Layer Conditioning Injector",
             category="loco",
-            description="Lets the chosen cross-attention layers read another prompt while all others read the "
-            "sampler's own. Several in a row add up, each on its own layers. No weight is changed.",
+            search_aliases=["prompt per layer", "block prompt", "prompt per block", "regional prompt", "mix prompts"],
+            description="Gives the chosen cross-attention layers another prompt. All other layers get the prompt of "
+            "the sampler. Several injectors can follow each other, each for its own layers. No weight changes.",
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model."),
                 io.Conditioning.Input(
                     "conditioning",
-                    tooltip="What the chosen layers read: one prompt, encoded with the CLIP of this model.",
+                    tooltip="The prompt that the chosen layers get, from CLIP Text Encode with the CLIP of this model.",
                 ),
                 Layers.Input("layers", tooltip="From LoCo Layer Select, LoCo Layers Load or LocoGen Layer Search."),
                 io.Combo.Input(
                     "part",
-                    options=list(PARTS),
-                    default=PARTS[0],
-                    tooltip="Keys decide where in the picture a word is heard, values what it says there. "
-                    "The paper changes both.",
+                    options=Part,
+                    default=Part.BOTH,
+                    advanced=True,
+                    tooltip="What gets this prompt. Keys decide where in the picture a word acts, values decide what "
+                    "it adds there. The paper changes both.",
                 ),
                 io.Combo.Input(
                     "branch",
-                    options=list(BRANCHES),
-                    default=BRANCHES[0],
-                    tooltip="positive: where the sampler's positive prompt is read, as in the paper. negative: "
-                    "everywhere else (the negative prompt, and the further prompts of guiders that take three).",
+                    options=Branch,
+                    default=Branch.POSITIVE,
+                    advanced=True,
+                    tooltip="Which prompts of the sampler are replaced. positive: the positive prompt, as in the "
+                    "paper. negative: all other prompts (the negative one, and the further ones of guiders that take "
+                    "three). both: all of them.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-2.0,
-                    max=4.0,
-                    step=0.05,
-                    tooltip="1: the layers read the other prompt alone. 0: they read their own. Between: a blend of "
-                    "both. Beyond 1: more of what tells the other from their own.",
+                strength_input(
+                    "1: the layers get this prompt alone. 0: no change. Between 0 and 1: a blend of both prompts. "
+                    "Above 1: the difference between the two is exaggerated."
                 ),
                 *schedule_inputs(),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="The model whose chosen layers read otherwise.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model whose chosen layers get this prompt.")],
         )
 
     @classmethod
@@ -67,7 +67,9 @@ class ConditioningInjectorNode(io.ComfyNode):
         start_percent: float,
         end_percent: float,
     ) -> io.NodeOutput:
-        return io.NodeOutput(inject(model, conditioning, layers, part, branch, strength, start_percent, end_percent))
+        scope = Scope(Branch.parse(branch, "branch"), Schedule(start_percent, end_percent))
+        settings = InjectionSettings(Part.parse(part, "part"), strength, scope)
+        return io.NodeOutput(inject(model, read_layers(model), conditioning, layers, settings))
 
 
 NODES = [ConditioningInjectorNode]

@@ -7,13 +7,19 @@ from comfy_api.latest import io
 
 from ..host.samplers import samplers
 
+# The host's seeds are below it.
 SEEDS = 2**64
-"""The host's seeds are below it."""
 
 
 def seeds_from(seed: int, count: int) -> tuple[int, ...]:
     """seed, seed + 1, and so on; 0 follows the largest."""
     return tuple((seed + place) % SEEDS for place in range(count))
+
+
+def negative_prompt_input() -> io.Input:
+    return io.String.Input(
+        "negative_prompt", default="", advanced=True, tooltip="The negative prompt of all images. Empty: none."
+    )
 
 
 def sampling_inputs() -> list[io.Input]:
@@ -24,39 +30,62 @@ def sampling_inputs() -> list[io.Input]:
             min=0,
             max=SEEDS - 1,
             control_after_generate="fixed",
-            tooltip="The first seed. All comparisons are made on the same seeds. Keep it fixed, or every "
-            "run begins anew.",
+            advanced=True,
+            tooltip="The first seed. All comparisons use the same seeds. Keep it fixed: with a new seed, all images "
+            "are made again.",
         ),
         io.Int.Input(
             "seed_count",
             default=4,
             min=1,
             max=64,
-            tooltip="Images per prompt: seed, seed + 1, and so on. More images, surer answer.",
+            tooltip="Images for each prompt: seed, seed + 1, and so on. More images give a surer answer and take "
+            "longer.",
         ),
-        io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps of every image."),
-        io.Float.Input("cfg", default=7.5, min=1.0, max=100.0, step=0.1, tooltip="Classifier-free guidance scale."),
+        io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps for each image."),
+        io.Float.Input(
+            "cfg",
+            default=7.5,
+            min=1.0,
+            max=100.0,
+            step=0.1,
+            tooltip="Classifier-free guidance: how strongly the images follow the prompt. Use the value that you "
+            "normally use with this model.",
+        ),
         io.Combo.Input(
             "sampler_name",
             options=samplers(),
             default="euler",
-            tooltip="Ancestral and SDE samplers draw each image's noise by its own seed. dpm_adaptive is left out: it "
-            "chooses its steps for a whole batch.",
+            advanced=True,
+            tooltip="The sampler of all images. Ancestral and SDE samplers draw the noise of each image from its own "
+            "seed. dpm_adaptive is missing: it chooses its steps for a whole batch.",
         ),
         io.Combo.Input(
             "scheduler",
             options=comfy.samplers.KSampler.SCHEDULERS,
             default="normal",
-            tooltip="The noise schedule of every image.",
+            advanced=True,
+            tooltip="The noise schedule of all images.",
         ),
-        io.Int.Input("width", default=512, min=64, max=4096, step=8, tooltip="Image width in pixels."),
-        io.Int.Input("height", default=512, min=64, max=4096, step=8, tooltip="Image height in pixels."),
+        *(
+            io.Int.Input(
+                side,
+                default=512,
+                min=64,
+                max=4096,
+                step=8,
+                tooltip=f"Image {side} in pixels. Use the size that the model was made for: 512 for SD 1.5, 768 for "
+                "SD 2.1, 1024 for SDXL.",
+            )
+            for side in ("width", "height")
+        ),
         io.Int.Input(
             "batch_rows",
             default=8,
             min=1,
             max=1024,
-            tooltip="Images made in one sampler call. As many as your memory takes is fastest; where "
-            "less is free, fewer are made at once.",
+            advanced=True,
+            tooltip="Images in one sampler call. The more your memory allows, the faster. If memory is short, fewer "
+            "are made at once.",
         ),
     ]

@@ -1,14 +1,49 @@
-"""Inputs that are the same on several nodes: when a change of the model acts, and how a LoRA is written."""
+"""Inputs and outputs that are the same on several nodes, so that they are named and explained alike everywhere.
+
+inputs=[io.Model.Input("model", tooltip=MODEL), *image_sockets(), *schedule_inputs()]
+outputs=[saved_file_output()]
+
+`advanced` inputs are those that a first-time user does not need; ComfyUI folds them away.
+"""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.editing.lora import NAMINGS
+from ...loco_core.models.family import Naming
+from ..host.folders import NO_FILE, safetensors_files
+from ..sockets import Layers, Scorer
+
+MODEL = "A Stable Diffusion 1.x, 2.x or SDXL model. LoRA loaders go before this node."
+CLIP = "The text encoder of this model."
 
 
-def schedule_inputs(condition: str = "") -> list[io.Input]:
-    """From when to when; `condition`: where the tooltips begin with one."""
+def image_sockets() -> list[io.Input]:
+    """What makes images of a model and scores them."""
+    return [
+        io.Clip.Input("clip", tooltip=CLIP),
+        io.Vae.Input("vae", tooltip="The VAE of this model."),
+        Scorer.Input("scorer", tooltip="From LoCo CLIP Scorer or LoCo CLIP Vision Scorer."),
+    ]
+
+
+def scorer_output() -> io.Output:
+    tooltip = "The scorer, for LocoGen Layer Search, LoCo Erasure Report, LoCo Neuron Sweep and LoCo Neuron Effects."
+    return Scorer.Output(display_name="scorer", tooltip=tooltip)
+
+
+def layers_output(what: str) -> io.Output:
+    return Layers.Output(
+        display_name="layers", tooltip=f"{what}, for LocoEdit Apply and Per-Layer Conditioning Injector."
+    )
+
+
+def strength_input(tooltip: str) -> io.Input:
+    return io.Float.Input("strength", default=1.0, min=-2.0, max=4.0, step=0.05, tooltip=tooltip)
+
+
+def schedule_inputs(note: str = "") -> list[io.Input]:
+    """From when to when; `note`: what the tooltips end with."""
     return [
         io.Float.Input(
             f"{end}_percent",
@@ -16,24 +51,43 @@ def schedule_inputs(condition: str = "") -> list[io.Input]:
             min=0.0,
             max=1.0,
             step=0.01,
-            tooltip=f"{condition}{'the' if condition else 'The'} share of the denoising after which it {verb}.",
+            advanced=True,
+            tooltip=f"The share of the denoising after which the change {verb}: 0 is its start, 1 its end.{note}",
         )
         for end, default, verb in (("start", 0.0, "begins"), ("end", 1.0, "ends"))
     ]
+
+
+def filename_prefix_input(default: str, tooltip: str, advanced: bool = False) -> io.Input:
+    return io.String.Input("filename_prefix", default=default, advanced=advanced, tooltip=tooltip)
+
+
+def saved_file_input(folder: str) -> io.Input:
+    """A file that a Save node has put into this folder."""
+    return io.Combo.Input(
+        "file",
+        options=safetensors_files(folder) or [NO_FILE],
+        tooltip=f"A .safetensors file in models/{folder} or output/{folder}.",
+    )
+
+
+def saved_file_output() -> io.Output:
+    return io.String.Output(display_name="file", tooltip="The name of the saved file, inside the output folder.")
 
 
 def lora_inputs(filename_prefix: str) -> list[io.Input]:
     return [
         io.Combo.Input(
             "naming",
-            options=list(NAMINGS),
-            default=NAMINGS[0],
-            tooltip="kohya: keys that ComfyUI, Forge and diffusers know (SDXL's pooled embedding from diffusers 0.39 "
-            "on). diffusers: its own names, for programs that know only those.",
+            options=Naming,
+            default=Naming.KOHYA,
+            advanced=True,
+            tooltip="How the keys in the file are named. kohya: for ComfyUI, Forge and diffusers (SDXL's pooled "
+            "embedding from diffusers 0.39 on). diffusers: its own names, for programs that know only those.",
         ),
-        io.String.Input(
-            "filename_prefix",
-            default=filename_prefix,
-            tooltip="Where the file goes in the output folder. In loras/, Load LoRA offers it after you press R.",
+        filename_prefix_input(
+            filename_prefix,
+            "Folder and name of the file in the output folder. To use a file in loras/, press R: Load LoRA then "
+            "lists it.",
         ),
     ]

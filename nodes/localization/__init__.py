@@ -1,0 +1,1 @@
+"""Nodes that find, choose and load layers."""

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import math
-
-import comfyui_version
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ...loco_core.files import write_text
-from ...loco_core.localization.journal import Journal, search_settings
 from ...loco_core.localization.pictures import contact_sheet, model_figure, score_plot
 from ...loco_core.localization.plan import AUTO, SearchPlan
-from ...loco_core.localization.report import provenance, report_text, result_json, scores_csv, verdict_text
-from ...loco_core.localization.search import search
-from ...loco_core.localization.strategies import EFFORTS
+from ...loco_core.localization.report import report_text, verdict_text
+from ...loco_core.localization.strategies import Effort
 from ...loco_core.models.engine import Sampling
-from ...loco_core.models.layers import PARTS
-from ...loco_core.prompts import ATTRIBUTES, prompt_pairs
-from ..host.digest import model_digest
-from ..host.engine import ComfyEngine, to_image
-from ..host.folders import output_name, output_path, unfinished_searches
-from ..host.progress import ImageProgress, show_text
-from ..inputs.sampling import sampling_inputs, seeds_from
-from ..sockets import Layers, Scorer
-
-logger = logging.getLogger(__name__)
+from ...loco_core.models.layers import Part
+from ...loco_core.prompts import Attribute, prompt_pairs
+from ..host.engine import ComfyEngine
+from ..host.folders import output_name, output_path
+from ..host.layers import read_layers
+from ..host.progress import node_output, to_image
+from ..host.search import run_search
+from ..inputs.sampling import negative_prompt_input, sampling_inputs, seeds_from
+from ..inputs.shared import MODEL, filename_prefix_input, image_sockets, layers_output
 
 
 class LayerSearchNode(io.ComfyNode):
@@ -36,20 +28,19 @@ class LayerSearchNode(io.ComfyNode):
             node_id="LoCo_LayerSearch",
             display_name="LocoGen Layer Search",
             category="loco",
-            description="Finds the few adjacent cross-attention layers that carry a style, an object or a fact: makes "
-            "images in which only those layers read the target prompt, and measures where the concept goes away.",
+            search_aliases=["find layers", "which layers", "find style", "find concept", "localize", "causal tracing"],
+            description="Finds the few adjacent cross-attention layers that carry a style, an object or a fact. It "
+            "makes images in which only these layers get the target prompt, and measures where the concept disappears.",
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model."),
-                io.Clip.Input("clip", tooltip="The text encoder of this model."),
-                io.Vae.Input("vae", tooltip="The VAE of this model."),
-                Scorer.Input("scorer", tooltip="From LoCo CLIP Scorer."),
+                io.Model.Input("model", tooltip=MODEL),
+                *image_sockets(),
                 io.String.Input(
                     "concept_prompts",
                     multiline=True,
                     default="a painting of a house in the style of Van Gogh\n"
                     "a painting of a ship at sea in the style of Van Gogh",
-                    tooltip="Prompts with the concept, one per line. A bare name ('Van Gogh') is expanded with the "
-                    "paper's four templates for the attribute. Weights like (word:1.3) count as 1.",
+                    tooltip="Prompts with the concept, one per line. A name alone ('Van Gogh') is expanded with the "
+                    "paper's four prompt patterns for the attribute. Weights like (word:1.3) count as 1.",
                 ),
                 io.String.Input(
                     "target_prompts",
@@ -58,54 +49,61 @@ class LayerSearchNode(io.ComfyNode):
                     tooltip="The same prompts without the concept, or with what takes its place: one line for each "
                     "concept prompt, or a single line for all.",
                 ),
-                io.String.Input("negative_prompt", default="", tooltip="The negative prompt of all images."),
+                negative_prompt_input(),
                 io.Combo.Input(
                     "attribute",
-                    options=list(ATTRIBUTES),
-                    default="style",
-                    tooltip="Style and object: the window whose images fit the concept prompt least wins. Fact: the "
-                    "window whose images fit the target prompt best wins.",
+                    options=Attribute,
+                    default=Attribute.STYLE,
+                    tooltip="What kind of thing the concept is. For a style or an object, the best layers are those "
+                    "whose images fit the concept prompt least. For a fact, those whose images fit the target prompt "
+                    "best.",
                 ),
                 io.Int.Input(
                     "window_size",
                     default=2,
                     min=AUTO,
-                    max=70,
-                    tooltip="How many adjacent layers are changed together (m). The paper uses 2 for SD 1.5, 3 for "
-                    "SD 2.1 and 3 to 5 for SDXL. 0 finds it: layers are added as long as the effect grows.",
+                    max=1000,
+                    advanced=True,
+                    tooltip="How many adjacent layers change together. The paper uses 2 for SD 1.5, 3 for SD 2.1, and "
+                    "3 to 5 for SDXL. 0 finds the size: the search adds layers as long as the effect grows.",
                 ),
                 *sampling_inputs(),
-                io.String.Input(
-                    "filename_prefix",
-                    default="loco/search",
-                    tooltip="Where the result (.json) and every image's score (.csv) go in the output folder.",
+                filename_prefix_input(
+                    "loco/search",
+                    "Folder and name of two files in the output folder: the result (.json) and the score of every "
+                    "image (.csv).",
+                    advanced=True,
                 ),
                 io.Combo.Input(
                     "effort",
-                    options=list(EFFORTS),
-                    default="balanced",
+                    options=Effort,
+                    default=Effort.BALANCED,
                     optional=True,
-                    tooltip="Balanced makes images of fewer steps, most of them where the answer is still open. "
-                    "From 8 images for each window and 20 steps on it takes at most a fifth of the work of exhaustive "
-                    "on SD 1.5, a tenth on SDXL. Fast takes less. Exhaustive makes every image of every window.",
+                    advanced=True,
+                    tooltip="How many images to make. exhaustive: every image of every window. balanced: images of "
+                    "fewer steps, most of them where the answer is still open. From 8 images for each window and 20 "
+                    "steps on, it takes at most a fifth of the work of exhaustive on SD 1.5, and a tenth on SDXL. "
+                    "fast: less still.",
                 ),
                 io.Combo.Input(
                     "part",
-                    options=list(PARTS),
-                    default=PARTS[0],
+                    options=Part,
+                    default=Part.BOTH,
                     optional=True,
-                    tooltip="What of the layers reads the target prompt: keys and values, as in the paper, or one.",
+                    advanced=True,
+                    tooltip="What gets the target prompt: the keys and the values of the layers, as in the paper, or "
+                    "one of the two.",
                 ),
             ],
             outputs=[
-                Layers.Output(display_name="layers", tooltip="The window found, for LocoEdit Apply."),
+                layers_output("The best window"),
                 io.Image.Output(display_name="plot", tooltip="The effect of every window, with its 95 % interval."),
                 io.Image.Output(
                     display_name="contact_sheet",
-                    tooltip="The images: unmodified, with the target read by all layers, and by every window.",
+                    tooltip="The images: unmodified, with the target prompt in all layers, and a row for each window.",
                 ),
                 io.String.Output(display_name="report", tooltip="The verdict, how sure it is, and the best windows."),
-                io.Image.Output(display_name="model_figure", tooltip="The U-Net, its layers coloured by effect."),
+                io.Image.Output(display_name="model_figure", tooltip="The U-Net, with its layers coloured by effect."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -133,10 +131,10 @@ class LayerSearchNode(io.ComfyNode):
         height: int,
         batch_rows: int,
         filename_prefix: str,
-        effort: str = "balanced",
-        part: str = PARTS[0],
+        effort: str = str(Effort.BALANCED),
+        part: str = str(Part.BOTH),
     ) -> io.NodeOutput:
-        engine = ComfyEngine(model, clip, vae)
+        engine = ComfyEngine(model, clip, vae, read_layers(model))
         plan = SearchPlan(
             pairs=tuple(prompt_pairs(concept_prompts, target_prompts, attribute)),
             seeds=seeds_from(seed, seed_count),
@@ -146,41 +144,13 @@ class LayerSearchNode(io.ComfyNode):
             effort=effort,
             part=part,
         )
-        count, node_id = len(plan.windows(len(engine.layers))), cls.hidden.unique_id
-        most = math.ceil(plan.most_images(len(engine.layers)))
-        intro = (
-            f"{count} windows, {len(plan.images)} images each; as long as about {most} images of {steps} steps at most"
-        )
-        progress = ImageProgress(most, steps, batch_rows, node_id, intro)
-        # What can fail without the search does so before it: it may take hours.
-        path = output_path(filename_prefix, ".json")
-        came_from = provenance(engine, scorer, f"comfyui {comfyui_version.__version__}")
-        journal = Journal.open(unfinished_searches(), search_settings(plan, model_digest(model, clip, vae), scorer))
-        if len(journal):
-            told = f"going on with {len(journal)} images of a search that was not finished"
-            logger.info("LocoGen Layer Search: %s", told)
-            show_text(told, node_id)
-        result = search(
-            engine,
-            scorer,
-            plan,
-            batch_rows,
-            lambda made: progress.on_batch(min(made.cost, most), most, made.label, made.thumbnails[-1]),
-            progress.on_step,
-            journal,
-        )
-        write_text(path, result_json(result, came_from))
-        write_text(path.with_suffix(".csv"), scores_csv(plan, result.cells, result.scores))
-        journal.finish()
-        saved = output_name(path)
-        report = f"{report_text(result)}\nsaved as {saved}"
-        show_text(report, node_id)
-        drawn = (score_plot(result), model_figure(result, engine.layers), contact_sheet(result))
-        plot, figure, sheet = map(to_image, drawn)
-        previews = [value for image in (plot, figure, sheet) for value in ui.PreviewImage(image, cls=cls).values]
+        path = output_path(filename_prefix, ".json")  # may fail, so before the images
+        result = run_search(engine, scorer, plan, batch_rows, path, cls.hidden.unique_id)
+        report = f"{report_text(result)}\nsaved as {output_name(path)}"
+        plot, sheet = to_image(score_plot(result)), to_image(contact_sheet(result))
+        figure = to_image(model_figure(result, engine.layers))
         found = result.layers or ExecutionBlocker(verdict_text(result))  # what needs layers says why it did not run
-        shown = {"images": previews, "text": (report,)}
-        return io.NodeOutput(found, plot, sheet, report, figure, ui=shown)
+        return node_output(cls, found, plot, sheet, report, figure, text=report, images=(plot, figure, sheet))
 
 
 NODES = [LayerSearchNode]

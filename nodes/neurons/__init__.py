@@ -1,0 +1,1 @@
+"""Nodes that detect neurons, ablate them, and keep and export them."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.neurons.detection import MODES, ablation, chosen_neurons
-from ..host.ablation import ALL_TOKENS, WAYS, ablate, ablate_weights, fit, parse_positions
-from ..host.branches import BRANCHES, Schedule, Scope
-from ..host.progress import show_text
-from ..inputs.shared import schedule_inputs
+from ...loco_core.neurons.ablation import Ablation, Mode
+from ..host.ablation import ALL_TOKENS, AblationMode, ablate, ablate_weights, check_fits, parse_positions
+from ..host.branches import Branch, Schedule, Scope
+from ..host.engine import ComfyEngine
+from ..host.layers import read_layers
+from ..host.progress import node_output
+from ..inputs.shared import CLIP, MODEL, schedule_inputs
 from ..sockets import Layers, Neurons
-from .inputs import choice_inputs, detect, mode_input, neuron_inputs, scale_input
+from .inputs import AblationInputs, NeuronInputs, choice_inputs, mode_input, neuron_inputs, scale_input
+
+TO_DETECT = "Only needed to detect neurons here."
 
 
 class NeuronAblateNode(io.ComfyNode):
@@ -20,42 +24,47 @@ class NeuronAblateNode(io.ComfyNode):
             node_id="LoCo_NeuronAblate",
             display_name="LoCo Neuron Ablate",
             category="loco",
-            description="Ablates single neurons of the K and V of the located layers: their outputs are replaced by "
-            "what they are without the style, while all other neurons stay. No weight is changed.",
+            search_aliases=["neuron", "ablation", "disable neurons", "remove style", "unlearn", "forget"],
+            description="Removes a style through single neurons of the chosen layers: their outputs are replaced by "
+            "what they are without the style. All other neurons stay, and no weight changes.",
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model."),
-                io.Clip.Input("clip", optional=True, tooltip="The text encoder of this model, to detect neurons here."),
-                Layers.Input(
-                    "layers", optional=True, tooltip="The layers that hold the style, to detect neurons here."
-                ),
+                io.Model.Input("model", tooltip=MODEL),
+                io.Clip.Input("clip", optional=True, tooltip=f"{CLIP} {TO_DETECT}"),
+                Layers.Input("layers", optional=True, tooltip=f"The layers that carry the style. {TO_DETECT}"),
                 Neurons.Input(
                     "neurons",
                     optional=True,
-                    tooltip="From LoCo Neuron Detect or Load. With it, clip, layers and the inputs from concept to "
-                    "tokens are not used.",
+                    tooltip="From LoCo Neuron Detect, Effects or Load. With them, clip, layers and the inputs from "
+                    "concept to tokens are ignored.",
                 ),
                 *neuron_inputs(),
                 *choice_inputs(),
-                mode_input(MODES),
+                mode_input(tuple(Mode)),
                 scale_input(),
                 io.String.Input(
                     "token_positions",
                     default=ALL_TOKENS,
-                    tooltip="'all', or positions in the 77 tokens, like '1-76': all but the start token.",
+                    advanced=True,
+                    tooltip="'all', or positions of tokens in the prompt, counted from 0. '1-76' is all but the start "
+                    "token. A long prompt is split into chunks; positions count in each.",
                 ),
                 io.Combo.Input(
                     "branch",
-                    options=list(BRANCHES),
-                    default=BRANCHES[2],
-                    tooltip="positive: only where the sampler's positive prompt is read. negative: everywhere else.",
+                    options=Branch,
+                    default=Branch.BOTH,
+                    advanced=True,
+                    tooltip="Which prompts of the sampler it acts on. positive: the positive prompt. negative: all "
+                    "other prompts. both: all of them.",
                 ),
                 *schedule_inputs(),
                 io.Combo.Input(
                     "apply",
-                    options=list(WAYS),
-                    default=WAYS[0],
-                    tooltip="run time: outputs are replaced while the model runs. weights: a patch on the weights, for "
-                    "modes zero and scale on all tokens, in both branches, with start_percent 0 and end_percent 1.",
+                    options=AblationMode,
+                    default=AblationMode.RUN_TIME,
+                    advanced=True,
+                    tooltip="run time: outputs are replaced while the model runs. weights: a patch on the weights, "
+                    "which costs nothing while sampling. It needs mode zero or scale, all tokens, both branches, "
+                    "start_percent 0 and end_percent 1.",
                 ),
             ],
             outputs=[
@@ -86,22 +95,30 @@ class NeuronAblateNode(io.ComfyNode):
         neurons=None,
         **asked,
     ) -> io.NodeOutput:
-        scope, positions = Scope(branch, Schedule(start_percent, end_percent)), parse_positions(token_positions)
+        known = read_layers(model)
+        scope = Scope(Branch.parse(branch, "branch"), Schedule(start_percent, end_percent))
+        positions = parse_positions(token_positions, known.family.chunk_length)
         if neurons is None:
             if clip is None or layers is None:
                 raise ValueError("neurons: none are connected; connect them, or a clip and layers to detect them here")
-            neurons = detect(model, clip, layers, **asked)
-        fit(model, neurons)
-        chosen = chosen_neurons(neurons, choose_by, count, threshold, rank_by)
-        change = ablation(neurons, chosen, mode, scale)
-        if apply not in WAYS:
-            raise ValueError(f"apply: {apply!r}; give one of {', '.join(WAYS)}")
-        ablated = (ablate if apply == WAYS[0] else ablate_weights)(model, change, scope, positions)
-        total = sum(len(numbers) for numbers in chosen.values())
-        places = ", ".join(f"layer {layer} {part} {len(numbers)}" for (layer, part), numbers in sorted(chosen.items()))
-        report = f"{total} of {neurons.count} neurons, {mode}" + (f": {places}" if total else ": nothing is changed")
-        show_text(report, cls.hidden.unique_id)
-        return io.NodeOutput(ablated, report, ui={"text": (report,)})
+            neurons = NeuronInputs(**asked).detect(ComfyEngine(model, clip, None, known), layers)
+        check_fits(model, known, neurons)
+        inputs = AblationInputs(
+            rank_by=rank_by, choose_by=choose_by, count=count, threshold=threshold, mode=mode, scale=scale
+        )
+        change = inputs.ablation(neurons)
+        act = ablate if AblationMode.parse(apply, "apply") is AblationMode.RUN_TIME else ablate_weights
+        ablated = act(model, known, change, scope, positions)
+        count_replaced, places = _counted(change)
+        report = f"{count_replaced} of {neurons.count} neurons, {mode}: {places}"
+        return node_output(cls, ablated, report, text=report)
+
+
+def _counted(change: Ablation) -> tuple[int, str]:
+    """How many neurons an ablation replaces, and how many where."""
+    counts = {place: len(replacement.neurons) for place, replacement in sorted(change.items())}
+    places = ", ".join(f"layer {layer} {projection} {count}" for (layer, projection), count in counts.items())
+    return sum(counts.values()), places or "nothing is changed"
 
 
 NODES = [NeuronAblateNode]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ...loco_core.drawing import neuron_plot
-from ...loco_core.neurons.detection import neuron_lines
-from ..host.engine import to_image
-from ..host.progress import show_text
+from ...loco_core.neurons.pictures import neuron_plot
+from ...loco_core.neurons.report import neuron_lines
+from ..host.engine import ComfyEngine
+from ..host.layers import read_layers
+from ..host.progress import node_output, to_image
+from ..inputs.shared import CLIP, MODEL
 from ..sockets import Layers, Neurons
-from .inputs import detect, neuron_inputs
+from .inputs import NeuronInputs, neuron_inputs
 
 
 class NeuronDetectNode(io.ComfyNode):
@@ -19,17 +21,22 @@ class NeuronDetectNode(io.ComfyNode):
             node_id="LoCo_NeuronDetect",
             display_name="LoCo Neuron Detect",
             category="loco",
-            description="Scores every output dimension of the chosen layers' K and V by how well it tells prompts "
-            "with a style from prompts without it. Makes no image: it takes seconds.",
+            search_aliases=["neuron", "find neurons", "style neurons", "neuron analysis", "interpretability"],
+            description="Finds the single neurons that carry a style in the chosen layers. It scores each neuron by "
+            "how well it tells prompts with the style from prompts without it. It makes no image and takes seconds.",
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model. LoRA loaders go before."),
-                io.Clip.Input("clip", tooltip="The text encoder of this model."),
-                Layers.Input("layers", tooltip="The layers that hold the style, from LocoGen Layer Search or Select."),
+                io.Model.Input("model", tooltip=MODEL),
+                io.Clip.Input("clip", tooltip=CLIP),
+                Layers.Input(
+                    "layers",
+                    tooltip="The layers that carry the style, from LocoGen Layer Search, LoCo Layer Select or LoCo "
+                    "Layers Load.",
+                ),
                 *neuron_inputs(),
             ],
             outputs=[
-                Neurons.Output(display_name="neurons", tooltip="For LoCo Neuron Ablate and LoCo Neuron Save."),
-                io.Image.Output(display_name="plot", tooltip="|z| of all neurons, sorted, by layer."),
+                Neurons.Output(display_name="neurons", tooltip="For LoCo Neuron Ablate, Sweep, Effects and Save."),
+                io.Image.Output(display_name="plot", tooltip="The scores |z| of all neurons, sorted, for each layer."),
                 io.String.Output(display_name="report", tooltip="How many neurons differ, and how many by chance."),
             ],
             hidden=[io.Hidden.unique_id],
@@ -38,12 +45,9 @@ class NeuronDetectNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, layers, **asked) -> io.NodeOutput:
-        neurons = detect(model, clip, layers, **asked)
-        report = "\n".join(neuron_lines(neurons))
-        show_text(report, cls.hidden.unique_id)
-        plot = to_image(neuron_plot(neurons))
-        images = ui.PreviewImage(plot, cls=cls).values
-        return io.NodeOutput(neurons, plot, report, ui={"images": images, "text": (report,)})
+        neurons = NeuronInputs(**asked).detect(ComfyEngine(model, clip, None, read_layers(model)), layers)
+        report, plot = "\n".join(neuron_lines(neurons)), to_image(neuron_plot(neurons))
+        return node_output(cls, neurons, plot, report, text=report, images=(plot,))
 
 
 NODES = [NeuronDetectNode]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.editing.lora import ablation_lora_tensors, save_lora
-from ...loco_core.neurons.detection import MODES, ablation, chosen_neurons
+from ...loco_core.lora_file import save_lora
+from ...loco_core.neurons.ablation import Mode
 from ...loco_core.neurons.file import neuron_recipe
-from ..host.ablation import fit
+from ...loco_core.neurons.lora import ablation_lora
+from ..host.ablation import check_fits
 from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
-from ..host.progress import show_text
-from ..inputs.shared import lora_inputs
+from ..host.layers import read_layers
+from ..host.progress import node_output
+from ..inputs.shared import lora_inputs, saved_file_output
 from ..sockets import Neurons
-from .inputs import choice_inputs, mode_input, scale_input
+from .inputs import AblationInputs, choice_inputs, mode_input, scale_input
 
 
 class NeuronExportLoRANode(io.ComfyNode):
@@ -23,45 +25,35 @@ class NeuronExportLoRANode(io.ComfyNode):
             node_id="LoCo_NeuronExportLoRA",
             display_name="LoCo Neuron Export LoRA",
             category="loco",
-            description="Writes an ablation to zero or to a scale as a small LoRA that ComfyUI, diffusers and Forge "
-            "load without this pack. It fits the model given here, with the LoRAs loaded before it.",
+            search_aliases=["neuron to lora", "neurons as lora", "make lora", "save lora", "remove style lora"],
+            description="Saves an ablation to zero or to a scale as a small LoRA file, which ComfyUI, diffusers and "
+            "Forge load without this pack. The file fits this model, together with the LoRAs that were loaded before "
+            "this node.",
             inputs=[
-                io.Model.Input("model", tooltip="The model that the ablation is for, not yet ablated."),
+                io.Model.Input("model", tooltip="The model that the ablation is for, before the ablation."),
                 Neurons.Input("neurons", tooltip="From LoCo Neuron Detect, Effects or Load."),
                 *choice_inputs(),
-                mode_input(MODES[1:]),
+                mode_input((Mode.ZERO, Mode.SCALE)),
                 scale_input(),
                 *lora_inputs("loras/loco_neurons"),
             ],
-            outputs=[io.String.Output(display_name="file", tooltip="The file's name, from the output folder.")],
+            outputs=[saved_file_output()],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(
-        cls,
-        model,
-        neurons,
-        rank_by: str,
-        choose_by: str,
-        count: int,
-        threshold: float,
-        mode: str,
-        scale: float,
-        naming: str,
-        filename_prefix: str,
-    ) -> io.NodeOutput:
+    def execute(cls, model, neurons, naming: str, filename_prefix: str, **asked) -> io.NodeOutput:
         path = output_path(filename_prefix, ".safetensors")
-        fit(model, neurons)
-        change = ablation(neurons, chosen_neurons(neurons, choose_by, count, threshold, rank_by), mode, scale)
-        engine = ComfyEngine(model, None, None)
-        tensors = ablation_lora_tensors(change, engine.key_value_weights, engine.layers, naming)
+        engine = ComfyEngine(model, None, None, read_layers(model))
+        check_fits(model, engine.layers, neurons)
+        inputs = AblationInputs(**asked)
+        change = inputs.ablation(neurons)
+        tensors = ablation_lora(change, engine.layers, engine.key_value_weights, naming)
         save_lora(tensors, path, neuron_recipe(neurons, versions()))
         total = sum(len(replacement.neurons) for replacement in change.values())
-        text = f"saved as {output_name(path)}: {total} neurons, {mode}; load other LoRAs before the export"
-        show_text(text, cls.hidden.unique_id)
-        return io.NodeOutput(output_name(path), ui={"text": (text,)})
+        text = f"saved as {output_name(path)}: {total} neurons, {inputs.mode}; load other LoRAs before the export"
+        return node_output(cls, output_name(path), text=text)
 
 
 NODES = [NeuronExportLoRANode]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 
-import comfy.model_management
 from comfy_api.latest import io
 
-from ...loco_core.models.layers import PARTS, LayerSet
-from ...loco_core.neurons.detection import CHOICES, RANKINGS, TOKENS, Neurons, detect_neurons
+from ...loco_core.models.layers import LayerSet, Part
+from ...loco_core.neurons.ablation import Ablation, ChooseBy, Mode, ablation, chosen_neurons
+from ...loco_core.neurons.detection import Neurons, NeuronTokens, Ranking, detect_neurons
 from ...loco_core.prompts import contrast_prompts
 from ..editing.inputs import PRESERVE
-from ..host.engine import ComfyEngine, encode, located, text_encoder
+from ..host.engine import ComfyEngine
+from ..host.progress import stop_if_cancelled
 
+# A default for checkpoints of photos and paintings: things, and other styles that must stay.
 WITHOUT = f"{PRESERVE}\nMonet\nPicasso\nRembrandt"
-"""A default for checkpoints of photos and paintings: things, and other styles that must stay."""
 
 
 def neuron_inputs() -> list[io.Input]:
@@ -25,27 +26,30 @@ def neuron_inputs() -> list[io.Input]:
             multiline=True,
             default="Van Gogh",
             tooltip="The style to look for: a name, which is put into every plain prompt of 'without', or whole "
-            "prompts with it, one per line.",
+            "prompts with the style, one per line.",
         ),
         io.String.Input(
             "without",
             multiline=True,
             default=WITHOUT,
-            tooltip="Prompts without the style, one per line, and names of other styles that must stay: these are put "
-            "into the plain prompts too. The plain prompts' mean takes the place of the neurons' outputs.",
+            tooltip="Plain prompts without the style, one per line, and names of other styles that must stay. These "
+            "names are put into the plain prompts too. The mean over the plain prompts is what replaces the outputs of "
+            "neurons.",
         ),
         io.Combo.Input(
             "part",
-            options=list(PARTS),
-            default="values",
-            tooltip="Values say what a word adds to the picture, keys where it is heard.",
+            options=Part,
+            default=Part.VALUES,
+            advanced=True,
+            tooltip="Where to look. Keys decide where in the picture a word acts, values decide what it adds there.",
         ),
         io.Combo.Input(
             "tokens",
-            options=list(TOKENS),
-            default=TOKENS[0],
-            tooltip="Which tokens of a prompt are compared, as their mean. The paper compares the last subject token, "
-            "the authors' code the last padded position.",
+            options=NeuronTokens,
+            default=NeuronTokens.TAIL,
+            advanced=True,
+            tooltip="Which tokens of a prompt are compared; their mean counts. The paper compares the last subject "
+            "token, the code of its authors the last padded position.",
         ),
     ]
 
@@ -53,10 +57,12 @@ def neuron_inputs() -> list[io.Input]:
 def ranking_input() -> io.Input:
     return io.Combo.Input(
         "rank_by",
-        options=list(RANKINGS),
-        default=RANKINGS[0],
-        tooltip="signal: how much of what the style adds to plain prompts passes through a neuron, less half of what "
-        "other styles add there. z: the paper's, how surely it differs. effect: what LoCo Neuron Effects measured.",
+        options=Ranking,
+        default=Ranking.SIGNAL,
+        advanced=True,
+        tooltip="Which neurons come first. signal: those that pass on most of what the style adds to plain prompts, "
+        "minus half of what other styles add there. z: those that differ most surely, as in the paper. effect: those "
+        "with the largest effect in LoCo Neuron Effects.",
     )
 
 
@@ -66,38 +72,45 @@ def choice_inputs() -> list[io.Input]:
         ranking_input(),
         io.Combo.Input(
             "choose_by",
-            options=list(CHOICES),
-            default=CHOICES[0],
-            tooltip="count: those that rank first, over all layers. count per layer: so many in each. threshold: all "
-            "with |z| of 'threshold' or more.",
+            options=ChooseBy,
+            default=ChooseBy.COUNT,
+            advanced=True,
+            tooltip="count: the neurons that rank first, over all layers. count per layer: that many in each layer. "
+            "threshold: all neurons with |z| of at least 'threshold'.",
         ),
         io.Int.Input(
             "count",
             default=640,
             min=0,
             max=1_000_000,
-            tooltip="How many neurons. More remove more of the style, and more of the rest. The demo model needs a "
-            "quarter of them: of two layers of SD 1.5 that is 640. The paper takes 30 to 200 of a layer's 1280.",
+            tooltip="How many neurons. More neurons remove more of the style and, in the end, more of the rest. Start "
+            "with a quarter of them, which is what the demo model needs: 640 for two layers of SD 1.5. The paper takes "
+            "30 to 200 of the 1280 in a layer.",
         ),
         io.Float.Input(
-            "threshold", default=10.0, min=0.0, max=10_000.0, step=0.5, tooltip="With choose_by 'threshold'."
+            "threshold",
+            default=10.0,
+            min=0.0,
+            max=10_000.0,
+            step=0.5,
+            advanced=True,
+            tooltip="With choose_by 'threshold': the least |z| of a neuron.",
         ),
     ]
 
 
-def mode_input(modes: Sequence[str]) -> io.Input:
+def mode_input(modes: Sequence[Mode]) -> io.Input:
     """What becomes of them."""
     meanings = {
-        "mean": "what the neuron says on average in the plain prompts",
-        "zero": "nothing, as in the paper",
-        "scale": "'scale' times its own output",
+        Mode.MEAN: "its mean over the plain prompts",
+        Mode.ZERO: "nothing, as in the paper",
+        Mode.SCALE: "'scale' times its own output",
     }
     return io.Combo.Input(
         "mode",
-        options=list(modes),
-        default=modes[0],
-        tooltip="What takes the place of a neuron's output. "
-        + " ".join(f"{mode}: {meanings[mode]}." for mode in modes),
+        options=list(map(str, modes)),
+        default=str(modes[0]),
+        tooltip="What replaces the output of a neuron. " + " ".join(f"{mode}: {meanings[mode]}." for mode in modes),
     )
 
 
@@ -108,18 +121,38 @@ def scale_input() -> io.Input:
         min=0.0,
         max=2.0,
         step=0.05,
-        tooltip="With mode 'scale': 1 leaves the model untouched, 0 is zero, above 1 strengthens.",
+        advanced=True,
+        tooltip="With mode 'scale': 1 is no change, 0 is the same as zero, above 1 strengthens the style.",
     )
 
 
-def detect(model, clip, layers: LayerSet, concept: str, without: str, part: str, tokens: str) -> Neurons:
-    """What these inputs ask for."""
-    located(model, layers)
-    prompts = contrast_prompts(concept, without)
+@dataclass(frozen=True, kw_only=True)
+class NeuronInputs:
+    """What a person chose in `neuron_inputs`."""
 
-    def on_layer(done: int, total: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+    concept: str
+    without: str
+    part: str
+    tokens: str
 
-    weights = ComfyEngine(model, clip, None).key_value_weights
-    asked = (prompts.concept, prompts.without, layers, prompts.others, part, tokens, text_encoder(clip))
-    return detect_neurons(partial(encode, clip), weights, *asked, on_layer)
+    def detect(self, engine: ComfyEngine, layers: LayerSet) -> Neurons:
+        """The neurons that these inputs ask for."""
+        contrast = contrast_prompts(self.concept, self.without)
+        return detect_neurons(engine, contrast, layers, self.part, self.tokens, lambda done, total: stop_if_cancelled())
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationInputs:
+    """What a person chose in `choice_inputs`, `mode_input` and `scale_input`."""
+
+    rank_by: str
+    choose_by: str
+    count: int
+    threshold: float
+    mode: str
+    scale: float
+
+    def ablation(self, neurons: Neurons) -> Ablation:
+        """What becomes of which neurons."""
+        chosen = chosen_neurons(neurons, self.choose_by, self.count, self.threshold, self.rank_by)
+        return ablation(neurons, chosen, self.mode, self.scale)

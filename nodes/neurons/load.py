@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.neurons.detection import neuron_lines
 from ...loco_core.neurons.file import load_neurons
-from ..host.folders import NEURONS, NO_FILE, safetensors_files, saved_path
-from ..host.progress import show_text
+from ...loco_core.neurons.report import neuron_lines
+from ..host.folders import NEURONS, saved_path
+from ..host.progress import node_output
+from ..inputs.shared import saved_file_input
 from ..sockets import Neurons
 
 
@@ -18,17 +19,14 @@ class NeuronLoadNode(io.ComfyNode):
             node_id="LoCo_NeuronLoad",
             display_name="LoCo Neuron Load",
             category="loco",
-            description="Loads neurons that LoCo Neuron Save saved.",
-            inputs=[
-                io.Combo.Input(
-                    "file",
-                    options=safetensors_files(NEURONS) or [NO_FILE],
-                    tooltip=f"A .safetensors file in models/{NEURONS} or output/{NEURONS}.",
-                )
-            ],
+            search_aliases=["neuron", "load neurons", "saved neurons"],
+            description="Loads neurons that LoCo Neuron Save saved, so that they are not detected again.",
+            inputs=[saved_file_input(NEURONS)],
             outputs=[
-                Neurons.Output(display_name="neurons", tooltip="For LoCo Neuron Ablate."),
-                io.String.Output(display_name="report", tooltip="What was detected."),
+                Neurons.Output(
+                    display_name="neurons", tooltip="For LoCo Neuron Ablate, Sweep, Effects or Export LoRA."
+                ),
+                io.String.Output(display_name="report", tooltip="What the neurons were detected for, and how many."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,  # so that a cached run shows the text again
@@ -42,8 +40,7 @@ class NeuronLoadNode(io.ComfyNode):
     def execute(cls, file: str) -> io.NodeOutput:
         neurons = load_neurons(saved_path(NEURONS, file))
         report = "\n".join([f"found for: {neurons.with_concept[0]} and so on", *neuron_lines(neurons)])
-        show_text(report, cls.hidden.unique_id)
-        return io.NodeOutput(neurons, report, ui={"text": (report,)})
+        return node_output(cls, neurons, report, text=report)
 
 
 NODES = [NeuronLoadNode]

@@ -6,7 +6,8 @@ from comfy_api.latest import io
 
 from ...loco_core.neurons.file import save_neurons
 from ..host.folders import NEURONS, output_name, output_path, versions
-from ..host.progress import show_text
+from ..host.progress import node_output
+from ..inputs.shared import filename_prefix_input, saved_file_output
 from ..sockets import Neurons
 
 
@@ -17,16 +18,16 @@ class NeuronSaveNode(io.ComfyNode):
             node_id="LoCo_NeuronSave",
             display_name="LoCo Neuron Save",
             category="loco",
-            description="Saves detected neurons with all they were made from, for LoCo Neuron Load.",
+            search_aliases=["neuron", "save neurons", "keep neurons"],
+            description="Saves detected neurons for LoCo Neuron Load, with everything they were made from.",
             inputs=[
-                Neurons.Input("neurons", tooltip="From LoCo Neuron Detect."),
-                io.String.Input(
-                    "filename_prefix",
-                    default=f"{NEURONS}/neurons",
-                    tooltip=f"Where the file goes in the output folder. LoCo Neuron Load looks in {NEURONS}/.",
+                Neurons.Input("neurons", tooltip="From LoCo Neuron Detect or Effects."),
+                filename_prefix_input(
+                    f"{NEURONS}/neurons",
+                    f"Folder and name of the file in the output folder. LoCo Neuron Load lists those in {NEURONS}/.",
                 ),
             ],
-            outputs=[io.String.Output(display_name="file", tooltip="The file's name, from the output folder.")],
+            outputs=[saved_file_output()],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
@@ -35,9 +36,7 @@ class NeuronSaveNode(io.ComfyNode):
     def execute(cls, neurons, filename_prefix: str) -> io.NodeOutput:
         path = output_path(filename_prefix, ".safetensors")
         save_neurons(neurons, path, versions())
-        text = f"saved as {output_name(path)}"
-        show_text(text, cls.hidden.unique_id)
-        return io.NodeOutput(output_name(path), ui={"text": (text,)})
+        return node_output(cls, output_name(path), text=f"saved as {output_name(path)}")
 
 
 NODES = [NeuronSaveNode]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ...loco_core.drawing import sweep_plot, sweep_sheet
-from ...loco_core.neurons.detection import MODES
-from ...loco_core.neurons.sweep import parse_counts, sweep_images, sweep_neurons, sweep_text
-from ..comparison.inputs import erasure_inputs, erasure_plan
-from ..host.ablation import ablate, fit
-from ..host.branches import EVERYWHERE
-from ..host.engine import ComfyEngine, to_image
-from ..host.progress import ImageProgress, show_text
-from ..sockets import Neurons, Scorer
+from ...loco_core.neurons.ablation import Mode
+from ...loco_core.neurons.pictures import sweep_plot, sweep_sheet
+from ...loco_core.neurons.sweep import SweepRequest, parse_counts, sweep_neurons, sweep_text
+from ..comparison.inputs import ErasureInputs, erasure_inputs
+from ..host.ablation import check_fits
+from ..host.engine import ComfyEngine
+from ..host.layers import read_layers
+from ..host.progress import image_progress, node_output, to_image
+from ..inputs.shared import image_sockets
+from ..sockets import Neurons
 from .inputs import mode_input, ranking_input
 
 
@@ -23,28 +24,28 @@ class NeuronSweepNode(io.ComfyNode):
             node_id="LoCo_NeuronSweep",
             display_name="LoCo Neuron Sweep",
             category="loco",
-            description="Ablates more and more neurons, measures how much of the concept goes and how much of the rest "
-            "stays, and says which count to choose.",
+            search_aliases=["neuron", "xy plot", "try counts", "how many neurons", "compare counts"],
+            description="Finds how many neurons to ablate. It ablates more and more of them, measures how much of the "
+            "concept goes and how much of the rest stays, and recommends a count.",
             inputs=[
-                io.Model.Input("model", tooltip="The model, not yet ablated."),
-                io.Clip.Input("clip", tooltip="The text encoder of this model."),
-                io.Vae.Input("vae", tooltip="The VAE of this model."),
-                Scorer.Input("scorer", tooltip="From LoCo CLIP Scorer."),
-                Neurons.Input("neurons", tooltip="From LoCo Neuron Detect or Load."),
+                io.Model.Input("model", tooltip="The model, before any ablation."),
+                *image_sockets(),
+                Neurons.Input("neurons", tooltip="From LoCo Neuron Detect, Effects or Load."),
                 io.String.Input(
                     "counts",
                     default="5%, 10%, 25%, 40%",
-                    tooltip="How many neurons are ablated in turn: numbers, or percents of all that were detected.",
+                    tooltip="How many neurons to try, separated by commas: numbers, or percents of all that were "
+                    "detected.",
                 ),
                 ranking_input(),
-                mode_input(MODES[:2]),
+                mode_input((Mode.MEAN, Mode.ZERO)),
                 *erasure_inputs(),
             ],
             outputs=[
-                io.Int.Output(display_name="count", tooltip="The count to choose, for LoCo Neuron Ablate."),
-                io.Image.Output(display_name="plot", tooltip="Removed and kept, by count."),
-                io.Image.Output(display_name="sheet", tooltip="The images of every count, one below the other."),
-                io.String.Output(display_name="report", tooltip="Removed and kept, by count, as text."),
+                io.Int.Output(display_name="count", tooltip="The recommended count, for LoCo Neuron Ablate."),
+                io.Image.Output(display_name="plot", tooltip="How much is removed and how much is kept, by count."),
+                io.Image.Output(display_name="sheet", tooltip="The images, one row for each count."),
+                io.String.Output(display_name="report", tooltip="The figures behind the plot."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -64,29 +65,14 @@ class NeuronSweepNode(io.ComfyNode):
         batch_rows: int,
         **asked,
     ) -> io.NodeOutput:
-        fit(model, neurons)
-        tried = parse_counts(counts, neurons.count)
-        plan = erasure_plan(**asked)
-        images, node_id = sweep_images(plan, tried), cls.hidden.unique_id
-        progress = ImageProgress(images, plan.sampling.steps, batch_rows, node_id, f"{images} images")
-        result = sweep_neurons(
-            ComfyEngine(model, clip, vae),
-            lambda change: ComfyEngine(ablate(model, change, EVERYWHERE), clip, vae),
-            scorer,
-            plan,
-            neurons,
-            tried,
-            rank_by,
-            mode,
-            batch_rows,
-            progress.on_batch,
-            progress.on_step,
-        )
-        report = sweep_text(result)
-        show_text(report, node_id)
-        plot, sheet = to_image(sweep_plot(result)), to_image(sweep_sheet(result))
-        previews = [*ui.PreviewImage(plot, cls=cls).values, *ui.PreviewImage(sheet, cls=cls).values]
-        return io.NodeOutput(result.knee, plot, sheet, report, ui={"images": previews, "text": (report,)})
+        engine = ComfyEngine(model, clip, vae, read_layers(model))
+        check_fits(model, engine.layers, neurons)
+        plan, tried = ErasureInputs(**asked).plan, parse_counts(counts, neurons.count)
+        request = SweepRequest(plan, neurons, tried, rank_by, mode)
+        progress = image_progress(request.images, plan.sampling.steps, cls.hidden.unique_id)
+        result = sweep_neurons(request, engine, engine.ablated, scorer, batch_rows, progress)
+        report, plot, sheet = sweep_text(result), to_image(sweep_plot(result)), to_image(sweep_sheet(result))
+        return node_output(cls, result.knee, plot, sheet, report, text=report, images=(plot, sheet))
 
 
 NODES = [NeuronSweepNode]

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import peers
 from loco_core.editing.closed_form import solve
-from loco_core.editing.edit import PAPER_LAMBDA
+from loco_core.editing.solve import PAPER_LAMBDA
 
 D = 24
 

@@ -13,6 +13,8 @@ from demo.jobs import readings, searches, style_ablation, style_edit, styled_pic
 from demo.judge import load_judge
 from demo.world import HELD_OUT_TEMPLATES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):

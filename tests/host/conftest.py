@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
+import pkgutil
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from comfy.clip_vision import ClipVisionModel
+
+from loco_core.models.layers import LayerSet, Part
 
 ROOT = Path(__file__).resolve().parents[2]
+# Parts of loco_core that no node uses: they need other packages.
+NOT_OF_NODES = ("loco_core.commands", "loco_core.diffusers_host", "loco_core.__main__")
+
+
+def share_core(package: str) -> None:
+    """Lets the pack use the loco_core that tests import: the classes and choices of a second copy would be others."""
+    core = importlib.import_module("loco_core")
+    names = [found.name for found in pkgutil.walk_packages(core.__path__, "loco_core.")]
+    for name in ("loco_core", *(name for name in names if not name.startswith(NOT_OF_NODES))):
+        sys.modules[f"{package}.{name}"] = importlib.import_module(name)
 
 
 @pytest.fixture(scope="session")
@@ -22,11 +39,14 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     import nodes
 
     folder_paths.set_output_directory(str(tmp_path_factory.mktemp("output")))
+    folder_paths.add_model_folder_path("loras", str(Path(folder_paths.get_output_directory()) / "loras"))
     folder_paths.set_temp_directory(str(tmp_path_factory.mktemp("temp")))
     installed = tmp_path_factory.mktemp("custom_nodes") / "ComfyUI-Loco"
     installed.symlink_to(ROOT, target_is_directory=True)
+    package = str(installed).replace(".", "_x_")
+    share_core(package)
     assert asyncio.run(nodes.load_custom_node(str(installed)))
-    return SimpleNamespace(nodes=nodes, folder_paths=folder_paths, package=str(installed).replace(".", "_x_"))
+    return SimpleNamespace(nodes=nodes, folder_paths=folder_paths, package=package)
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +85,65 @@ def demo(host: SimpleNamespace) -> SimpleNamespace:
 
 
 @pytest.fixture(scope="session")
+def engine_of(pack):
+    """engine_of(model, clip, vae) -> a ComfyEngine."""
+    engine, layers = pack("nodes.host.engine"), pack("nodes.host.layers")
+    return lambda model, clip=None, vae=None: engine.ComfyEngine(model, clip, vae, layers.read_layers(model))
+
+
+@pytest.fixture(scope="session")
+def encoder(pack):
+    """encoder(clip) -> encode(prompts), the text embeddings."""
+    return lambda clip: partial(pack("nodes.host.text_encoder").encode, clip)
+
+
+@pytest.fixture(scope="session")
+def scope(pack):
+    """scope(branch, start, end) -> a Scope."""
+    branches = pack("nodes.host.branches")
+
+    def of(branch: str = "both", start: float = 0.0, end: float = 1.0):
+        return branches.Scope(branches.Branch.parse(branch, "branch"), branches.Schedule(start, end))
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def inject_in(pack, scope):
+    """inject_in(model, conditioning, layers, ...) -> the model whose layers get it, with the node's defaults."""
+    injection, layers = pack("nodes.host.injection"), pack("nodes.host.layers")
+
+    def run(
+        model,
+        conditioning: list,
+        chosen: LayerSet | Sequence[int],
+        part: str = "keys and values",
+        branch: str = "positive",
+        strength: float = 1.0,
+        start: float = 0.0,
+        end: float = 1.0,
+    ):
+        known = layers.read_layers(model)
+        chosen = chosen if isinstance(chosen, LayerSet) else LayerSet(tuple(chosen), len(known))
+        settings = injection.InjectionSettings(Part.parse(part, "part"), strength, scope(branch, start, end))
+        return injection.inject(model, known, conditioning, chosen, settings)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def apply_edit(pack):
+    """apply_edit(model, edit, strength, mode, start, end) -> the edited model."""
+    editing, branches, layers = pack("nodes.host.editing"), pack("nodes.host.branches"), pack("nodes.host.layers")
+
+    def run(model, edit, strength: float = 1.0, mode: str = "weights", start: float = 0.0, end: float = 1.0):
+        schedule, asked = branches.Schedule(start, end), editing.EditMode.parse(mode, "mode")
+        return editing.apply_edit(model, layers.read_layers(model), edit, strength, asked, schedule)
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def sample(host: SimpleNamespace):
     """sample(model, clip, prompt, seed, ...) -> latents [B, 4, 16, 16], by the stock nodes."""
 
@@ -87,6 +166,20 @@ def fp8(host):
 
     options = {"dtype": torch.float8_e4m3fn}
     return comfy.sd.load_checkpoint_guess_config(path, output_clip=False, output_vae=False, model_options=options)[0]
+
+
+@pytest.fixture(scope="session")
+def vision(tmp_path_factory):
+    """vision(projection) -> a small vision tower whose projection is of that width."""
+
+    def build(projection: int) -> ClipVisionModel:
+        sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
+        shape = {"patch_size": 8, "image_size": 16, "num_channels": 3, "hidden_act": "gelu"}
+        path = tmp_path_factory.mktemp("vision") / "config.json"
+        path.write_text(json.dumps(sizes | shape | {"projection_dim": projection, "model_type": "clip_vision_model"}))
+        return ClipVisionModel(str(path))
+
+    return build
 
 
 class PackedLinear(torch.nn.Module):

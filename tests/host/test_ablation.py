@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import nodes
-from loco_core.editing.edit import solve_edit
-from loco_core.models.layers import LayerSet
-from loco_core.neurons.detection import Ablation, Neurons, Replacement, ablation, chosen_neurons, detect_neurons
+from loco_core.editing.solve import solve_edit
+from loco_core.models.layers import PROJECTIONS, LayerSet, Part
+from loco_core.neurons.ablation import Ablation, ChooseBy, Mode, Replacement, ablation, chosen_neurons
+from loco_core.neurons.detection import Neurons, detect_neurons
+from loco_core.prompts import Contrast
 from made_up import recipe
 
 OWN, OTHER, NEGATIVE = "a red star in the style of woodcut", "a blue fish in the style of halftone", "a green tree"
@@ -26,21 +28,19 @@ def encode(demo):
 
 
 @pytest.fixture(scope="module")
-def neurons(pack, demo) -> Neurons:
-    engine = pack("nodes.host.engine")
-    weights = engine.ComfyEngine(demo.model, demo.clip, None).key_value_weights
-    styled = [f"{thing} in the style of woodcut" for thing in THINGS]
-    return detect_neurons(partial(engine.encode, demo.clip), weights, styled, THINGS, LAYERS)
+def neurons(demo, engine_of) -> Neurons:
+    styled = tuple(f"{thing} in the style of woodcut" for thing in THINGS)
+    return detect_neurons(engine_of(demo.model, demo.clip), Contrast(styled, THINGS, ()), LAYERS)
 
 
 @pytest.fixture(scope="module")
-def ablate(pack):
+def ablate(pack, scope):
     """ablate(model, change, branch, start, end, positions) at run time."""
+    module, layers = pack("nodes.host.ablation"), pack("nodes.host.layers")
 
     def run(model, change: Ablation, branch: str = "both", start: float = 0.0, end: float = 1.0, positions="all"):
-        module, branches = pack("nodes.host.ablation"), pack("nodes.host.branches")
-        scope = branches.Scope(branch, branches.Schedule(start, end))
-        return module.ablate(model, change, scope, module.parse_positions(positions))
+        chosen = module.parse_positions(positions, 77)
+        return module.ablate(model, layers.read_layers(model), change, scope(branch, start, end), chosen)
 
     return run
 
@@ -52,12 +52,8 @@ def sample(model, positive, negative, cfg: float = 2.0, batch: int = 1, steps: i
     return comfy.sample.sample(model, noise, *arguments, disable_pbar=True, seed=7)
 
 
-def top(neurons: Neurons, count: int = 100, mode: str = "mean", scale: float = 0.0) -> Ablation:
-    return ablation(neurons, chosen_neurons(neurons, "count", count, 0.0), mode, scale)
-
-
-def everything(neurons: Neurons, mode: str) -> Ablation:
-    return top(neurons, neurons.count, mode)
+def top(neurons: Neurons, count: int = 100, mode: Mode = Mode.MEAN, scale: float = 0.0) -> Ablation:
+    return ablation(neurons, chosen_neurons(neurons, ChooseBy.COUNT, count), mode, scale)
 
 
 def projections(model) -> list[torch.nn.Module]:
@@ -67,7 +63,7 @@ def projections(model) -> list[torch.nn.Module]:
 
 def hooked(model, positive, negative, change: Ablation, **options) -> torch.Tensor:
     """The same by forward hooks on the modules themselves, for all rows and tokens."""
-    places = [(layer, part) for layer in LAYERS for part in ("keys", "values")]
+    places = [(layer, part) for layer in LAYERS for part in PROJECTIONS]
     handles = []
     for place, module in zip(places, projections(model), strict=True):
         if place in change:
@@ -82,7 +78,7 @@ def hooked(model, positive, negative, change: Ablation, **options) -> torch.Tens
 # --- what is replaced -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("count", "mode", "scale"), [(0, "mean", 0.0), (100, "scale", 1.0)])
+@pytest.mark.parametrize(("count", "mode", "scale"), [(0, Mode.MEAN, 0.0), (100, Mode.SCALE, 1.0)])
 def test_no_neurons_or_scale_1_are_the_untouched_model(demo, encode, ablate, neurons, count, mode, scale):
     own, negative = encode(OWN), encode(NEGATIVE)
     same = sample(ablate(demo.model, top(neurons, count, mode, scale)), own, negative)
@@ -105,7 +101,7 @@ def test_the_attention_layer_with_means_is_a_float64_reference(pack, demo, encod
         )
         seen = attention.to_out(seen.transpose(1, 2).flatten(2))
         parts = []
-        for part, module in (("keys", attention.to_k), ("values", attention.to_v)):
+        for part, module in ((Part.KEYS, attention.to_k), (Part.VALUES, attention.to_v)):
             outputs = context.double() @ module.weight.double().T
             numbers = change[8, part].neurons
             outputs[..., numbers] = neurons.scores[8, part].mean[numbers]
@@ -121,7 +117,7 @@ def heads(x: torch.Tensor, count: int) -> torch.Tensor:
     return x.unflatten(-1, (count, -1)).transpose(1, 2)
 
 
-@pytest.mark.parametrize("mode", ["mean", "zero"])
+@pytest.mark.parametrize("mode", [Mode.MEAN, Mode.ZERO])
 def test_it_is_what_hooks_on_the_modules_do(demo, encode, ablate, neurons, mode):
     own, negative, change = encode(OWN), encode(NEGATIVE), top(neurons, 100, mode)
     expected = hooked(demo.model, own, negative, change, batch=2)
@@ -172,11 +168,9 @@ def test_stages_of_the_denoising_together_are_the_whole(demo, encode, ablate, ne
     assert torch.equal(sample(both, own, negative), whole)
 
 
-def test_repeated_tokens_of_an_injector_keep_their_positions(pack, demo, encode, ablate, neurons):
+def test_repeated_tokens_of_an_injector_keep_their_positions(demo, encode, ablate, neurons, inject_in):
     longer = encode(" ".join([OWN] * 12))  # two chunks of 77
-    chosen = pack("loco_core.models.layers").LayerSet((8, 9), 16)
-    arguments = (longer, chosen, "keys and values", "positive", 1.0, 0.0, 1.0)
-    injected = pack("nodes.host.injection").inject(demo.model, *arguments)
+    injected = inject_in(demo.model, longer, LAYERS)
     own, negative, change = encode(OWN), encode(NEGATIVE), top(neurons)
     parts = ablate(ablate(injected, change, positions="0-40"), change, positions="41-76")
     assert torch.equal(sample(parts, own, negative), sample(ablate(injected, change), own, negative))
@@ -191,12 +185,11 @@ def test_a_clone_of_an_ablated_model_is_ablated_as_it_is(demo, encode, ablate, n
 # --- zero in the weights ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("mode", "scale"), [("zero", 0.0), ("scale", 0.3), ("scale", 1.7)])
-def test_zero_and_scale_are_the_same_in_the_weights(pack, demo, encode, ablate, neurons, mode, scale):
+@pytest.mark.parametrize(("mode", "scale"), [(Mode.ZERO, 0.0), (Mode.SCALE, 0.3), (Mode.SCALE, 1.7)])
+def test_zero_and_scale_are_the_same_in_the_weights(pack, demo, encode, ablate, neurons, mode, scale, scope):
     own, negative, change = encode(OWN), encode(NEGATIVE), top(neurons, 100, mode, scale)
-    module, branches = pack("nodes.host.ablation"), pack("nodes.host.branches")
-    scope = branches.Scope("both", branches.Schedule(0.0, 1.0))
-    patched = module.ablate_weights(demo.model, change, scope)
+    known = pack("nodes.host.layers").read_layers(demo.model)
+    patched = pack("nodes.host.ablation").ablate_weights(demo.model, known, change, scope())
     plain, expected = sample(demo.model, own, negative), sample(ablate(demo.model, change), own, negative)
     assert (expected - plain).norm() > 1e-2 * plain.norm()
     assert (sample(patched, own, negative) - expected).norm() <= 1e-4 * (expected - plain).norm()  # float32 sums
@@ -230,20 +223,18 @@ def test_a_replace_patch_before_or_after_gets_the_ablated_keys_and_values(demo, 
         ablate(with_patch(demo.model), change) if order == "replace first" else with_patch(ablate(demo.model, change))
     )
     result = sample(combined, own, negative)
-    numbers = change[8, "values"].neurons
-    means = neurons.scores[8, "values"].mean[numbers].float()
+    numbers = change[8, Part.VALUES].neurons
+    means = neurons.scores[8, Part.VALUES].mean[numbers].float()
     assert all(torch.equal(v[..., numbers], means.expand_as(v[..., numbers])) for _, v in seen)
     assert torch.equal(result, hooked(with_patch(demo.model), own, negative, change))
 
 
 @pytest.mark.parametrize("order", ["injector first", "ablate first"])
-def test_an_injected_prompt_is_ablated_whatever_the_order(pack, demo, encode, ablate, neurons, order):
+def test_an_injected_prompt_is_ablated_whatever_the_order(demo, encode, ablate, neurons, inject_in, order):
     own, negative, change = encode(OTHER), encode(NEGATIVE), top(neurons)
-    chosen = pack("loco_core.models.layers").LayerSet((8, 9), 16)
 
     def inject(model):
-        arguments = (encode(OWN), chosen, "keys and values", "positive", 1.0, 0.0, 1.0)
-        return pack("nodes.host.injection").inject(model, *arguments)
+        return inject_in(model, encode(OWN), LAYERS)
 
     combined = ablate(inject(demo.model), change) if order == "injector first" else inject(ablate(demo.model, change))
     assert torch.equal(sample(combined, own, negative), hooked(inject(demo.model), own, negative, change))
@@ -251,10 +242,10 @@ def test_an_injected_prompt_is_ablated_whatever_the_order(pack, demo, encode, ab
 
 @pytest.mark.parametrize("mode", ["weights", "context"])
 @pytest.mark.parametrize("order", ["edit first", "ablate first"])
-def test_an_edited_layer_is_ablated_whatever_the_order(pack, demo, encode, ablate, neurons, mode, order):
+def test_an_edited_layer_is_ablated_whatever_the_order(demo, encode, encoder, ablate, neurons, apply_edit, mode, order):
     own, negative, change = encode(OWN), encode(NEGATIVE), top(neurons, 30)
-    edit = solve_edit(partial(pack("nodes.host.engine").encode, demo.clip), recipe(["halftone"]))
-    apply = partial(pack("nodes.host.editing").apply_edit, edit=edit, strength=1.0, mode=mode)
+    edit = solve_edit(encoder(demo.clip), recipe(["halftone"]))
+    apply = partial(apply_edit, edit=edit, mode=mode)
     combined = ablate(apply(demo.model), change) if order == "edit first" else apply(ablate(demo.model, change))
     expected = hooked(apply(demo.model), own, negative, change)
     assert torch.equal(sample(combined, own, negative), expected)

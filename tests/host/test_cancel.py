@@ -9,6 +9,8 @@ import comfy.model_management
 import pytest
 import torch
 
+from loco_core.models.layers import LayerSet
+
 
 @pytest.fixture
 def cancelled_after():
@@ -47,9 +49,9 @@ def test_while_the_scorer_reads_images(host, cancelled_after):
     assert cancelled_after(0.5, score_for_a_minute) < 1
 
 
-def test_while_an_edit_encodes_its_prompts(host, pack, demo, cancelled_after):
+def test_while_an_edit_encodes_its_prompts(host, demo, cancelled_after):
     node = host.nodes.NODE_CLASS_MAPPINGS["LoCo_EditApply"]
-    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
+    layers = LayerSet((8, 9), 16)
     styles = "\n".join(f"style number {number}" for number in range(5000))
     sockets = {s.id: s.default for s in node.GET_SCHEMA().inputs if getattr(s, "default", None) is not None}
     asked = sockets | {"model": demo.model, "clip": demo.clip, "layers": layers, "concept": styles}

@@ -75,7 +75,7 @@ def load_vision(tmp_path):
 
 @pytest.fixture(scope="module")
 def scorer_of(pack):
-    return pack("nodes.comparison.clip_vision_scorer").ClipVisionScorer
+    return pack("nodes.host.clip_vision").ClipVisionScorer
 
 
 @pytest.fixture(scope="module")
@@ -155,13 +155,13 @@ def test_a_lora_that_another_scorer_has_loaded_does_not_change_the_digest(scorer
     own = scorer_of(clip, vision).digest
     patched = clip.clone()
     assert patched.add_patches({FIRST_WEIGHT: ("diff", (torch.ones(64, 32),))})
-    scorer_of(patched, vision).read(TEXTS)  # loads it, into the weights that both share
+    scorer_of(patched, vision).embed_texts(TEXTS)  # loads it, into the weights that both share
     assert scorer_of(clip, vision).digest == own
 
 
 def test_cancel_ends_the_reading_of_texts_and_the_seeing_of_images(host, scorer_of, load_vision, images):
     scorer = scorer_of(load_clip(clip_model(32)), load_vision(clip_model(32)))
-    for work in (lambda: scorer.read(TEXTS), lambda: scorer.see(images)):
+    for work in (lambda: scorer.embed_texts(TEXTS), lambda: scorer.embed_images(images)):
         comfy.model_management.interrupt_current_processing(True)
         with pytest.raises(comfy.model_management.InterruptProcessingException):
             work()
@@ -174,8 +174,9 @@ def knowing(scorer_of, load_vision) -> CLIPModel:
     model.text_projection.weight.data = torch.eye(32)
     scorer = scorer_of(load_clip(model), load_vision(model))
     pictures = torch.tensor(list(COLOURS.values()))[:, None, None].expand(-1, COLOUR_PIXELS, COLOUR_PIXELS, -1)
-    read = scorer.read([COLOUR_TEXT.format(colour) for colour in COLOURS]).double()
-    model.text_projection.weight.data = (torch.linalg.pinv(read) @ scorer.see(pictures).double()).T.half().float()
+    by_text = scorer.embed_texts([COLOUR_TEXT.format(colour) for colour in COLOURS]).double()
+    by_image = scorer.embed_images(pictures).double()
+    model.text_projection.weight.data = (torch.linalg.pinv(by_text) @ by_image).T.half().float()
     return model
 
 

@@ -21,9 +21,13 @@ from demo.world import (
     sentence,
     thing,
 )
+from loco_core.models.engine import Intervention, Row, Sampling
+from loco_core.models.layers import LayerSet
 
+pytestmark = pytest.mark.slow
+
+# The share of images in which the judge must read each attribute right.
 ASKED = 0.95
-"""The share of images in which the judge must read each attribute right."""
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +36,15 @@ def judge():
 
 
 @pytest.fixture(scope="module")
-def generate(pack, demo):
+def generate(demo, engine_of):
     """generate(prompts, window, other prompts) -> images [N, 3, 128, 128], the window reading the other prompts."""
-    core, layers = pack("loco_core.models.engine"), pack("loco_core.models.layers")
-    engine = pack("nodes.host.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
-    sampling = core.Sampling(10, 2.0, "euler", "normal", 128, 128)
+    engine, sampling = engine_of(demo.model, demo.clip, demo.vae), Sampling(10, 2.0, "euler", "normal", 128, 128)
 
     @torch.no_grad()
     def run(prompts: list[str], window: tuple[int, ...], others: list[str]) -> torch.Tensor:
-        chosen = layers.LayerSet(window, 16)
+        chosen = LayerSet(window, 16)
         pairs = zip(engine.encode(prompts), engine.encode(others), strict=True)
-        rows = [core.Row(own, seed, core.Intervention(chosen, other)) for seed, (own, other) in enumerate(pairs)]
+        rows = [Row(own, seed, Intervention(chosen, other)) for seed, (own, other) in enumerate(pairs)]
         return engine.generate(rows, sampling).permute(0, 3, 1, 2)
 
     return run

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import gc
+import weakref
 
 import comfy.sample
 import pytest
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
-from loco_core.editing.edit import solve_edit
-from loco_core.neurons.detection import Replacement
+from loco_core.editing.solve import solve_edit
+from loco_core.models.layers import Part
+from loco_core.neurons.ablation import Replacement
 from made_up import recipe
 
 
@@ -34,29 +37,20 @@ def digest(pack, demo):
 
 
 @pytest.fixture(scope="module")
-def changes(host, pack, demo):
+def changes(host, pack, demo, encoder, inject_in, apply_edit, scope):
     """Models with what other nodes put onto them, by what it is."""
-    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
-    inject, editing = pack("nodes.host.injection").inject, pack("nodes.host.editing")
     conditioning = {text: host.nodes.CLIPTextEncode().encode(demo.clip, text)[0] for text in ("a fish", "a star")}
 
     def injected(text: str, strength: float = 1.0):
-        return inject(demo.model, conditioning[text], layers, "keys and values", "positive", strength, 0.0, 1.0)
+        return inject_in(demo.model, conditioning[text], (8, 9), strength=strength)
 
     def edited(concept: str, mode: str):
-        def encode(prompts):
-            return pack("nodes.host.engine").encode(demo.clip, prompts)
-
-        return editing.apply_edit(demo.model, solve_edit(encode, recipe([concept])), 1.0, mode)
+        return apply_edit(demo.model, solve_edit(encoder(demo.clip), recipe([concept])), mode=mode)
 
     def ablated(branch: str):
-        branches, change = (
-            pack("nodes.host.branches"),
-            {(8, "values"): Replacement(torch.tensor([1]), 0.0, torch.zeros(1))},
-        )
-        return pack("nodes.host.ablation").ablate(
-            demo.model, change, branches.Scope(branch, branches.Schedule(0.0, 0.7))
-        )
+        change = {(8, Part.VALUES): Replacement(torch.tensor([1]), 0.0, torch.zeros(1))}
+        known = pack("nodes.host.layers").read_layers(demo.model)
+        return pack("nodes.host.ablation").ablate(demo.model, known, change, scope(branch, 0.0, 0.7))
 
     def predicting(what: str):
         return ModelSamplingDiscrete().patch(demo.model, what, False)[0]
@@ -112,6 +106,32 @@ def test_a_model_that_has_sampled_has_the_digest_of_one_that_has_not(host, demo,
     latent = torch.zeros(1, 4, 16, 16)
     comfy.sample.sample(model, latent, 1, 2.0, "euler", "normal", conditioning, conditioning, latent, disable_pbar=True)
     assert digest(model) == digest(changes[name]()) == before
+
+
+@pytest.mark.parametrize("name", ["injected", "edited in context"])
+def test_what_a_patch_keeps_lasts_as_long_as_the_sampling(host, pack, demo, changes, monkeypatch, name):
+    branches, runs, kept = pack("nodes.host.branches"), [], []
+    run_class = branches.Run
+
+    def noted(*arguments):
+        run = run_class(*arguments)
+        runs.append(weakref.ref(run))
+        return run
+
+    def note_kept(*_) -> None:
+        kept.append([weakref.ref(tensor) for tensor in runs[-1]().prepared.values()])
+
+    monkeypatch.setattr(branches, "Run", noted)
+    model, latent = changes[name](), torch.zeros(1, 4, 16, 16)
+    prompt = host.nodes.CLIPTextEncode().encode(demo.clip, "a star")[0]
+    for _ in range(2):
+        arguments = (model, latent, 3, 2.0, "euler", "normal", prompt, prompt, latent)
+        comfy.sample.sample(*arguments, disable_pbar=True, callback=note_kept)
+    gc.collect()
+    first, second, third, *_ = kept
+    assert len(first) == len(second) == len(third) > 0  # prepared in the first step, for all steps
+    assert len(runs) == 2
+    assert not any(reference() is not None for reference in (*runs, *(one for step in kept for one in step)))
 
 
 def test_what_other_nodes_have_changed_is_another_model(demo, digest, changes):

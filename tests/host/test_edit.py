@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 
 from loco_core.editing.closed_form import EditOperator, leading_directions
-from loco_core.editing.edit import PRESERVED_TOLERANCE, RELATIVE_LAMBDA, columns, solve_edit
+from loco_core.editing.recipe import RELATIVE_LAMBDA, Preservation, Ridge, Tokens
+from loco_core.editing.solve import PRESERVED_TOLERANCE, solve_edit
+from loco_core.editing.token_pairs import token_pairs
 from loco_core.models.layers import LayerSet
-from made_up import edit_of, recipe
+from made_up import edit_of, recipe, shared_operator
 
 CONCEPTS = ("woodcut", "a painting in the style of woodcut")
 PROMPT = "a red star in the style of woodcut"
 
 
 @pytest.fixture(scope="module")
-def solve(pack, demo):
+def solve(encoder, demo):
     """solve(concepts, ...) -> an edit of layers 8 and 9 of the demo model."""
-    encode = partial(pack("nodes.host.engine").encode, demo.clip)
+    encode = encoder(demo.clip)
     return lambda concepts=CONCEPTS, **asked: solve_edit(encode, recipe(concepts, **asked))
 
 
@@ -29,30 +29,25 @@ def edit(solve):
 
 
 @pytest.fixture(scope="module")
-def apply_edit(pack):
-    return pack("nodes.host.editing").apply_edit
-
-
-@pytest.fixture(scope="module")
-def weights(pack, demo):
+def weights(engine_of):
     """weights(model) -> the effective (K, V) of all 16 layers."""
 
     def read(model) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        engine = pack("nodes.host.engine").ComfyEngine(model, demo.clip, demo.vae)
+        engine = engine_of(model)
         return [engine.key_value_weights(layer) for layer in range(16)]
 
     return read
 
 
-@pytest.mark.parametrize("tokens", ["last subject token", "last subject token and tail"])
-@pytest.mark.parametrize(("ridge", "value"), [("paper", 0.01), ("relative", None)])
+@pytest.mark.parametrize("tokens", [Tokens.LAST_SUBJECT, Tokens.TAIL])
+@pytest.mark.parametrize(("ridge", "value"), [(Ridge.PAPER, 0.01), (Ridge.RELATIVE, None)])
 def test_the_edited_weights_are_the_papers_d_by_d_formula_in_float64(
-    pack, demo, solve, apply_edit, weights, tokens, ridge, value
+    demo, encoder, solve, apply_edit, weights, tokens, ridge, value
 ):
-    edited = apply_edit(demo.model, solve(tokens=tokens, ridge=ridge, preservation="none"), 1.0)
-    encode = partial(pack("nodes.host.engine").encode, demo.clip)
+    edited = apply_edit(demo.model, solve(tokens=tokens, ridge=ridge, preservation=Preservation.NONE), 1.0)
+    encode = encoder(demo.clip)
     (target,) = encode(["a painting"])
-    pairs = [columns(concept, target, tokens) for concept in encode(CONCEPTS)]
+    pairs = [token_pairs(concept, target, tokens) for concept in encode(CONCEPTS)]
     originals, replacements = (torch.cat(part, 1) for part in zip(*pairs, strict=True))
     value = value or RELATIVE_LAMBDA * originals.square().sum(0).mean()
     inverse = torch.linalg.inv(originals @ originals.T + value * torch.eye(len(originals), dtype=torch.float64))
@@ -64,11 +59,11 @@ def test_the_edited_weights_are_the_papers_d_by_d_formula_in_float64(
             assert error <= 1e-6  # the host keeps weights in float32: 6e-8 of rounding each
 
 
-def test_what_is_preserved_exactly_reads_as_before(pack, demo, solve, apply_edit, weights):
+def test_what_is_preserved_exactly_reads_as_before(demo, encoder, solve, apply_edit, weights):
     kept = ["a picture of a red star", "halftone"]
     edit = solve(preserve=kept)
-    encode = partial(pack("nodes.host.engine").encode, demo.clip)
-    tokens = torch.cat([embedding.tokens for embedding in encode(["a painting", "", *kept])]).double().T
+    embeddings = encoder(demo.clip)(["a painting", "", *kept])
+    tokens = torch.cat([embedding.tokens for embedding in embeddings]).double().T
     basis = leading_directions(tokens, PRESERVED_TOLERANCE)
     assert basis.shape[1] == edit.figures.kept_directions > 3
     before, after = weights(demo.model), weights(apply_edit(demo.model, edit, 1.0))
@@ -129,7 +124,7 @@ def test_a_lora_loaded_before_the_edit_is_edited_too(demo, edit, apply_edit, wei
     with_lora, _ = lora(demo.model)
     weight = weights(with_lora)[8][0]
     edited = weights(apply_edit(with_lora, edit, 1.0))[8][0]
-    torch.testing.assert_close(edited, weight + edit.operator.weight_change(weight), rtol=0, atol=1e-5)
+    torch.testing.assert_close(edited, weight + shared_operator(edit).weight_change(weight), rtol=0, atol=1e-5)
 
 
 def test_a_lora_loaded_after_the_edit_is_added_to_it_as_it_is(demo, edit, apply_edit, weights, lora):
@@ -140,15 +135,17 @@ def test_a_lora_loaded_after_the_edit_is_added_to_it_as_it_is(demo, edit, apply_
 
 def test_an_edit_of_another_clip_is_refused(demo, apply_edit):
     foreign = edit_of(EditOperator(torch.zeros(768, 1), torch.zeros(1, 768)), LayerSet((8, 9), 16))
-    with pytest.raises(ValueError, match="embeddings 768 wide, the model reads 128; connect the CLIP"):
+    with pytest.raises(
+        ValueError, match="edit: made with text embeddings 768 wide, this model gets 128; use the CLIP that belongs"
+    ):
         apply_edit(demo.model, foreign, 1.0)
 
 
 def test_layers_of_another_model_are_refused(demo, edit, apply_edit):
     with pytest.raises(ValueError, match="70 layers; this model has 16"):
-        apply_edit(demo.model, edit_of(edit.operator, LayerSet((45,), 70)), 1.0)
+        apply_edit(demo.model, edit_of(shared_operator(edit), LayerSet((45,), 70)), 1.0)
 
 
 def test_a_pooled_edit_of_a_model_that_reads_none_is_refused(demo, edit, apply_edit):
-    with pytest.raises(ValueError, match="pooled: this model reads no pooled embedding"):
-        apply_edit(demo.model, edit_of(edit.operator, LayerSet((8,), 16), edit.operator), 1.0)
+    with pytest.raises(ValueError, match="pooled: this model gets no pooled embedding"):
+        apply_edit(demo.model, edit_of(shared_operator(edit), LayerSet((8,), 16), shared_operator(edit)), 1.0)

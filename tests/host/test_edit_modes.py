@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import comfy.sample
 import comfy.samplers
 import comfy.sd
@@ -12,15 +10,17 @@ import torch
 
 import nodes
 from loco_core.editing.closed_form import EditOperator
-from loco_core.editing.edit import solve_edit
-from loco_core.editing.lora import lora_tensors
+from loco_core.editing.lora import edit_lora
+from loco_core.editing.solve import solve_edit
 from loco_core.models.layers import LayerSet
-from made_up import edit_of, recipe
+from made_up import edit_of, recipe, shared_operator
+
+pytestmark = pytest.mark.slow
 
 OWN, OTHER, NEGATIVE = "a red star in the style of woodcut", "a blue fish in the style of woodcut", "a green tree"
 LAYERS = (8, 9)
+# Of the edit's effect: LoRAs are float16, and an edited weight is rounded where what it reads is not.
 SAME = 1e-2
-"""Of the edit's effect: LoRAs are float16, and an edited weight is rounded where what it reads is not."""
 
 
 @pytest.fixture(scope="module")
@@ -29,24 +29,9 @@ def encode(demo):
 
 
 @pytest.fixture(scope="module")
-def edit(pack, demo):
+def edit(encoder, demo):
     asked = recipe(["woodcut", "a painting in the style of woodcut"], preserve=["halftone"])
-    return solve_edit(partial(pack("nodes.host.engine").encode, demo.clip), asked)
-
-
-@pytest.fixture(scope="module")
-def apply_edit(pack):
-    return pack("nodes.host.editing").apply_edit
-
-
-@pytest.fixture(scope="module")
-def inject(pack):
-    def run(model, conditioning, layers=LAYERS):
-        chosen = pack("loco_core.models.layers").LayerSet(layers, 16)
-        arguments = (conditioning, chosen, "keys and values", "positive", 1.0, 0.0, 1.0)
-        return pack("nodes.host.injection").inject(model, *arguments)
-
-    return run
+    return solve_edit(encoder(demo.clip), asked)
 
 
 @torch.no_grad()
@@ -76,10 +61,10 @@ def test_weights_and_context_do_the_same(demo, encode, edit, apply_edit):
     assert difference(weights, context, sample(demo.model, own, negative)) <= 1e-4  # float32 sums in another order
 
 
-def test_the_stock_lora_loader_does_the_same(pack, demo, encode, edit, apply_edit):
+def test_the_stock_lora_loader_does_the_same(engine_of, demo, encode, edit, apply_edit):
     own, negative = encode(OWN), encode(NEGATIVE)
-    weights = pack("nodes.host.editing").key_value_weights(demo.model, edit)
-    tensors = lora_tensors(edit.operator, 1.0, weights, 16)
+    engine = engine_of(demo.model)
+    tensors = edit_lora(edit, engine.layers, engine.key_value_weights)
     loaded, _ = comfy.sd.load_lora_for_models(demo.model, None, tensors, 1.0, 0)
     edited = sample(apply_edit(demo.model, edit, 1.0), own, negative)
     assert difference(edited, sample(loaded, own, negative), sample(demo.model, own, negative)) <= SAME
@@ -154,22 +139,23 @@ def test_both_modes_do_the_same_to_regional_prompts(demo, encode, edit, apply_ed
 
 @pytest.mark.parametrize("order", ["injector first", "edit first"])
 def test_an_edited_layer_reads_what_an_injector_gives_it_whatever_the_order(
-    demo, encode, edit, apply_edit, inject, order
+    demo, encode, edit, apply_edit, inject_in, order
 ):
     own, other, negative = encode("a blue fish"), encode(OWN), encode(NEGATIVE)
     results = []
     for mode in ("weights", "context"):
         if order == "injector first":
-            model = apply_edit(inject(demo.model, other), edit, 1.0, mode)
+            model = apply_edit(inject_in(demo.model, other, LAYERS), edit, 1.0, mode)
         else:
-            model = inject(apply_edit(demo.model, edit, 1.0, mode), other)
+            model = inject_in(apply_edit(demo.model, edit, 1.0, mode), other, LAYERS)
         results.append(sample(model, own, negative))
-    assert difference(*results, sample(inject(demo.model, other), own, negative)) <= 1e-4
+    assert difference(*results, sample(inject_in(demo.model, other, LAYERS), own, negative)) <= 1e-4
 
 
 def test_two_edits_act_in_the_same_order_in_both_modes(demo, encode, edit, apply_edit):
     own, negative = encode(OWN), encode(NEGATIVE)
-    second = edit_of(EditOperator(0.5 * edit.operator.down.T.flip(0), edit.operator.up.T), LayerSet(LAYERS, 16))
+    operator = shared_operator(edit)
+    second = edit_of(EditOperator(0.5 * operator.down.T.flip(0), operator.up.T), LayerSet(LAYERS, 16))
     results = {}
     for name, order in (("as they stand", (edit, second)), ("turned", (second, edit))):
         for mode in ("weights", "context"):

@@ -7,32 +7,28 @@ import pytest
 import torch
 from comfy_extras import nodes_sag
 
+from loco_core.models.engine import Intervention, Row, Sampling
+from loco_core.models.layers import LayerSet, Part
+
 SEED = 3
 
 
-@pytest.fixture(scope="module")
-def core(pack):
-    """The pack's own copy of loco_core: its classes are not those of another import."""
-    return pack("loco_core.models.engine")
+def layer_set(*indices: int) -> LayerSet:
+    return LayerSet(indices, 16)
 
 
 @pytest.fixture(scope="module")
-def layer_set(pack):
-    return lambda *indices: pack("loco_core.models.layers").LayerSet(indices, 16)
+def engine(engine_of, demo):
+    return engine_of(demo.model, demo.clip, demo.vae)
 
 
 @pytest.fixture(scope="module")
-def engine(pack, demo):
-    return pack("nodes.host.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
-
-
-@pytest.fixture(scope="module")
-def generate(engine, core):
+def generate(engine):
     """generate(rows, cfg=...) -> images [N, 128, 128, 3] in four steps."""
 
     @torch.no_grad()
     def run(rows, cfg: float = 2.0, on_step=None):
-        return engine.generate(rows, core.Sampling(4, cfg, "euler", "normal", 128, 128), on_step)
+        return engine.generate(rows, Sampling(4, cfg, "euler", "normal", 128, 128), on_step)
 
     return run
 
@@ -57,7 +53,7 @@ def test_the_layers_are_those_of_sd15_in_forward_order(engine):
 
 def test_a_model_without_cross_attention_is_an_error_that_says_what_to_use(pack, demo):
     with pytest.raises(ValueError, match="no cross-attention layers.*use Stable Diffusion"):
-        pack("nodes.host.engine").cross_attention_layers(_Headless(demo.model))
+        pack("nodes.host.layers").read_layers(_Headless(demo.model))
 
 
 class _Headless:
@@ -89,80 +85,79 @@ def test_a_long_prompt_has_its_last_subject_token_in_its_last_chunk(engine):
     assert embedding.last_subject == 77 + 5  # 75 words fill the first chunk; 5 follow the second start token
 
 
-def test_a_row_without_intervention_is_the_stock_image(engine, generate, stock, core):
+def test_a_row_without_intervention_is_the_stock_image(engine, generate, stock):
     (embedding,) = engine.encode(["a red star"])
-    close(generate([core.Row(embedding, SEED)]), stock("a red star"))
+    close(generate([Row(embedding, SEED)]), stock("a red star"))
 
 
 @pytest.mark.parametrize("cfg", [1.0, 2.0])
-def test_each_row_of_a_batch_equals_the_same_row_alone(engine, generate, core, layer_set, cfg):
+def test_each_row_of_a_batch_equals_the_same_row_alone(engine, generate, cfg):
     star, fish, styled = engine.encode(["a red star", "a blue fish in the style of woodcut", "halftone"])
     rows = [
-        core.Row(star, SEED),
-        core.Row(fish, SEED + 1, core.Intervention(layer_set(8, 9), star)),
-        core.Row(fish, SEED, core.Intervention(layer_set(0, 6, 15), styled)),
+        Row(star, SEED),
+        Row(fish, SEED + 1, Intervention(layer_set(8, 9), star)),
+        Row(fish, SEED, Intervention(layer_set(0, 6, 15), styled)),
     ]
     together = generate(rows, cfg)
     for position, row in enumerate(rows):
         close(together[position : position + 1], generate([row], cfg))
 
 
-def test_rows_with_different_token_counts_equal_the_same_rows_alone(engine, generate, core, layer_set):
+def test_rows_with_different_token_counts_equal_the_same_rows_alone(engine, generate):
     short, long = engine.encode(["a red star", " ".join(["a blue fish"] * 30)])
-    rows = [core.Row(short, SEED), core.Row(long, SEED), core.Row(short, 5, core.Intervention(layer_set(8), long))]
+    rows = [Row(short, SEED), Row(long, SEED), Row(short, 5, Intervention(layer_set(8), long))]
     together = generate(rows)
     for position, row in enumerate(rows):
         close(together[position : position + 1], generate([row]))
 
 
-def test_an_intervention_with_the_same_prompt_changes_nothing_at_all(engine, generate, core, layer_set):
+def test_an_intervention_with_the_same_prompt_changes_nothing_at_all(engine, generate):
     (star,) = engine.encode(["a red star"])
-    same = core.Row(star, SEED, core.Intervention(layer_set(*range(16)), star))
-    assert (generate([same]) - generate([core.Row(star, SEED)])).abs().max() == 0
+    same = Row(star, SEED, Intervention(layer_set(*range(16)), star))
+    assert (generate([same]) - generate([Row(star, SEED)])).abs().max() == 0
 
 
-def test_an_intervention_at_all_layers_is_the_other_prompt(engine, generate, core, layer_set, stock):
+def test_an_intervention_at_all_layers_is_the_other_prompt(engine, generate, stock):
     star, fish = engine.encode(["a red star", "a blue fish"])
-    close(generate([core.Row(star, SEED, core.Intervention(layer_set(*range(16)), fish))]), stock("a blue fish"))
+    close(generate([Row(star, SEED, Intervention(layer_set(*range(16)), fish))]), stock("a blue fish"))
 
 
-def test_another_prompts_keys_are_that_prompt_with_the_first_ones_values(engine, generate, core, layer_set):
+def test_another_prompts_keys_are_that_prompt_with_the_first_ones_values(engine, generate):
     star, fish = engine.encode(["a red star", "a blue fish"])
-    keys = core.Row(star, SEED, core.Intervention(layer_set(*range(16)), fish, "keys"))
-    values = core.Row(fish, SEED, core.Intervention(layer_set(*range(16)), star, "values"))
+    keys = Row(star, SEED, Intervention(layer_set(*range(16)), fish, Part.KEYS))
+    values = Row(fish, SEED, Intervention(layer_set(*range(16)), star, Part.VALUES))
     close(generate([keys]), generate([values]))
-    assert (generate([keys]) - generate([core.Row(star, SEED)])).abs().max() > 0.05
+    assert (generate([keys]) - generate([Row(star, SEED)])).abs().max() > 0.05
 
 
-def test_under_self_attention_guidance_only_the_positive_prompt_is_exchanged(pack, demo, core, layer_set):
+def test_under_self_attention_guidance_only_the_positive_prompt_is_exchanged(engine_of, demo):
     """Its extra call evaluates the negative prompt alone, as entry 0."""
     model = nodes_sag.SelfAttentionGuidance.execute(demo.model, 0.5, 2.0).result[0]
-    engine = pack("nodes.host.engine").ComfyEngine(model, demo.clip, demo.vae)
+    engine = engine_of(model, demo.clip, demo.vae)
     star, fish = engine.encode(["a red star", "a blue fish"])
-    sampling = core.Sampling(4, 2.0, "euler", "normal", 128, 128)
-    everywhere = core.Intervention(layer_set(*range(16)), fish)
-    close(
-        engine.generate([core.Row(star, SEED, everywhere)], sampling), engine.generate([core.Row(fish, SEED)], sampling)
-    )
+    sampling = Sampling(4, 2.0, "euler", "normal", 128, 128)
+    everywhere = Intervention(layer_set(*range(16)), fish)
+    close(engine.generate([Row(star, SEED, everywhere)], sampling), engine.generate([Row(fish, SEED)], sampling))
 
 
-def test_every_single_layer_can_be_addressed(engine, generate, core, layer_set):
+@pytest.mark.slow
+def test_every_single_layer_can_be_addressed(engine, generate):
     star, fish = engine.encode(["a red star", "a blue fish in the style of woodcut"])
-    rows = [core.Row(star, SEED, core.Intervention(layer_set(index), fish)) for index in range(16)]
-    images = generate([core.Row(star, SEED), *rows])
+    rows = [Row(star, SEED, Intervention(layer_set(index), fish)) for index in range(16)]
+    images = generate([Row(star, SEED), *rows])
     changes = (images[1:] - images[0]).abs().amax((1, 2, 3))
     assert (changes > 1e-4).all(), changes  # a missed layer would show the rounding of the batch, below 1e-5
     assert len(set(changes.tolist())) == 16
 
 
-def test_the_model_is_as_it_was_after_an_intervention(engine, generate, core, layer_set, stock):
+def test_the_model_is_as_it_was_after_an_intervention(engine, generate, stock):
     before = stock("a red star")
     star, fish = engine.encode(["a red star", "a blue fish"])
-    generate([core.Row(star, SEED, core.Intervention(layer_set(*range(16)), fish))])
+    generate([Row(star, SEED, Intervention(layer_set(*range(16)), fish))])
     assert (stock("a red star") - before).abs().max() == 0
 
 
-def test_cancel_ends_generation_at_the_next_step(engine, generate, core):
+def test_cancel_ends_generation_at_the_next_step(engine, generate):
     steps = []
 
     def cancel() -> None:
@@ -171,24 +166,37 @@ def test_cancel_ends_generation_at_the_next_step(engine, generate, core):
 
     (star,) = engine.encode(["a red star"])
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        generate([core.Row(star, SEED)], on_step=cancel)
+        generate([Row(star, SEED)], on_step=cancel)
     assert len(steps) == 1
 
 
-def test_when_memory_runs_out_the_rows_are_halved_and_the_images_are_the_same(pack, demo, core, caplog):
-    engine = pack("nodes.host.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
-    rows = [core.Row(embedding, SEED + number) for number, embedding in enumerate(engine.encode(["a red star"] * 5))]
-    sampling = core.Sampling(2, 2.0, "euler", "normal", 128, 128)
-    together = engine.generate(rows, sampling)
-    sample, sizes = engine._sample, []
+@pytest.fixture
+def with_room_for(engine_of, demo):
+    """with_room_for(rows) -> an engine whose model runs out of memory with more rows than that at once, and the rows
+    of each call of its denoiser: one a batch, where a sampling has one step and no negative prompt.
+    """
 
-    def short_of_memory(batch, *arguments):
-        sizes.append(len(batch))
-        if len(batch) > 2:
-            raise torch.cuda.OutOfMemoryError
-        return sample(batch, *arguments)
+    def run(most: int):
+        model, sizes = demo.model.clone(), []
 
-    engine._sample = short_of_memory
+        def denoise(apply_model, call):
+            sizes.append(len(call["input"]))
+            if sizes[-1] > most:
+                raise torch.cuda.OutOfMemoryError
+            return apply_model(call["input"], call["timestep"], **call["c"])
+
+        model.set_model_unet_function_wrapper(denoise)
+        return engine_of(model, demo.clip, demo.vae), sizes
+
+    return run
+
+
+def test_when_memory_runs_out_the_rows_are_halved_and_the_images_are_the_same(with_room_for, caplog):
+    sampling = Sampling(1, 1.0, "euler", "normal", 128, 128)
+    ample, _ = with_room_for(5)
+    rows = [Row(embedding, SEED + number) for number, embedding in enumerate(ample.encode(["a red star"] * 5))]
+    together = ample.generate(rows, sampling)
+    engine, sizes = with_room_for(2)
     close(engine.generate(rows, sampling), together)
     assert sizes == [5, 2, 2, 1]
     assert "out of memory with 5 images at once; going on with 2" in caplog.text
@@ -197,47 +205,40 @@ def test_when_memory_runs_out_the_rows_are_halved_and_the_images_are_the_same(pa
 
 
 @pytest.fixture
-def with_free_memory(pack, demo, monkeypatch):
+def with_free_memory(with_room_for, demo, monkeypatch):
     """with_free_memory(rows) -> an engine whose host has memory for so many rows, and the sizes of its batches."""
 
     def run(rows: float):
-        module = pack("nodes.host.engine")
-        engine = module.ComfyEngine(demo.model, demo.clip, demo.vae)
-        sampling = pack("loco_core.models.engine").Sampling(2, 2.0, "euler", "normal", 128, 128)
-        free = rows * module._memory_per_row(demo.model, sampling)
+        sampling = Sampling(1, 1.0, "euler", "normal", 128, 128)
+        free = rows * 1.5 * demo.model.model.memory_required([1, 4, 16, 16])  # the host wants half as much to spare
         monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device=None, torch_free_too=False: free)
-        sample, sizes = engine._sample, []
-
-        def counted(batch, *arguments):
-            sizes.append(len(batch))
-            return sample(batch, *arguments)
-
-        engine._sample = counted
+        engine, sizes = with_room_for(100)
         return engine, sampling, sizes
 
     return run
 
 
-def test_rows_that_would_not_fit_are_halved_before_memory_runs_out(with_free_memory, pack, demo, core, caplog):
+@pytest.mark.slow
+def test_rows_that_would_not_fit_are_halved_before_memory_runs_out(with_free_memory, engine_of, demo, caplog):
     engine, sampling, sizes = with_free_memory(3.5)
-    rows = [core.Row(embedding, SEED + number) for number, embedding in enumerate(engine.encode(["a red star"] * 9))]
+    rows = [Row(embedding, SEED + number) for number, embedding in enumerate(engine.encode(["a red star"] * 9))]
     images = engine.generate(rows, sampling)
     assert sizes == [2, 2, 2, 2, 1]
     assert "batch rows: memory is free for 3 images at once; making 2 at a time" in caplog.text
-    close(images, pack("nodes.host.engine").ComfyEngine(demo.model, demo.clip, demo.vae).generate(rows, sampling))
+    close(images, engine_of(demo.model, demo.clip, demo.vae).generate(rows, sampling))
 
 
-def test_a_row_is_tried_even_where_the_hosts_estimate_leaves_no_room_for_it(with_free_memory, core):
+def test_a_row_is_tried_even_where_the_hosts_estimate_leaves_no_room_for_it(with_free_memory):
     engine, sampling, sizes = with_free_memory(0.1)
-    engine.generate([core.Row(embedding, SEED) for embedding in engine.encode(["a red star"] * 2)], sampling)
+    engine.generate([Row(embedding, SEED) for embedding in engine.encode(["a red star"] * 2)], sampling)
     assert sizes == [1, 1]
 
 
-def test_images_that_main_memory_cannot_keep_are_an_error_that_says_how_many_can_be(with_free_memory, core):
+def test_images_that_main_memory_cannot_keep_are_an_error_that_says_how_many_can_be(with_free_memory):
     engine, sampling, sizes = with_free_memory(3.5)
     (star,) = engine.encode(["a red star"])
     with pytest.raises(ValueError, match="batch rows: 1000000 images of 128 x 128 pixels .* GB are free; give"):
-        engine.generate([core.Row(star, SEED)] * 1_000_000, sampling)
+        engine.generate([Row(star, SEED)] * 1_000_000, sampling)
     assert sizes == []
 
 
@@ -256,11 +257,11 @@ def test_memory_that_other_models_hold_on_a_gpu_counts_as_free_and_weights_still
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: {"gpu": 1000}[device])
     loaded = [Loaded("gpu", 300), Loaded("gpu", 20, ours=True), Loaded("cpu", 4000)]
     monkeypatch.setattr(comfy.model_management, "current_loaded_models", loaded)
-    assert pack("nodes.host.engine")._free_memory(OnGpu()) == 1000 + 300 - 30
+    assert pack("nodes.host.memory")._free_memory(OnGpu()) == 1000 + 300 - 30
 
 
-def test_when_memory_runs_out_in_the_vae_it_decodes_in_tiles(engine, generate, core, demo, monkeypatch, caplog):
-    rows = [core.Row(embedding, SEED) for embedding in engine.encode(["a red star", "a blue fish"])]
+def test_when_memory_runs_out_in_the_vae_it_decodes_in_tiles(engine, generate, demo, monkeypatch, caplog):
+    rows = [Row(embedding, SEED) for embedding in engine.encode(["a red star", "a blue fish"])]
     together = generate(rows)
     decode, shapes = demo.vae.first_stage_model.decode, []
 
@@ -275,13 +276,8 @@ def test_when_memory_runs_out_in_the_vae_it_decodes_in_tiles(engine, generate, c
     assert "tiled VAE decoding" in caplog.text
 
 
-def test_a_single_image_that_does_not_fit_is_an_error(pack, demo, core, monkeypatch):
-    engine = pack("nodes.host.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
+def test_a_single_image_that_does_not_fit_is_an_error(with_room_for):
+    engine, _ = with_room_for(0)
     (star,) = engine.encode(["a red star"])
-
-    def never(*_):
-        raise torch.cuda.OutOfMemoryError
-
-    monkeypatch.setattr(engine, "_sample", never)
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        engine.generate([core.Row(star, SEED)], core.Sampling(2, 2.0, "euler", "normal", 128, 128))
+        engine.generate([Row(star, SEED)], Sampling(2, 2.0, "euler", "normal", 128, 128))

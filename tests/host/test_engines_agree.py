@@ -14,17 +14,20 @@ pytest.importorskip("diffusers")
 import nodes
 from loco_core.diffusers_host.demo_model import demo_pipeline
 from loco_core.diffusers_host.engine import DiffusersEngine
-from loco_core.editing.edit import solve_edit
-from loco_core.editing.lora import lora_tensors, save_lora
+from loco_core.editing.lora import edit_lora
+from loco_core.editing.solve import solve_edit
+from loco_core.lora_file import save_lora
 from loco_core.models.engine import Intervention, Row, Sampling
-from loco_core.models.layers import LayerSet
+from loco_core.models.layers import LayerSet, Part
 from made_up import recipe
+
+pytestmark = pytest.mark.slow
 
 OWN, OTHER = "a picture of a red star in the style of woodcut", "a picture of a blue fish"
 GUIDANCE = 2.0
 SAMPLING = Sampling(20, GUIDANCE, "euler", "linspace", 128, 128)
+# Whole timesteps, which both programs know.
 STEPS = tuple(range(999, 0, -62))
-"""Whole timesteps, which both programs know."""
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +36,8 @@ def diffusers_engine() -> DiffusersEngine:
 
 
 @pytest.fixture(scope="module")
-def comfy_engine(pack, demo):
-    return pack("nodes.host.engine").ComfyEngine(demo.model, demo.clip, demo.vae)
+def comfy_engine(engine_of, demo):
+    return engine_of(demo.model, demo.clip, demo.vae)
 
 
 @pytest.fixture(scope="module")
@@ -115,13 +118,12 @@ def test_one_call_of_the_denoiser_gives_the_same(demo, diffusers_engine, sigmas,
 
 
 @pytest.mark.parametrize(
-    ("layer", "part"), [*((layer, "keys and values") for layer in range(16)), (8, "keys"), (8, "values"), (9, "values")]
+    ("layer", "part"),
+    [*((layer, Part.BOTH) for layer in range(16)), (8, Part.KEYS), (8, Part.VALUES), (9, Part.VALUES)],
 )
-def test_an_intervention_at_each_layer_has_the_same_effect(pack, demo, diffusers_engine, sigmas, layer, part):
+def test_an_intervention_at_each_layer_has_the_same_effect(inject_in, demo, diffusers_engine, sigmas, layer, part):
     other = nodes.CLIPTextEncode().encode(demo.clip, OTHER)[0]
-    chosen = pack("loco_core.models.layers").LayerSet((layer,), 16)
-    inject = pack("nodes.host.injection").inject
-    injected = inject(demo.model, other, chosen, part, "positive", 1.0, 0.0, 1.0)
+    injected = inject_in(demo.model, other, (layer,), part)
     some = torch.cat([sigmas[:3], sigmas[-1:]])
     effect = by_comfy(injected, demo.clip, some) - by_comfy(demo.model, demo.clip, some)
     intervention = Intervention(LayerSet((layer,), 16), diffusers_engine.encode([OTHER])[0], part)
@@ -141,17 +143,16 @@ def image_difference(engine, one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def test_an_edit_exported_by_either_gives_the_same_image_in_the_other(
-    pack, demo, comfy_engine, diffusers_engine, edit, sigmas, tmp_path
+    apply_edit, demo, comfy_engine, diffusers_engine, edit, sigmas, tmp_path
 ):
     unedited = by_diffusers(diffusers_engine, sigmas)
     with diffusers_engine.edited(edit):
         edited_there = by_diffusers(diffusers_engine, sigmas)
-    edited_here = by_comfy(pack("nodes.host.editing").apply_edit(demo.model, edit, 1.0), demo.clip, sigmas)
+    edited_here = by_comfy(apply_edit(demo.model, edit), demo.clip, sigmas)
     files = {}
     for name, engine in (("comfy", comfy_engine), ("diffusers", diffusers_engine)):
-        weights = [(engine.layers[index], engine.key_value_weights(index)) for index in edit.recipe.layers]
         files[name] = tmp_path / f"{name}.safetensors"
-        save_lora(lora_tensors(edit.operator, 1.0, weights, 16), files[name], {})
+        save_lora(edit_lora(edit, engine.layers, engine.key_value_weights), files[name], {})
 
     loaded, _ = comfy.sd.load_lora_for_models(
         demo.model, None, comfy.utils.load_torch_file(str(files["diffusers"])), 1.0, 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -11,34 +9,38 @@ import torch
 from demo.jobs import Picture, Reading, style_edit, styled_pictures
 from demo.judge import load_judge
 from demo.world import STYLES
-from loco_core.editing.edit import Edit, EditSettings, edit_recipe, solve_edit
+from loco_core.editing.recipe import EditRequest, EditSettings, edit_recipe
+from loco_core.editing.solve import Edit, solve_edit
 from loco_core.models.engine import Row, Sampling
 from loco_core.models.layers import LayerSet
+from loco_core.prompts import Attribute
+
+pytestmark = pytest.mark.slow
 
 SAMPLING = Sampling(10, 2.0, "euler", "normal", 128, 128)
 
 
 @pytest.fixture(scope="module")
-def removing(pack, demo):
+def removing(encoder, demo):
     """removing(styles) -> the edit that removes them at layers 8 and 9 and preserves what the demo preserves."""
-    encode = partial(pack("nodes.host.engine").encode, demo.clip)
 
     def solve(*styles: str) -> Edit:
         keep = [line for line in style_edit(styles[0]).preserve if line not in styles]
-        asked = ("\n".join(styles), "a painting", "\n".join(keep), "style")
-        return solve_edit(encode, edit_recipe(*asked, EditSettings(), LayerSet((8, 9), 16), "the demo's"))
+        request = EditRequest("\n".join(styles), "a painting", "\n".join(keep), Attribute.STYLE)
+        recipe = edit_recipe(request, EditSettings(), LayerSet((8, 9), 16), "the demo's")
+        return solve_edit(encoder(demo.clip), recipe)
 
     return solve
 
 
 @pytest.fixture(scope="module")
-def read(pack, demo):
+def read(engine_of, demo):
     """read(model, pictures) -> what the judge reads in them."""
     judge = load_judge()
 
     @torch.no_grad()
     def run(model, pictures: list[Picture]) -> Reading:
-        engine = pack("nodes.host.engine").ComfyEngine(model, demo.clip, demo.vae)
+        engine = engine_of(model, demo.clip, demo.vae)
         rows = [
             Row(embedding, picture.seed + copy)
             for picture, embedding in zip(pictures, engine.encode([p.prompt for p in pictures]), strict=True)
@@ -49,9 +51,9 @@ def read(pack, demo):
     return run
 
 
-def test_five_styles_are_removed_at_once_and_the_sixth_stays(pack, demo, removing, read):
+def test_five_styles_are_removed_at_once_and_the_sixth_stays(apply_edit, demo, removing, read):
     five, sixth = list(STYLES)[:-1], list(STYLES)[-1]
-    edited = pack("nodes.host.editing").apply_edit(demo.model, removing(*five), 1.0)
+    edited = apply_edit(demo.model, removing(*five))
     after = {style: read(edited, styled_pictures(style, 2, 1)) for style in STYLES}
     assert np.mean([after[style].share("style", style) for style in five]) <= 0.1
     assert after[sixth].right("style") >= 0.9  # 12 images: one may fail
@@ -59,15 +61,15 @@ def test_five_styles_are_removed_at_once_and_the_sixth_stays(pack, demo, removin
 
 
 @pytest.mark.parametrize("mode", ["weights", "context"])
-def test_from_float8_weights_a_style_is_removed_in_both_modes(pack, fp8, removing, read, mode):
+def test_from_float8_weights_a_style_is_removed_in_both_modes(apply_edit, fp8, removing, read, mode):
     pictures = styled_pictures("pointillism", 2, 1)
     assert read(fp8, pictures).share("style", "pointillism") >= 0.9
-    edited = pack("nodes.host.editing").apply_edit(fp8, removing("pointillism"), 1.0, mode)
+    edited = apply_edit(fp8, removing("pointillism"), 1.0, mode)
     assert read(edited, pictures).share("style", "pointillism") <= 0.1
 
 
-def test_from_weights_that_refuse_patches_a_style_is_removed_by_context(pack, packed, removing, read):
+def test_from_weights_that_refuse_patches_a_style_is_removed_by_context(apply_edit, packed, removing, read):
     pictures = styled_pictures("pointillism", 2, 1)
     assert read(packed, pictures).share("style", "pointillism") >= 0.9
-    edited = pack("nodes.host.editing").apply_edit(packed, removing("pointillism"), 1.0, "context")
+    edited = apply_edit(packed, removing("pointillism"), 1.0, "context")
     assert read(edited, pictures).share("style", "pointillism") <= 0.1

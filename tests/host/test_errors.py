@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from comfy.clip_vision import ClipVisionModel
 from safetensors.torch import save_file
 
 from loco_core.editing.closed_form import EditOperator
-from loco_core.editing.edit import solve_edit
-from loco_core.models.layers import LayerSet
-from loco_core.neurons.detection import Neurons, NeuronScores
+from loco_core.editing.solve import solve_edit
+from loco_core.models.layers import LayerSet, Part
+from loco_core.neurons.detection import Neurons, NeuronScores, NeuronTokens
 from made_up import edit_of, recipe
 
 SOCKETS = (
@@ -62,23 +60,9 @@ def files(host, tmp_path_factory) -> None:
 
 
 @pytest.fixture(scope="module")
-def vision(tmp_path_factory):
-    """vision(projection) -> a small vision tower whose projection is of that width."""
-
-    def build(projection: int) -> ClipVisionModel:
-        sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
-        shape = {"patch_size": 8, "image_size": 16, "num_channels": 3, "hidden_act": "gelu"}
-        path = tmp_path_factory.mktemp("vision") / "config.json"
-        path.write_text(json.dumps(sizes | shape | {"projection_dim": projection, "model_type": "clip_vision_model"}))
-        return ClipVisionModel(str(path))
-
-    return build
-
-
-@pytest.fixture(scope="module")
-def good(host, pack, demo, files, vision) -> dict[str, dict]:
+def good(host, encoder, demo, files, vision) -> dict[str, dict]:
     """Inputs of each node with which it would work: the schema's defaults and what is wired."""
-    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
+    layers = LayerSet((8, 9), 16)
     scorer = host.nodes.NODE_CLASS_MAPPINGS["LoCo_CLIPScorer"].execute(
         "loco_demo_clip.safetensors", "from the file", False
     )
@@ -92,8 +76,7 @@ def good(host, pack, demo, files, vision) -> dict[str, dict]:
         "conditioning": host.nodes.CLIPTextEncode().encode(demo.clip, "a red star")[0],
         "file": "loco_demo_clip.safetensors",
     }
-    encode = partial(pack("nodes.host.engine").encode, demo.clip)
-    edit = solve_edit(encode, recipe(["woodcut"], preserve=["a fish"]))
+    edit = solve_edit(encoder(demo.clip), recipe(["woodcut"], preserve=["a fish"]))
     wired |= {"edit": edit, "model_before": demo.model, "model_after": demo.model}
     wired["neurons"] = neurons_of(128, 16)
     wired |= {f"edit_{number}": edit if number < 3 else None for number in range(1, 6)}
@@ -116,9 +99,8 @@ def good(host, pack, demo, files, vision) -> dict[str, dict]:
 
 
 @pytest.fixture(scope="module")
-def broken(pack, demo, host, vision) -> dict[str, object]:
+def broken(demo, host, vision) -> dict[str, object]:
     """Wired values that are wrong, by name."""
-    core = pack("loco_core.models.layers")
     clip = demo.clip.clone()
     bias = "clip_l.transformer.text_model.final_layer_norm.bias"
     assert clip.add_patches({bias: ("diff", (torch.full((128,), float("nan")),))})
@@ -138,7 +120,7 @@ def broken(pack, demo, host, vision) -> dict[str, object]:
         "no cross-attention": headless,
         "NaN clip": clip,
         "NaN vae": broken_vae,
-        "70 layers": core.LayerSet((45,), 70),
+        "70 layers": LayerSet((45,), 70),
         "two prompts": own + own,
         "768 wide": [[torch.zeros(1, 77, 768), {}]],
         "NaN": [[own[0][0] * float("nan"), {}]],
@@ -160,7 +142,8 @@ def wide(width: int) -> EditOperator:
 
 def neurons_of(width: int, layer_count: int, outputs: int = 128) -> Neurons:
     score = NeuronScores(*torch.ones(4, outputs).double())
-    return Neurons({(8, "values"): score}, LayerSet((8,), layer_count), width, "the tail", ("a", "b"), ("c", "d"), "")
+    chosen, prompts = LayerSet((8,), layer_count), (("a", "b"), ("c", "d"))
+    return Neurons({(8, Part.VALUES): score}, chosen, width, NeuronTokens.TAIL, *prompts, "")
 
 
 CASES = [
@@ -192,7 +175,11 @@ CASES = [
         {"neurons": "70 layers' neurons"},
         "layers: chosen for a model with 70 layers; this model has",
     ),
-    ("LoCo_NeuronAblate", {"neurons": "768 wide neurons"}, "neurons: of a model that reads embeddings 768 wide; this"),
+    (
+        "LoCo_NeuronAblate",
+        {"neurons": "768 wide neurons"},
+        "neurons: made with text embeddings 768 wide, this",
+    ),
     ("LoCo_NeuronAblate", {"neurons": "320 neurons"}, "neurons: layer 8 had 320 values where they were detected, and"),
     ("LoCo_NeuronAblate", {"count": 257}, "count: 257; layers 8-9 of these neurons has 256, so give 0 to 256"),
     ("LoCo_NeuronAblate", {"rank_by": "luck"}, "rank by: 'luck'; give one of signal, z"),
@@ -213,7 +200,11 @@ CASES = [
         {"apply": "weights", "mode": "zero", "branch": "positive"},
         "apply: weights act on all tokens, in both branches, with start_percent 0 and end_percent 1;",
     ),
-    ("LoCo_NeuronSweep", {"neurons": "768 wide neurons"}, "neurons: of a model that reads embeddings 768 wide; this"),
+    (
+        "LoCo_NeuronSweep",
+        {"neurons": "768 wide neurons"},
+        "neurons: made with text embeddings 768 wide, this",
+    ),
     ("LoCo_NeuronSweep", {"counts": "999"}, "counts: '999'; there are 128 neurons, so give 0 to 128"),
     ("LoCo_NeuronSweep", {"counts": "many"}, "counts: 'many' is not understood"),
     ("LoCo_NeuronSweep", {"concept_prompts": ""}, "concept prompts: empty; give at least one line"),
@@ -223,7 +214,11 @@ CASES = [
     ("LoCo_NeuronSweep", {"seed_count": 0}, "seeds: 0; give at least 1"),
     ("LoCo_NeuronSweep", {"mode": "drop"}, "mode: 'drop'; give one of mean, zero, scale"),
     ("LoCo_NeuronSweep", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
-    ("LoCo_NeuronEffects", {"neurons": "768 wide neurons"}, "neurons: of a model that reads embeddings 768 wide; this"),
+    (
+        "LoCo_NeuronEffects",
+        {"neurons": "768 wide neurons"},
+        "neurons: made with text embeddings 768 wide, this",
+    ),
     ("LoCo_NeuronEffects", {"runs": "20"}, "runs: '20'; give one of 16, 32, 64"),
     ("LoCo_NeuronEffects", {"rounds": 0}, "rounds: 0; give at least 1"),
     ("LoCo_NeuronEffects", {"concept_prompts": ""}, "concept prompts: empty; give at least one line"),
@@ -234,7 +229,11 @@ CASES = [
     ("LoCo_NeuronEffects", {"mode": "drop"}, "mode: 'drop'; give one of mean, zero, scale"),
     ("LoCo_NeuronEffects", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
     ("LoCo_NeuronExportLoRA", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
-    ("LoCo_NeuronExportLoRA", {"neurons": "768 wide neurons"}, "neurons: of a model that reads embeddings 768 wide;"),
+    (
+        "LoCo_NeuronExportLoRA",
+        {"neurons": "768 wide neurons"},
+        "neurons: made with text embeddings 768 wide, this",
+    ),
     ("LoCo_NeuronExportLoRA", {"rank_by": "effect"}, "rank by: the effect of these neurons was not measured; use LoCo"),
     (
         "LoCo_NeuronExportLoRA",
@@ -312,14 +311,14 @@ CASES = [
     ("LoCo_EditApply", {"ridge": "none"}, "ridge: 'none'; give one of relative, paper"),
     ("LoCo_EditApply", {"preservation": "some"}, "preservation: 'some'; give one of exact, weighted, none"),
     ("LoCo_EditApply", {"preserve": "Van Gogh"}, "preserve: 'Van Gogh' names what is to be removed, 'Van Gogh'; take"),
-    ("LoCo_EditApply", {"pooled": True}, "pooled: this model reads no pooled embedding; switch it off"),
+    ("LoCo_EditApply", {"pooled": True}, "pooled: this model gets no pooled embedding; switch it off"),
     ("LoCo_EditApply", {"mode": "both"}, "mode: 'both'; give one of weights, context"),
     ("LoCo_EditApply", {"start_percent": 0.5}, "an edit of weights acts from 0 to 1, choose mode 'context'"),
     ("LoCo_EditApply", {"start_percent": 0.6, "end_percent": 0.4}, "the start must not come after the end"),
     ("LoCo_EditApply", {"clip": "not connected"}, "edit: none is connected; connect one, or a clip and layers"),
     ("LoCo_EditApply", {"layers": "not connected"}, "edit: none is connected; connect one, or a clip and layers"),
     ("LoCo_EditApply", {"edit": "SDXL's"}, "layers: chosen for a model with 70 layers; this model has 16"),
-    ("LoCo_EditApply", {"edit": "of a wider clip"}, "edit: solved with text embeddings 768 wide, the model reads 128"),
+    ("LoCo_EditApply", {"edit": "of a wider clip"}, "edit: made with text embeddings 768 wide, this model gets 128"),
     ("LoCo_EditSolve", {"clip": "NaN clip"}, "clip: NaN or Inf in the text embedding of"),
     ("LoCo_EditSolve", {"concept": " "}, "concept: empty; give at least one line"),
     ("LoCo_EditSolve", {"concept": "x\ny", "target": "u\nv\nw"}, "concept: 2 lines, target: 3 lines"),
@@ -338,7 +337,7 @@ CASES = [
     ("LoCo_EditLoad", {"file": "../outside.safetensors"}, "file: '../outside.safetensors' is not in models/loco_edits"),
     ("LoCo_EditLoad", {"file": "foreign.safetensors"}, "file: 'foreign.safetensors' is not an edit saved by LoCo Edit"),
     ("LoCo_EditExportLoRA", {"edit": "SDXL's"}, "layers: chosen for a model with 70 layers; this model has 16"),
-    ("LoCo_EditExportLoRA", {"edit": "pooled"}, "pooled: this model reads no pooled embedding"),
+    ("LoCo_EditExportLoRA", {"edit": "pooled"}, "pooled: this model gets no pooled embedding"),
     ("LoCo_EditExportLoRA", {"strength": 0.0}, "edit: it changes nothing, so there is no LoRA to save"),
     ("LoCo_EditExportLoRA", {"naming": "mine"}, "naming: 'mine'; give one of kohya, diffusers"),
     ("LoCo_EditExportLoRA", {"filename_prefix": "../x"}, "filename_prefix: '../x' leads out of the output folder"),

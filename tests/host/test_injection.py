@@ -14,6 +14,7 @@ import torch
 from comfy_extras import nodes_custom_sampler, nodes_perpneg, nodes_sag
 
 import nodes
+from loco_core.models.layers import LayerSet
 
 OWN, OTHER, NEGATIVE, MIDDLE = "a red star", "a blue fish in the style of woodcut", "a green tree", "a purple cup"
 LONG = " ".join(["a yellow boat"] * 40)
@@ -27,17 +28,9 @@ def encode(demo):
 
 
 @pytest.fixture(scope="module")
-def inject(pack):
-    """inject(model, conditioning, layers, ...) with the node's defaults."""
-    layer_set = pack("loco_core.models.layers").LayerSet
-
-    def run(
-        model, conditioning, layers=ALL, part="keys and values", branch="positive", strength=1.0, start=0.0, end=1.0
-    ):
-        chosen = layer_set(layers, 16)
-        return pack("nodes.host.injection").inject(model, conditioning, chosen, part, branch, strength, start, end)
-
-    return run
+def inject(inject_in):
+    """inject(model, conditioning, layers, ...) with the node's defaults, at all layers."""
+    return lambda model, conditioning, layers=ALL, **asked: inject_in(model, conditioning, layers, **asked)
 
 
 def noise(batch: int = 2, seed: int = 0) -> torch.Tensor:
@@ -131,13 +124,13 @@ def guide(kind: str, model, positive, middle, negative) -> torch.Tensor:
         return guider.sample(noise(), torch.zeros(2, 4, 16, 16), comfy.samplers.sampler_object("euler"), sigmas, seed=7)
 
 
+# Without the one that has no meaning: Perp-Neg divides by what tells its prompts apart, and there they are one.
 GUIDED = [
     (kind, branch)
     for kind in ("cfg", "cfg 1", "basic", "dual", "nested dual", "perp-neg", "self-attention")
     for branch in ("positive", "negative", "both")
     if (kind, branch) != ("perp-neg", "both")
 ]
-"""Without the one that has no meaning: Perp-Neg divides by what tells its prompts apart, and there they are one."""
 
 
 @pytest.mark.parametrize(("kind", "branch"), GUIDED)
@@ -319,13 +312,13 @@ def test_a_controlnet_reads_its_own_prompt_and_works_beside_it(demo, encode, inj
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 
 
-def test_mistakes_are_named(demo, encode, inject, pack):
+def test_mistakes_are_named(demo, encode, inject):
     other = encode(OTHER)
     wide = [[torch.zeros(1, 77, 768), {}]]
     broken = [[other[0][0] * float("nan"), {}]]
     for conditioning, message in (
         (other + other, "conditioning: 2 prompts; connect one CLIP Text Encode"),
-        (wide, "conditioning: its embeddings are 768 wide, the model reads 128"),
+        (wide, "conditioning: its embeddings are 768 wide, the model gets 128"),
         (broken, "conditioning: NaN or Inf"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -333,5 +326,4 @@ def test_mistakes_are_named(demo, encode, inject, pack):
     with pytest.raises(ValueError, match="start percent: 0.6, end percent: 0.4"):
         inject(demo.model, other, start=0.6, end=0.4)
     with pytest.raises(ValueError, match="70 layers; this model has 16"):
-        layers = pack("loco_core.models.layers").LayerSet((45,), 70)
-        pack("nodes.host.injection").inject(demo.model, other, layers, "keys and values", "both", 1.0, 0.0, 1.0)
+        inject(demo.model, other, LayerSet((45,), 70))

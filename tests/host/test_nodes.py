@@ -9,6 +9,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from loco_core.models.layers import LayerSet
+from made_up import shared_operator
+
 ROOT = Path(__file__).resolve().parents[2]
 NODES = [
     "LoCo_CLIPScorer",
@@ -72,7 +75,7 @@ def test_a_search_of_one_image_at_a_time_tells_how_long_it_takes(search, pack, m
     assert told[1].startswith("0 of ") and told[1].endswith(" left")
 
 
-def test_a_search_gives_layers_pictures_a_report_and_files(search, host):
+def test_a_search_gives_layers_pictures_a_report_and_files(search, host, demo, engine_of):
     layers, plot, sheet, report, figure = search()
     assert len(layers) == 2
     assert layers.layer_count == 16
@@ -82,17 +85,21 @@ def test_a_search_gives_layers_pictures_a_report_and_files(search, host):
     saved = Path(host.folder_paths.get_output_directory()) / report.rsplit("saved as ", 1)[1]
     content = json.loads(saved.read_text())
     assert content["layers"] == list(layers)
-    assert len(content["provenance"]["model_hash"]) == 16
+    digest = content["provenance"]["model_digest"]
+    assert len(digest) == 16
+    assert digest == engine_of(demo.model, demo.clip, demo.vae).digest()
     assert (
         len(saved.with_suffix(".csv").read_text().splitlines()) == 1 + 17
     )  # one without a change, one with all layers, 15 windows
 
 
+@pytest.mark.slow
 def test_a_search_run_twice_gives_the_same_report(search):
     first, second = (search(filename_prefix="loco/twice")[3].rsplit("saved as", 1)[0] for _ in range(2))
     assert first == second
 
 
+@pytest.mark.slow
 def test_the_layers_of_a_saved_search_can_be_loaded_again(search, execute):
     layers, _, _, report, _ = search(filename_prefix="loco/load")
     loaded, text = execute("LoCo_LayersLoad", file=report.rsplit("saved as ", 1)[1])
@@ -124,8 +131,8 @@ def test_every_help_page_shows_a_small_picture_of_its_node(node_id):
     assert page.with_suffix(".png").stat().st_size < 40_000  # tests/host/browser/pictures.py makes them
 
 
-def test_the_edit_node_edits_the_layers_it_is_given(execute, pack, demo, sample):
-    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
+def test_the_edit_node_edits_the_layers_it_is_given(execute, demo, sample):
+    layers = LayerSet((8, 9), 16)
     inputs = {"model": demo.model, "clip": demo.clip, "layers": layers, "concept": "woodcut", "preserve": ""}
     (edited,) = execute("LoCo_EditApply", **inputs)
     prompt = "a red star in the style of woodcut"
@@ -135,9 +142,9 @@ def test_the_edit_node_edits_the_layers_it_is_given(execute, pack, demo, sample)
 
 
 @pytest.fixture(scope="module")
-def solve(execute, pack, demo):
+def solve(execute, demo):
     """solve(concept, ...) -> (edit, report) for layers 8 and 9."""
-    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
+    layers = LayerSet((8, 9), 16)
 
     def run(concept: str = "woodcut", **inputs):
         return execute("LoCo_EditSolve", clip=demo.clip, layers=layers, concept=concept, preserve="", **inputs)
@@ -145,11 +152,11 @@ def solve(execute, pack, demo):
     return run
 
 
-def test_a_solved_edit_is_what_apply_would_have_solved(execute, pack, demo, sample, solve):
+def test_a_solved_edit_is_what_apply_would_have_solved(execute, demo, sample, solve):
     edit, report = solve()
     assert report.startswith("layers 8-9: 4 prompts, rank")
     assert "text encoder: DemoClip, last layer as the model's default" in report
-    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
+    layers = LayerSet((8, 9), 16)
     (one,) = execute("LoCo_EditApply", model=demo.model, edit=edit)
     (other,) = execute(
         "LoCo_EditApply", model=demo.model, clip=demo.clip, layers=layers, concept="woodcut", preserve=""
@@ -158,9 +165,9 @@ def test_a_solved_edit_is_what_apply_would_have_solved(execute, pack, demo, samp
     assert (sample(one, demo.clip, prompt) - sample(other, demo.clip, prompt)).abs().max() == 0
 
 
-def test_the_report_names_the_clip_skip(execute, host, demo, pack):
+def test_the_report_names_the_clip_skip(execute, host, demo):
     clip = host.nodes.CLIPSetLastLayer().set_last_layer(demo.clip, -2)[0]
-    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
+    layers = LayerSet((8, 9), 16)
     _, report = execute("LoCo_EditSolve", clip=clip, layers=layers, concept="woodcut")
     assert "text encoder: DemoClip, stop_at_clip_layer -2" in report
 
@@ -169,7 +176,8 @@ def test_combined_edits_are_one_solved_jointly(execute, demo, solve):
     (one, _), (other, _), (both, _) = solve(), solve("halftone"), solve("woodcut\nhalftone")
     joint, report = execute("LoCo_EditCombine", clip=demo.clip, edit_1=one, edit_2=other)
     assert report.startswith("layers 8-9: 8 prompts")
-    difference = joint.operator.up @ joint.operator.down - both.operator.up @ both.operator.down
+    one, other = shared_operator(joint), shared_operator(both)
+    difference = one.up @ one.down - other.up @ other.down
     assert difference.abs().max() <= 1e-10
 
 
@@ -180,8 +188,9 @@ def test_a_saved_edit_is_loaded_as_it_was(execute, host, solve):
     name = file.removeprefix("loco_edits/")
     loaded, report = execute("LoCo_EditLoad", file=name)
     assert report.startswith("removes: woodcut, a painting in the style of woodcut")
-    assert torch.equal(loaded.operator.up, edit.operator.up)
-    assert torch.equal(loaded.operator.down, edit.operator.down)
+    one, other = shared_operator(loaded), shared_operator(edit)
+    assert torch.equal(one.up, other.up)
+    assert torch.equal(one.down, other.down)
     assert loaded.recipe == edit.recipe
 
 
@@ -203,7 +212,6 @@ def test_an_exported_lora_is_offered_by_the_stock_loader_and_tells_how_it_was_ma
         told = json.loads(opened.metadata()["loco_recipe"])
     assert told["text_encoder"] == "DemoClip, last layer as the model's default"
     assert told["layers"] == [8, 9]
-    host.folder_paths.add_model_folder_path("loras", str(path.parent))
     loaded = host.nodes.LoraLoaderModelOnly().load_lora_model_only(demo.model, path.name, 1.0)[0]
     (edited,) = execute("LoCo_EditApply", model=demo.model, edit=edit)
     prompt = "a red star in the style of woodcut"
@@ -211,6 +219,7 @@ def test_an_exported_lora_is_offered_by_the_stock_loader_and_tells_how_it_was_ma
     assert (one - other).norm() <= 1e-2 * (one - plain).norm()  # float16
 
 
+@pytest.mark.slow
 def test_the_erasure_report_says_what_became_of_the_concept_and_of_the_rest(execute, demo, solve, host, pack):
     edit, _ = solve("pointillism")
     (edited,) = execute("LoCo_EditApply", model=demo.model, edit=edit)
@@ -235,13 +244,13 @@ def test_the_erasure_report_says_what_became_of_the_concept_and_of_the_rest(exec
     assert sheet.ndim == 4 and sheet.shape[2] > 2 * 128
     saved = Path(host.folder_paths.get_output_directory()) / report.rsplit("saved as ", 1)[1]
     assert json.loads(saved.read_text())["removed"] > 0.8
-    assert not [file for file in pack("nodes.localization.layers_load").saved_searches() if saved.stem in file]
+    assert not [file for file in pack("nodes.host.folders").saved_searches() if saved.stem in file]
 
 
 @pytest.fixture(scope="module")
-def detect(execute, pack, demo):
+def detect(execute, demo):
     """detect(...) -> neurons, plot, report for woodcut at layers 8 and 9."""
-    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
+    layers = LayerSet((8, 9), 16)
     asked = {"concept": "woodcut", "without": "a picture of a star\na picture of a fish\na picture of a boat\nhalftone"}
     return lambda **changes: execute(
         "LoCo_NeuronDetect", model=demo.model, clip=demo.clip, layers=layers, **asked | changes
@@ -257,11 +266,11 @@ def test_neurons_are_detected_with_a_plot_and_a_report_that_counts_chance(detect
     assert "by chance" in report
 
 
-def test_detected_neurons_are_ablated_as_those_detected_on_the_spot(execute, pack, demo, sample, detect):
+def test_detected_neurons_are_ablated_as_those_detected_on_the_spot(execute, demo, sample, detect):
     neurons, _, _ = detect()
     model, report = execute("LoCo_NeuronAblate", model=demo.model, neurons=neurons, count=64)
     assert report.startswith("64 of 256 neurons, mean: layer 8 values ")
-    layers = pack("loco_core.models.layers").LayerSet((8, 9), 16)
+    layers = LayerSet((8, 9), 16)
     without = "a picture of a star\na picture of a fish\na picture of a boat\nhalftone"
     asked = {"clip": demo.clip, "layers": layers, "concept": "woodcut", "without": without, "count": 64}
     other, _ = execute("LoCo_NeuronAblate", model=demo.model, **asked)
@@ -299,13 +308,14 @@ def compare(execute, demo, detect):
 def test_a_sweep_gives_a_count_that_ablate_takes_and_shows_the_trade_off(execute, demo, detect, compare):
     neurons, _, _ = detect()
     count, plot, sheet, report = compare("LoCo_NeuronSweep", counts="16, 100%")
-    assert count in (16, 256)
-    assert f"choose {count} of 256 neurons" in report
+    assert count == 256  # 16 neurons leave the style as it is (test_demo_model.py and the README have such figures)
+    assert "choose 256 of 256 neurons" in report
     assert all(picture.ndim == 4 and picture.shape[-1] == 3 for picture in (plot, sheet))
     model, _ = execute("LoCo_NeuronAblate", model=demo.model, neurons=neurons, count=count)
     assert model.object_patches
 
 
+@pytest.mark.slow
 def test_measured_effects_are_a_ranking_for_ablate_that_is_saved_and_loaded(execute, demo, sample, compare):
     neurons, plot, report = compare("LoCo_NeuronEffects", runs="16", rounds=1)
     assert "effects measured: they agree with the signal to" in report

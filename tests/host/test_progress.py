@@ -17,7 +17,7 @@ def said(pack, monkeypatch) -> list[str]:
 
 
 def test_it_says_what_is_to_come_before_any_image_is_made(pack, said):
-    pack("nodes.host.progress").ImageProgress(128, 20, 32, None, "128 images")
+    pack("nodes.host.progress").ImageProgress(128, 20, None, "128 images")
     assert said == ["128 images"]
 
 
@@ -25,7 +25,7 @@ def test_after_the_first_batch_it_says_what_is_in_work_and_how_long(pack, said, 
     module = pack("nodes.host.progress")
     clock = iter([100.0, 130.0])
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    progress = module.ImageProgress(128, 20, 32, None, "128 images")
+    progress = module.ImageProgress(128, 20, None, "128 images")
     progress.on_batch(32, 128, "window 3 of 15 (layers 2-3)", np.zeros((8, 8, 3), np.uint8))
     assert said[-1] == "32 of 128 images, window 3 of 15 (layers 2-3), 2 min left"
 

@@ -14,10 +14,12 @@ import pytest
 from demo.comfy_host import inputs, workflow
 from demo.server import Server
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 COMFYUI = Path(os.environ["COMFYUI_PATH"])
+# How often the server is killed. Each time it must start anew, which takes most of the time.
 KILLS = int(os.environ.get("LOCO_KILLS", "2"))
-"""How often the server is killed. Each time it must start anew, which takes most of the time."""
 
 
 def quick_search() -> dict:

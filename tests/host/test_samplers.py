@@ -7,6 +7,10 @@ import pytest
 import torch
 from comfy.k_diffusion import sampling as k_diffusion
 
+from loco_core.models.engine import Row, Sampling
+
+pytestmark = pytest.mark.slow
+
 STEPS, CFG = 4, 2.0
 ANCESTRAL = [
     "euler_ancestral",
@@ -35,8 +39,8 @@ SDE = [
     "sa_solver",
     "sa_solver_pece",
 ]
+# Take a noise sampler and draw nothing that shows.
 WITHOUT = ["res_multistep", "res_multistep_cfg_pp", "dpm_fast"]
-"""Take a noise sampler and draw nothing that shows."""
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +49,15 @@ def samplers(pack):
 
 
 @pytest.fixture(scope="module")
-def generate(pack, demo):
+def generate(engine_of, demo):
     """generate(sampler, [(prompt, seed), ...]) -> images."""
-    core, engine = (
-        pack("loco_core.models.engine"),
-        pack("nodes.host.engine").ComfyEngine(demo.model, demo.clip, demo.vae),
-    )
+    engine = engine_of(demo.model, demo.clip, demo.vae)
 
     @torch.no_grad()
     def run(sampler: str, asked: list[tuple[str, int]]) -> torch.Tensor:
         embeddings = engine.encode([prompt for prompt, _ in asked])
-        rows = [core.Row(embedding, seed) for embedding, (_, seed) in zip(embeddings, asked, strict=True)]
-        return engine.generate(rows, core.Sampling(STEPS, CFG, sampler, "normal", 128, 128))
+        rows = [Row(embedding, seed) for embedding, (_, seed) in zip(embeddings, asked, strict=True)]
+        return engine.generate(rows, Sampling(STEPS, CFG, sampler, "normal", 128, 128))
 
     return run
 

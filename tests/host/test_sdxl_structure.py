@@ -12,10 +12,14 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from loco_core.editing.closed_form import EditOperator
+from loco_core.editing.lora import edit_lora
 from loco_core.models.layers import LayerSet
-from made_up import edit_of
+from made_up import edit_of, shared_operator
+
+pytestmark = pytest.mark.slow
 
 WIDTH = 2048
+MODES = ("weights", "context")
 UNET_CONFIG = {
     **comfy.supported_models.SDXL.unet_config,
     "model_channels": 32,
@@ -66,31 +70,27 @@ def sample(model: ModelPatcher, conditioning: list) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def inject(pack, sdxl, prompts):
+def inject(inject_in, sdxl, prompts):
     """inject(indices) -> the model whose layers at these indices read the other prompt."""
-
-    def run(indices):
-        chosen = pack("loco_core.models.layers").LayerSet(tuple(indices), 70)
-        return pack("nodes.host.injection").inject(
-            sdxl, prompts.other, chosen, "keys and values", "positive", 1.0, 0.0, 1.0
-        )
-
-    return run
+    return lambda indices: inject_in(sdxl, prompts.other, indices)
 
 
-def test_the_70_layers_are_in_forward_order(pack, sdxl):
-    layers = list(pack("nodes.host.engine").cross_attention_layers(sdxl))
+@pytest.fixture(scope="module")
+def layers(pack, sdxl):
+    return pack("nodes.host.layers").read_layers(sdxl)
+
+
+def test_the_70_layers_are_in_forward_order(layers):
     blocks = [("input", 4, 2), ("input", 5, 2), ("input", 7, 10), ("input", 8, 10), ("middle", 0, 10)]
     blocks += [("output", 0, 10), ("output", 1, 10), ("output", 2, 10)]
     blocks += [("output", 3, 2), ("output", 4, 2), ("output", 5, 2)]
     expected = [(block, number, inner) for block, number, depth in blocks for inner in range(depth)]
-    assert [(layer.block, layer.block_number, layer.transformer_index) for layer in layers] == expected
+    assert [layer.address for layer in layers] == expected
 
 
 @pytest.mark.parametrize("index", [0, 1, 4, 13, 24, 33, 34, 45, 47, 63, 64, 69])
-def test_each_layer_reads_the_other_prompt_as_if_its_own_module_were_given_it(pack, sdxl, prompts, inject, index):
-    name = list(pack("nodes.host.engine").cross_attention_layers(sdxl).values())[index]
-    attention = sdxl.model.get_submodule(name)
+def test_each_layer_reads_the_other_prompt_as_if_its_own_module_were_given_it(sdxl, layers, prompts, inject, index):
+    attention = sdxl.model.get_submodule(layers.modules[index])
     other = prompts.other[0][0]
     hooks = [part.register_forward_pre_hook(lambda *_: (other,)) for part in (attention.to_k, attention.to_v)]
     try:
@@ -108,24 +108,18 @@ def test_injecting_at_all_layers_is_the_other_prompt(sdxl, prompts, inject):
     )
 
 
-def test_the_stock_lora_loader_makes_the_same_change_of_an_exported_lora(pack, sdxl):
-    edit, lora, engine = (
-        pack("loco_core.editing.closed_form"),
-        pack("loco_core.editing.lora"),
-        pack("nodes.host.engine"),
-    )
+def test_the_stock_lora_loader_makes_the_same_change_of_an_exported_lora(engine_of, sdxl, layers):
     generator = torch.Generator().manual_seed(3)
-    operator = edit.EditOperator(
+    operator = EditOperator(
         torch.randn(WIDTH, 4, generator=generator, dtype=torch.float64),
         torch.randn(4, WIDTH, generator=generator, dtype=torch.float64) / WIDTH,
     )
-    names = engine.cross_attention_layers(sdxl)
-    weights = engine.ComfyEngine(sdxl, None, None).key_value_weights
-    chosen = {layer: weights(layer.index) for layer in names if layer.index in (0, 30, 45, 69)}
-    loaded, _ = comfy.sd.load_lora_for_models(sdxl, None, lora.lora_tensors(operator, 1.0, chosen.items(), 70), 1.0, 0)
-    changed = engine.ComfyEngine(loaded, None, None).key_value_weights
-    for layer in names:
-        for old, new in zip(weights(layer.index), changed(layer.index), strict=True):
+    weights, chosen = engine_of(sdxl).key_value_weights, LayerSet((0, 30, 45, 69), 70)
+    tensors = edit_lora(edit_of(operator, chosen), layers, weights)
+    loaded, _ = comfy.sd.load_lora_for_models(sdxl, None, tensors, 1.0, 0)
+    changed = engine_of(loaded).key_value_weights
+    for layer in range(70):
+        for old, new in zip(weights(layer), changed(layer), strict=True):
             expected = operator.weight_change(old) if layer in chosen else torch.zeros_like(old)
             assert torch.linalg.norm(new - old - expected) <= 2e-3 * torch.linalg.norm(expected)  # float16
 
@@ -142,18 +136,18 @@ def pooled_edit():
     return edit_of(operator(WIDTH), LayerSet((30, 45), 70), operator(1280))
 
 
-def test_the_pooled_path_is_edited_alike_in_weights_in_context_and_by_a_lora(pack, sdxl, prompts, pooled_edit):
-    editing, lora, engine = pack("nodes.host.editing"), pack("loco_core.editing.lora"), pack("nodes.host.engine")
-    label = engine.effective_weight(sdxl, f"{editing.POOLED_LAYER}.weight")
-    tensors = lora.lora_tensors(
-        pooled_edit.operator, 1.0, editing.key_value_weights(sdxl, pooled_edit), 70, pooled=(pooled_edit.pooled, label)
-    )
+def test_the_pooled_path_is_edited_alike_in_weights_in_context_and_by_a_lora(
+    pack, engine_of, apply_edit, sdxl, layers, prompts, pooled_edit
+):
+    label = pack("nodes.host.editing").pooled_weight(sdxl, pooled_edit)
+    weights = engine_of(sdxl).key_value_weights
+    tensors = edit_lora(pooled_edit, layers, weights, pooled_weight=label)
     loaded, _ = comfy.sd.load_lora_for_models(sdxl, None, tensors, 1.0, 0)
-    ways = [editing.apply_edit(sdxl, pooled_edit, 1.0, mode) for mode in editing.MODES]
+    ways = [apply_edit(sdxl, pooled_edit, mode=mode) for mode in MODES]
     unedited = sample(sdxl, prompts.own)
     weights, context, by_lora = (sample(model, prompts.own) for model in (*ways, loaded))
-    layers_alone = edit_of(pooled_edit.operator, pooled_edit.recipe.layers)
-    without = sample(editing.apply_edit(sdxl, layers_alone, 1.0), prompts.own)
+    layers_alone = edit_of(shared_operator(pooled_edit), pooled_edit.recipe.layers)
+    without = sample(apply_edit(sdxl, layers_alone), prompts.own)
     effect = (weights - unedited).norm()
     assert effect > 1e-3
     assert (weights - without).norm() > 0.1 * effect
@@ -161,16 +155,16 @@ def test_the_pooled_path_is_edited_alike_in_weights_in_context_and_by_a_lora(pac
     assert (weights - by_lora).norm() <= 1e-2 * effect  # float16
 
 
-def test_two_pooled_edits_act_in_the_same_order_in_both_modes(pack, sdxl, prompts, pooled_edit):
-    editing, one = pack("nodes.host.editing"), pooled_edit.pooled
+def test_two_pooled_edits_act_in_the_same_order_in_both_modes(apply_edit, sdxl, prompts, pooled_edit):
+    one = pooled_edit.pooled
     other = EditOperator(one.width * one.down.T.flip(1), one.up.T / one.width)  # turned, they make another product
     nothing = EditOperator(torch.zeros(WIDTH, 1).double(), torch.zeros(1, WIDTH).double())
     latents = {}
     for name, order in (("as they stand", (one, other)), ("turned", (other, one))):
-        for mode in editing.MODES:
+        for mode in MODES:
             model = sdxl
             for pooled in order:
-                model = editing.apply_edit(model, edit_of(nothing, pooled_edit.recipe.layers, pooled), 1.0, mode)
+                model = apply_edit(model, edit_of(nothing, pooled_edit.recipe.layers, pooled), mode=mode)
             latents[name, mode] = sample(model, prompts.own)
     effect = (latents["turned", "weights"] - sample(sdxl, prompts.own)).norm()
     for name in ("as they stand", "turned"):

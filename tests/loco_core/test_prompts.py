@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from loco_core.prompts import PromptPair, preserved_prompts, prompt_pairs, whole_pairs
+from loco_core.prompts import Attribute, PromptPair, preserved_prompts, prompt_pairs, whole_pairs
 
 
 def test_a_bare_style_is_expanded_with_the_papers_four_templates_and_one_target():
-    pairs = prompt_pairs("Van Gogh", "a painting", "style")
+    pairs = prompt_pairs("Van Gogh", "a painting", Attribute.STYLE)
     assert [pair.concept for pair in pairs] == [
         "Van Gogh",
         "a painting in the style of Van Gogh",
@@ -17,44 +17,43 @@ def test_a_bare_style_is_expanded_with_the_papers_four_templates_and_one_target(
 
 
 def test_a_bare_object_is_expanded_on_both_sides():
-    assert prompt_pairs("cat", "dog", "object")[1] == PromptPair("an image of cat", "an image of dog")
+    assert prompt_pairs("cat", "dog", Attribute.OBJECT)[1] == PromptPair("an image of cat", "an image of dog")
 
 
 def test_a_fact_of_several_words_is_a_name_too():
-    pairs = prompt_pairs("the president of the United States", "Joe Biden", "fact")
+    pairs = prompt_pairs("the president of the United States", "Joe Biden", Attribute.FACT)
     assert pairs[3] == PromptPair("a picture of the president of the United States", "a picture of Joe Biden")
 
 
 def test_a_line_that_speaks_of_a_picture_is_a_prompt_however_short():
-    assert prompt_pairs("a photo of Nemo", "a fish", "object") == [PromptPair("a photo of Nemo", "a fish")]
+    assert prompt_pairs("a photo of Nemo", "a fish", Attribute.OBJECT) == [PromptPair("a photo of Nemo", "a fish")]
 
 
 def test_whole_prompts_stay_as_they_are():
-    pairs = prompt_pairs("a red star in the style of woodcut", "a red star", "style")
+    pairs = prompt_pairs("a red star in the style of woodcut", "a red star", Attribute.STYLE)
     assert pairs == [PromptPair("a red star in the style of woodcut", "a red star")]
 
 
 def test_empty_lines_and_spaces_do_not_count():
-    assert len(prompt_pairs("\n a long prompt of words \n\n", "x\n", "style")) == 1
+    assert len(prompt_pairs("\n a long prompt of words \n\n", "x\n", Attribute.STYLE)) == 1
 
 
 @pytest.mark.parametrize(
-    ("concepts", "targets", "attribute", "message"),
+    ("concepts", "targets", "message"),
     [
-        ("", "a painting", "style", "concept prompts: empty"),
-        ("woodcut", " \n", "style", "target prompts: empty"),
-        ("a\nb\nc", "x\ny", "style", "concept prompts: 3 lines, target prompts: 2 lines; give one target per concept"),
-        ("a", "b", "colour", "attribute: 'colour'; give one of style, object, fact"),
+        ("", "a painting", "concept prompts: empty"),
+        ("woodcut", " \n", "target prompts: empty"),
+        ("a\nb\nc", "x\ny", "concept prompts: 3 lines, target prompts: 2 lines; give one target per concept"),
     ],
 )
-def test_a_mistake_is_named_with_what_was_expected(concepts, targets, attribute, message):
+def test_a_mistake_is_named_with_what_was_expected(concepts, targets, message):
     with pytest.raises(ValueError, match=message):
-        prompt_pairs(concepts, targets, attribute)
+        prompt_pairs(concepts, targets, Attribute.STYLE)
 
 
 def test_two_quotes_are_the_empty_prompt_as_a_target():
-    assert {pair.target for pair in prompt_pairs("woodcut", '""', "style")} == {""}
-    assert {pair.target for pair in prompt_pairs("cat", '""', "object")} == {""}
+    assert {pair.target for pair in prompt_pairs("woodcut", '""', Attribute.STYLE)} == {""}
+    assert {pair.target for pair in prompt_pairs("cat", '""', Attribute.OBJECT)} == {""}
 
 
 def test_whole_pairs_are_not_expanded():
@@ -65,7 +64,7 @@ def test_whole_pairs_are_not_expanded():
 
 
 def test_names_to_preserve_are_expanded_and_prompts_are_kept_as_they_are():
-    prompts, _ = preserved_prompts("Monet\na photo of a cat", "style", "Van Gogh")
+    prompts, _ = preserved_prompts("Monet\na photo of a cat", Attribute.STYLE, "Van Gogh")
     assert prompts == [
         "Monet",
         "a painting in the style of Monet",
@@ -77,10 +76,10 @@ def test_names_to_preserve_are_expanded_and_prompts_are_kept_as_they_are():
 
 def test_prompts_without_a_style_are_contexts_for_one():
     _, contexts = preserved_prompts(
-        "Monet\na photo of a cat\na house\na cup in the style of Monet", "style", "Van Gogh"
+        "Monet\na photo of a cat\na house\na cup in the style of Monet", Attribute.STYLE, "Van Gogh"
     )
     assert contexts == ["a photo of a cat", "a house"]
-    pairs = prompt_pairs("Van Gogh", "a painting", "style", contexts=contexts)
+    pairs = prompt_pairs("Van Gogh", "a painting", Attribute.STYLE, contexts=contexts)
     assert pairs[4:] == [
         PromptPair("a photo of a cat in the style of Van Gogh", "a photo of a cat"),
         PromptPair("a house in the style of Van Gogh", "a house"),
@@ -88,11 +87,11 @@ def test_prompts_without_a_style_are_contexts_for_one():
 
 
 def test_contexts_are_for_styles_given_by_name():
-    assert len(prompt_pairs("cat", "dog", "object", contexts=["a house"])) == 4
-    assert len(prompt_pairs("a star in the style of woodcut", "a star", "style", contexts=["a house"])) == 1
+    assert len(prompt_pairs("cat", "dog", Attribute.OBJECT, contexts=["a house"])) == 4
+    assert len(prompt_pairs("a star in the style of woodcut", "a star", Attribute.STYLE, contexts=["a house"])) == 1
 
 
 def test_what_is_to_be_removed_cannot_be_preserved_too():
     with pytest.raises(ValueError, match="preserve: 'a photo of a Cat' names what is to be removed, 'cat'"):
-        preserved_prompts("a photo of a Cat", "object", "cat")
-    assert preserved_prompts("a catalogue", "object", "cat")[0]
+        preserved_prompts("a photo of a Cat", Attribute.OBJECT, "cat")
+    assert preserved_prompts("a catalogue", Attribute.OBJECT, "cat")[0]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from loco_core.editing.edit import EditSettings, edit_recipe
+from loco_core.editing.recipe import EditRequest, EditSettings, edit_recipe
 from loco_core.models.layers import LayerSet
-from loco_core.prompts import contrast_prompts, prompt_pairs, whole_pairs
+from loco_core.prompts import Attribute, contrast_prompts, prompt_pairs, whole_pairs
 
 API = Path(__file__).resolve().parents[2] / "workflows" / "api"
 FIELDS = [
@@ -27,8 +27,9 @@ def fields(*node_ids: str):
 
 @fields("LoCo_EditSolve", "LoCo_EditApply")
 def test_edits_remove_what_they_do_not_preserve(inputs):
-    texts = [inputs[name] for name in ("concept", "target", "preserve", "attribute")]
-    recipe = edit_recipe(*texts, EditSettings(), LayerSet((8,), 16), "")
+    attribute = Attribute.parse(inputs["attribute"], "attribute")
+    request = EditRequest(inputs["concept"], inputs["target"], inputs["preserve"], attribute)
+    recipe = edit_recipe(request, EditSettings(), LayerSet((8,), 16), "")
     assert len(recipe.pairs) >= 4 and len(recipe.preserve) > 8
 
 
@@ -40,7 +41,8 @@ def test_neurons_are_sought_in_as_many_prompts_with_the_style_as_there_are_plain
 
 @fields("LoCo_LayerSearch")
 def test_searches_have_a_target_for_every_concept_and_eight_images_for_every_window(inputs):
-    pairs = prompt_pairs(inputs["concept_prompts"], inputs["target_prompts"], inputs["attribute"])
+    attribute = Attribute.parse(inputs["attribute"], "attribute")
+    pairs = prompt_pairs(inputs["concept_prompts"], inputs["target_prompts"], attribute)
     assert all(pair.target and pair.concept.startswith(pair.target) for pair in pairs)
     assert len(pairs) * inputs["seed_count"] == 8
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
+# Height of a node's title, which stands above its position.
 TITLE = 30
-"""Height of a node's title, which stands above its position."""
+# Between two nodes, at least.
 GAP = 20
-"""Between two nodes, at least."""
 
 
 @dataclass(frozen=True)

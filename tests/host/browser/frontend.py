@@ -15,13 +15,13 @@ from host.browser.chromium import chromium
 from host.full_size.checkpoints import checkpoint
 
 HERE = Path(__file__).parent
+# What the workflows call a checkpoint, and the family whose random weights are in its place.
 CHECKPOINTS = {"v1-5-pruned-emaonly.safetensors": "sd15", "sd_xl_base_1.0.safetensors": "sdxl"}
-"""What the workflows call a checkpoint, and the family whose random weights are in its place."""
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 API = ROOT / "workflows" / "api"
 CLASSIC, NODES_2 = "classic", "nodes2"
+# Values of the setting Comfy.VueNodes.Enabled.
 RENDERINGS = {CLASSIC: False, NODES_2: True}
-"""Values of the setting Comfy.VueNodes.Enabled."""
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Minimap.Visible": False,

@@ -24,8 +24,8 @@ from host.browser.frontend import API, CLASSIC, WORKFLOWS, Frontend, open_fronte
 
 HELP = ROOT / "web" / "docs"
 WINDOW = {"width": 1800, "height": 1300}
+# Where the graph begins in the window, right of the sidebar and below the menu.
 LEFT, TOP = 120, 120
-"""Where the graph begins in the window, right of the sidebar and below the menu."""
 MARGIN = 20
 PLACE = """([scale, left, top]) => {
     const boxes = [...app.graph.groups, ...app.graph.nodes].map(item => item.boundingRect ?? item._bounding);
@@ -38,6 +38,7 @@ PLACE = """([scale, left, top]) => {
     app.canvas.setDirty(true, true);
     return [(right - x) * scale, (bottom - y) * scale];
 }"""
+# The id must be new: the frontend keeps the values of widgets by node id.
 SHOW_NODE = """([type, id]) => {
     app.graph.clear();
     const node = LiteGraph.createNode(type);
@@ -45,7 +46,6 @@ SHOW_NODE = """([type, id]) => {
     app.graph.add(node);
     node.setSize([400, node.computeSize()[1]]);
 }"""
-"""The id must be new: the frontend keeps the values of widgets by node id."""
 
 
 def picture(frontend: Frontend, scale: float) -> Image.Image:

@@ -16,10 +16,12 @@ from PIL import Image
 
 from host.browser.frontend import API, CLASSIC, HERE, NODES_2, WORKFLOWS
 
-pytestmark = pytest.mark.xdist_group("full size")  # one process: two full-size models do not fit into memory
+# In one process: two full-size models do not fit into memory.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
 
 QUICK_IMAGES = {"seed_count": 1, "steps": 2, "width": 64, "height": 64, "batch_rows": 32}
 ONE_PROMPT = {"concept_prompts": "a house in the style of Van Gogh", "target_prompts": "a house"}
+# Values of widgets, by node, that make a workflow run in seconds on a CPU.
 QUICK = {
     "KSampler": {"steps": 2},
     "EmptyLatentImage": {"width": 64, "height": 64, "batch_size": 2},
@@ -28,9 +30,8 @@ QUICK = {
     "LoCo_LayerSearch": {**QUICK_IMAGES, **ONE_PROMPT, "steps": 1},
     "LoCo_ErasureReport": {**QUICK_IMAGES, **ONE_PROMPT, "keep_prompts": "a house"},
 }
-"""Values of widgets, by node, that make a workflow run in seconds on a CPU."""
+# For the demo model, which must show the style: what needs its layers does not run without.
 QUICK_DEMO = QUICK | {"LoCo_LayerSearch": {"seed_count": 1, "steps": 5}}
-"""For the demo model, which must show the style: what needs its layers does not run without."""
 
 every_workflow = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
 classic = pytest.mark.parametrize("frontend", [CLASSIC], indirect=True)

@@ -12,7 +12,6 @@ shows in the output of a U-Net that has 70 of them.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,17 +23,16 @@ import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.supported_models_base import BASE
 
+from host.full_size.cache_folder import checkpoint_path
 from loco_core.files import replacing
 
-RECIPE = 1
-"""Part of the files' names: raise it with every change of what is in them."""
+# Numbers drawn; a prime, so that no two rows of a matrix larger than it are alike.
 BLOCK = 2**24 + 43
-"""Numbers drawn; a prime, so that no two rows of a matrix larger than it are alike."""
+# Standard deviation of biases. The host takes an SD 2.x for v-prediction where one of them has more than 0.09.
 BIAS = 0.15
-"""Standard deviation of biases. The host takes an SD 2.x for v-prediction where one of them has more than 0.09."""
 CROSS_ATTENTION_GAIN = 4.0
+# Of the U-Net's last layer, after an activation that halves the signal: a prediction is as large as the noise.
 OUTPUT_GAIN = 2.0
-"""Of the U-Net's last layer, after an activation that halves the signal: a prediction is as large as the noise."""
 META = torch.device("meta")
 
 UNET = {
@@ -96,14 +94,9 @@ FAMILIES = {
 }
 
 
-def folder() -> Path:
-    """Where the files are kept."""
-    return Path(os.environ.get("LOCO_FULL_SIZE_CACHE") or Path.home() / ".cache" / "comfyui-loco" / "full_size")
-
-
 def checkpoint(name: str) -> Path:
     """The file of a family, written if it is not there."""
-    path = folder() / f"{name}_r{RECIPE}.safetensors"
+    path = checkpoint_path(name)
     if not path.exists():
         write_checkpoint(path, FAMILIES[name])
     return path

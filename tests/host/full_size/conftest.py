@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from host.full_size.checkpoints import FAMILIES, folder
+from host.full_size.cache_folder import folder
+from host.full_size.checkpoints import FAMILIES
 from host.full_size.measures import Loaded, OneAtATime
 
 HERE = Path(__file__).parent

@@ -18,8 +18,8 @@ from comfy.sd import CLIP, VAE
 
 from .checkpoints import checkpoint
 
+# Height and width of the latents: the smallest that an SD 1.5 U-Net halves three times.
 LATENT = 8
-"""Height and width of the latents: the smallest that an SD 1.5 U-Net halves three times."""
 PROC = Path("/proc/self")
 
 

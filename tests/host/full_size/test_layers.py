@@ -13,22 +13,23 @@ from comfy.model_patcher import ModelPatcher
 
 from host.full_size.measures import relative, sample, unet_output
 
-pytestmark = pytest.mark.xdist_group("full size")  # one process: two full-size models do not fit into memory
+# In one process: two full-size models do not fit into memory.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
 
+# Of the made-up conditionings: a layer takes any number, and most of a small call's time goes with it.
 TOKENS = 8
-"""Of the made-up conditionings: a layer takes any number, and most of a small call's time goes with it."""
+# Of the batches in which the reference is computed.
 ROWS = 12
-"""Of the batches in which the reference is computed."""
 STACKED = [("input", number, 0) for number in (1, 2, 4, 5, 7, 8)] + [("middle", 0, 0)]
 STACKED += [("output", number, 0) for number in range(3, 12)]
 SDXL = [("input", 4, 2), ("input", 5, 2), ("input", 7, 10), ("input", 8, 10), ("middle", 0, 10)]
 SDXL += [("output", number, 10) for number in range(3)] + [("output", number, 2) for number in range(3, 6)]
+# Every layer's block, block number and transformer block, in forward order.
 PLACES = {
     "sd15": STACKED,
     "sd21": STACKED,
     "sdxl": [(block, number, inner) for block, number, depth in SDXL for inner in range(depth)],
 }
-"""Every layer's block, block number and transformer block, in forward order."""
 THREE = pytest.mark.parametrize("family", PLACES)
 
 
@@ -46,20 +47,20 @@ def test_the_stock_loader_knows_the_family(pack, loaded, config, prediction, wid
     model = loaded.model.model
     assert type(model.model_config) is config
     assert model.model_type.name == prediction
-    assert pack("nodes.host.engine").context_width(loaded.model) == width
+    assert pack("nodes.host.layers").read_layers(loaded.model).width == width
 
 
 @THREE
 def test_the_layers_are_in_forward_order_and_each_has_its_weights(pack, loaded, family, record_property):
-    layers = pack("nodes.host.engine").cross_attention_layers(loaded.model)
-    assert [(layer.block, layer.block_number, layer.transformer_index) for layer in layers] == PLACES[family]
+    layers = pack("nodes.host.layers").read_layers(loaded.model)
+    assert [layer.address for layer in layers] == PLACES[family]
     assert [layer.index for layer in layers] == list(range(len(layers)))
-    for (block, number, inner), name in zip(PLACES[family], layers.values(), strict=True):
+    for (block, number, inner), name in zip(PLACES[family], layers.modules, strict=True):
         where = "middle_block.1" if block == "middle" else f"{block}_blocks.{number}.1"
         assert name == f"diffusion_model.{where}.transformer_blocks.{inner}.attn2"
-    assert {f"{name}.to_k.weight" for name in layers.values()} <= loaded.model.model_state_dict().keys()
+    assert {f"{name}.to_k.weight" for name in layers.modules} <= loaded.model.model_state_dict().keys()
     record_property(f"layers {family}", len(layers))
-    record_property(f"table {family}", {str(layer): name for layer, name in layers.items()})
+    record_property(f"table {family}", {str(layer): name for layer, name in zip(layers, layers.modules, strict=True)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,16 +79,9 @@ def prompts(width: int) -> Prompts:
 
 
 @pytest.fixture
-def inject(pack, loaded):
+def inject(inject_in, loaded):
     """inject(indices, conditioning) -> the model whose layers at these indices read it."""
-
-    def run(indices, conditioning):
-        count = len(pack("nodes.host.engine").cross_attention_layers(loaded.model))
-        chosen = pack("loco_core.models.layers").LayerSet(tuple(indices), count)
-        arguments = (conditioning, chosen, "keys and values", "positive", 1.0, 0.0, 1.0)
-        return pack("nodes.host.injection").inject(loaded.model, *arguments)
-
-    return run
+    return lambda indices, conditioning: inject_in(loaded.model, conditioning, indices)
 
 
 def outputs_of_hooked_layers(model: ModelPatcher, attentions: list[torch.nn.Module], given: Prompts) -> torch.Tensor:
@@ -125,9 +119,9 @@ def references():
 
 @pytest.mark.parametrize(("family", "index"), [(name, index) for name in PLACES for index in range(len(PLACES[name]))])
 def test_alone_a_layer_reads_the_other_prompt_and_no_other_does(pack, loaded, inject, references, family, index):
-    names = pack("nodes.host.engine").cross_attention_layers(loaded.model).values()
-    attentions = [loaded.model.model.get_submodule(name) for name in names]
-    given = prompts(pack("nodes.host.engine").context_width(loaded.model))
+    layers = pack("nodes.host.layers").read_layers(loaded.model)
+    attentions = [loaded.model.model.get_submodule(name) for name in layers.modules]
+    given = prompts(layers.width)
     read: dict[tuple[int, str], torch.Tensor] = {}
     with ExitStack() as hooks:
         for number, attention in enumerate(attentions):
@@ -167,15 +161,14 @@ def test_presets_give_the_layers_the_paper_found(execute, loaded, family):
 
 @pytest.mark.parametrize("family", ["sd15_inpainting"])
 def test_an_inpainting_model_has_its_familys_layers_and_presets(pack, execute, loaded):
-    names = pack("nodes.host.engine").cross_attention_layers(loaded.model)
-    assert len(names) == 16
+    assert len(pack("nodes.host.layers").read_layers(loaded.model)) == 16
     assert loaded.model.get_model_object("diffusion_model.input_blocks.0.0").in_channels == 9
     assert execute("LoCo_LayerSelect", model=loaded.model, preset="style")[0].indices == (8, 9)
 
 
 @pytest.mark.parametrize("family", ["sdxl_refiner"])
 def test_a_refiner_has_44_layers_and_no_preset(pack, execute, loaded):
-    assert len(pack("nodes.host.engine").cross_attention_layers(loaded.model)) == 44
+    assert len(pack("nodes.host.layers").read_layers(loaded.model)) == 44
     with pytest.raises(
         ValueError,
         match="the paper has none for a model with 44 cross-attention layers that read embeddings 1280 wide, only for "
@@ -189,7 +182,7 @@ def test_injected_at_all_layers_a_prompt_of_its_text_encoder_is_the_prompt(host,
     encode = host.nodes.CLIPTextEncode().encode
     own, other = (encode(loaded.clip, prompt)[0] for prompt in ("a red star", "a blue fish"))
     own[0][1]["pooled_output"] = other[0][1]["pooled_output"]  # which the injector leaves to the sampler's prompt
-    layers = range(len(pack("nodes.host.engine").cross_attention_layers(loaded.model)))
+    layers = range(len(pack("nodes.host.layers").read_layers(loaded.model)))
     expected, unchanged = sample(loaded.model, other), sample(loaded.model, own)
     assert relative(expected - unchanged, unchanged) >= 1e-3
     assert torch.equal(sample(inject(layers, other), own), expected)
@@ -251,4 +244,4 @@ def test_a_model_without_such_layers_says_so_and_says_what_to_use(pack, kind):
     device = torch.device("cpu")
     model = ModelPatcher(config.get_model(weights, device="meta"), load_device=device, offload_device=device)
     with pytest.raises(ValueError, match=r"model: .*; use Stable Diffusion 1.x, 2.x or SDXL"):
-        pack("nodes.host.engine").cross_attention_layers(model)
+        pack("nodes.host.layers").read_layers(model)

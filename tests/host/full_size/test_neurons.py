@@ -10,15 +10,16 @@ from comfy_extras.nodes_torch_compile import TorchCompileModel
 
 from host.full_size.measures import agreement, relative, sample
 
-pytestmark = pytest.mark.xdist_group("full size")  # one process: two full-size models do not fit into memory
+# In one process: two full-size models do not fit into memory.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
 
 THREE = pytest.mark.parametrize("family", ["sd15", "sd21", "sdxl"])
 CONCEPT, WITHOUT = "Van Gogh", "a photo of a cat\na painting of a house\nMonet"
 PROMPT = "a painting of a house in the style of Van Gogh"
+# Of the preset layers.
 VALUES = {"sd15": 2 * 1280, "sd21": 2 * 1280 + 640, "sdxl": 3 * 1280}
-"""Of the preset layers."""
+# Of an ablation, the least share of the latent: differences from it mean something.
 EFFECT = 1e-2
-"""Of an ablation, the least share of the latent: differences from it mean something."""
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("full size")  # one process: two full-size models do not fit into memory
+# In one process: two full-size models do not fit into memory.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
 
 WINDOWS = 2
 

@@ -10,12 +10,13 @@ from loco_core.comparison.erasure import (
     AT_ONCE,
     Change,
     ErasurePlan,
-    ImageMaker,
     erasure_text,
+    image_maker,
     measure_before,
     measure_erasure,
 )
-from loco_core.drawing import erasure_sheet
+from loco_core.comparison.pictures import erasure_sheet
+from loco_core.images import QUIET, Progress
 from loco_core.models.engine import Sampling
 from loco_core.prompts import PromptPair
 from made_up import GreyScorer, Painter
@@ -78,12 +79,15 @@ def test_a_loss_that_few_images_leave_unsure_is_told_as_such(seeds):
 def test_the_interval_is_students_t_of_the_paired_differences():
     change = Change(np.array([10.0, 20.0, 30.0]), np.array([9.0, 18.0, 27.0]))
     # differences -1, -2, -3: mean -2, standard error 1 / sqrt(3), t(0.975, 2) = 4.3027
-    assert change.interval == pytest.approx((-2 - 4.3027 / 3**0.5, -2 + 4.3027 / 3**0.5), abs=1e-3)
+    assert (change.estimate.low, change.estimate.high) == pytest.approx(
+        (-2 - 4.3027 / 3**0.5, -2 + 4.3027 / 3**0.5), abs=1e-3
+    )
     assert not change.certain
 
 
 def test_one_image_has_no_interval():
-    assert np.isnan(Change(np.ones(1), np.zeros(1)).interval).all()
+    alone = Change(np.ones(1), np.zeros(1)).estimate
+    assert np.isnan(alone.low) and np.isnan(alone.high)
 
 
 def test_kept_images_are_compared_with_themselves():
@@ -102,7 +106,7 @@ def test_images_are_kept_as_8_bit_numbers_and_scored_some_at_a_time():
 
     plan = ErasurePlan((PromptPair(STYLED, PLAIN),), (KEPT,), tuple(range(AT_ONCE + 1)), SAMPLING)
     painter = Painter({STYLED: 0.8, PLAIN: 0.2, KEPT: 0.5})
-    before = measure_before(painter, Watched(), plan, ImageMaker(plan, 3, plan.images))
+    before = measure_before(painter, Watched(), plan, image_maker(plan, 3, plan.images, QUIET))
     assert before.images.dtype == torch.uint8
     greys = [100 * grey + seed / 10 for grey in (0.8, 0.5) for seed in plan.seeds]
     assert before.scores == pytest.approx(greys, abs=0.2)  # half of 100 / 255
@@ -111,7 +115,7 @@ def test_images_are_kept_as_8_bit_numbers_and_scored_some_at_a_time():
 
 def test_the_report_needs_no_more_images_than_it_says_and_tells_of_each_batch():
     seen = []
-    result = measure({STYLED: 0.2}, on_batch=lambda done, total, label, thumbnail: seen.append((done, total)))
+    result = measure({STYLED: 0.2}, progress=Progress(lambda done, total, label, thumbnail: seen.append((done, total))))
     assert seen[-1] == (20, 20) == (result.plan.images, result.plan.images)
     assert erasure_text(result).startswith("removed; neighbours kept")
 

@@ -11,7 +11,9 @@ from loco_core.diffusers_host.demo_model import demo_pipeline
 from loco_core.diffusers_host.engine import AblatedEngine, DiffusersEngine
 from loco_core.models.engine import Row, Sampling
 from loco_core.models.layers import LayerSet
-from loco_core.neurons.detection import ablation, chosen_neurons, detect_neurons
+from loco_core.neurons.ablation import ChooseBy, Mode, ablation, chosen_neurons
+from loco_core.neurons.detection import detect_neurons
+from loco_core.prompts import Contrast
 
 SAMPLING = Sampling(4, 2.0, "euler", "linspace", 128, 128)
 FISH = "a blue fish in the style of woodcut"
@@ -24,12 +26,12 @@ def engine() -> DiffusersEngine:
 
 def test_an_ablation_lasts_as_long_as_its_block_even_when_that_fails(engine):
     (fish,) = engine.encode([FISH])
-    styled = [f"a {thing} in the style of woodcut" for thing in ("star", "boat", "house")]
-    plain = ["a star", "a boat", "a house"]
-    found = detect_neurons(engine.encode, engine.key_value_weights, styled, plain, LayerSet((8, 9), 16))
+    plain = ("a star", "a boat", "a house")
+    contrast = Contrast(tuple(f"{thing} in the style of woodcut" for thing in plain), plain, ())
+    found = detect_neurons(engine, contrast, LayerSet((8, 9), 16))
     before = engine.generate([Row(fish, 0)], SAMPLING)
-    for count, mode, scale, changes in ((100, "mean", 0.0, True), (0, "mean", 0.0, False), (100, "scale", 1.0, False)):
-        change = ablation(found, chosen_neurons(found, "count", count, 0.0), mode, scale)
+    for count, mode, changes in ((100, Mode.MEAN, True), (0, Mode.MEAN, False), (100, Mode.SCALE, False)):
+        change = ablation(found, chosen_neurons(found, ChooseBy.COUNT, count), mode, scale=1.0)
         with pytest.raises(RuntimeError, match="broken off"), engine.ablated(change):
             assert torch.equal(engine.generate([Row(fish, 0)], SAMPLING), before) != changes
             raise RuntimeError("broken off")

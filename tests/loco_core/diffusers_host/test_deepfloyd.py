@@ -95,7 +95,7 @@ def test_an_intervention_at_one_layer_changes_what_that_layer_reads_and_no_other
         read.append([])
         hooks = [
             engine._unet.get_submodule(name).add_k_proj.register_forward_hook(lambda _, x, out: read[-1].append(x[0]))
-            for name in engine._names
+            for name in engine.layers.modules
         ]
         x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
         engine.predict(x, torch.tensor(500), [row], negative, SAMPLING)

@@ -11,13 +11,19 @@ import diffusers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from loco_core.diffusers_host.demo_model import NOISE, clip_tokenizer
-from loco_core.diffusers_host.engine import DiffusersEngine, cross_attention_layers, load_pipeline
+from loco_core.diffusers_host.engine import DiffusersEngine
+from loco_core.diffusers_host.families.unet import read_layers
+from loco_core.diffusers_host.pipelines import load_pipeline
 from loco_core.editing.closed_form import EditOperator
-from loco_core.editing.edit import solve_edit
-from loco_core.editing.lora import NAMINGS, lora_tensors, save_lora
+from loco_core.editing.lora import edit_lora
+from loco_core.editing.solve import solve_edit
+from loco_core.lora_file import save_lora
 from loco_core.models.engine import Intervention, Row, Sampling
-from loco_core.models.layers import LayerSet
-from made_up import recipe
+from loco_core.models.family import Naming
+from loco_core.models.layers import PROJECTIONS, LayerSet, Part
+from made_up import edit_of, recipe, shared_operator
+
+pytestmark = pytest.mark.slow
 
 STAR, FISH = "a red star", "a blue fish in the style of woodcut"
 
@@ -121,7 +127,7 @@ def test_sdxls_layers_stand_where_comfyui_has_them(sdxl_folder):
     blocks = [("input", 4, 2), ("input", 5, 2), ("input", 7, 10), ("input", 8, 10), ("middle", 0, 10)]
     blocks += [("output", number, 10) for number in (0, 1, 2)] + [("output", number, 2) for number in (3, 4, 5)]
     expected = [(block, number, inner) for block, number, depth in blocks for inner in range(depth)]
-    assert [(layer.block, layer.block_number, layer.transformer_index) for layer in layers] == expected
+    assert [(layer.block, layer.block_number, layer.inner) for layer in layers] == expected
 
 
 def test_sdxl_makes_the_image_of_diffusers_own_pipeline(sdxl_folder):
@@ -143,7 +149,7 @@ def test_sdxl_makes_the_image_of_diffusers_own_pipeline(sdxl_folder):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)  # float32 sums in another batch shape
 
 
-@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("naming", Naming)
 @pytest.mark.parametrize(("family", "chosen"), [("sd2", (0, 6, 15)), ("sdxl", (0, 30, 45, 69))])
 def test_diffusers_own_loader_makes_the_same_change_of_an_exported_lora(family, chosen, naming, request, tmp_path):
     pytest.importorskip("peft")
@@ -153,20 +159,14 @@ def test_diffusers_own_loader_makes_the_same_change_of_an_exported_lora(family, 
     edit = solve_edit(engine.encode, recipe(layers=layers, pooled=with_pooled))
     before = [engine.key_value_weights(layer) for layer in range(count)]
     label = engine.pooled_weight().clone() if with_pooled else None
-    tensors = lora_tensors(
-        edit.operator,
-        1.0,
-        ((engine.layers[layer], before[layer]) for layer in layers),
-        count,
-        naming,
-        (edit.pooled, label) if with_pooled else None,
-    )
+    tensors = edit_lora(edit, engine.layers, before.__getitem__, naming=naming, pooled_weight=label)
     save_lora(tensors, tmp_path / "edit.safetensors", {"loco_layers": str(layers)})
     engine._pipeline.load_lora_weights(tmp_path, weight_name="edit.safetensors")
     engine._pipeline.fuse_lora()
     engine._pipeline.unload_lora_weights()
+    operator = shared_operator(edit)
     changes = [
-        (old, new, edit.operator.weight_change(old) if layer in layers else torch.zeros_like(old))
+        (old, new, operator.weight_change(old) if layer in layers else torch.zeros_like(old))
         for layer in range(count)
         for old, new in zip(before[layer], engine.key_value_weights(layer), strict=True)
     ]
@@ -176,29 +176,36 @@ def test_diffusers_own_loader_makes_the_same_change_of_an_exported_lora(family, 
         assert torch.linalg.norm(new - old - expected) <= 2e-3 * torch.linalg.norm(expected) + 1e-6  # float16
 
 
-@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("naming", Naming)
 def test_diffusers_own_loader_changes_the_same_matrices_of_a_full_size_sd15(naming):
     pytest.importorskip("peft")
     with torch.device("meta"):
         unet = diffusers.UNet2DConditionModel(cross_attention_dim=768)
     unet = unet.to_empty(device="cpu").requires_grad_(False)
-    names = cross_attention_layers(unet)
+    layers, chosen = read_layers(unet), LayerSet((8, 9), 16)
     generator = torch.Generator().manual_seed(0)
-    weights = {}
-    for layer, name in names.items():
-        parts = [getattr(unet.get_submodule(name), part).weight for part in ("to_k", "to_v")]
-        weights[layer] = tuple(part.normal_(std=0.03, generator=generator).clone() for part in parts)
+
+    def module(layer: int, projection: Part) -> torch.nn.Module:
+        return unet.get_submodule(layers.projection(layer, projection))
+
+    weights = [
+        tuple(
+            module(layer, projection).weight.normal_(std=0.03, generator=generator).clone()
+            for projection in PROJECTIONS
+        )
+        for layer in layers.all
+    ]
     up, down = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((768, 4), (4, 768)))
-    operator, chosen = EditOperator(up, down / 768), [layer for layer in names if layer.index in (8, 9)]
-    tensors = lora_tensors(operator, 1.0, ((layer, weights[layer]) for layer in chosen), 16, naming)
+    operator = EditOperator(up, down / 768)
+    tensors = edit_lora(edit_of(operator, chosen), layers, weights.__getitem__, naming=naming)
     state, alphas = diffusers.StableDiffusionPipeline.lora_state_dict(tensors, unet_config=unet.config)
     diffusers.StableDiffusionPipeline.load_lora_into_unet(state, alphas, unet)
     changed = {name for name, module in unet.named_modules() if hasattr(module, "lora_A")}
-    assert changed == {f"{names[layer]}.{part}" for layer in chosen for part in ("to_k", "to_v")}
+    assert changed == {layers.projection(layer, projection) for layer in chosen for projection in PROJECTIONS}
     unet.fuse_lora()
-    for layer, before in weights.items():
-        for old, part in zip(before, ("to_k", "to_v"), strict=True):
-            module = getattr(unet.get_submodule(names[layer]), part)
-            new = module.base_layer.weight if layer in chosen else module.weight
+    for layer, before in enumerate(weights):
+        for old, projection in zip(before, PROJECTIONS, strict=True):
+            fused = module(layer, projection)
+            new = fused.base_layer.weight if layer in chosen else fused.weight
             expected = operator.weight_change(old) if layer in chosen else torch.zeros_like(old)
             assert torch.linalg.norm(new - old - expected) <= 2e-3 * torch.linalg.norm(expected)  # float16

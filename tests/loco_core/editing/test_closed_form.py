@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from loco_core.editing.closed_form import EditOperator, leading_directions, solve
-from loco_core.editing.edit import PAPER_LAMBDA
+from loco_core.editing.solve import PAPER_LAMBDA
 
 D = 64
 

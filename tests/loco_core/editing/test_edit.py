@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
-from loco_core.editing import edit as module
-from loco_core.editing.edit import TOKEN_CHOICES, columns, combined, report_lines, solve_edit
-from loco_core.models.engine import TextEmbedding
+from loco_core.editing.closed_form import EditOperator
+from loco_core.editing.recipe import EditRecipe, Preservation, Tokens, combined
+from loco_core.editing.report import report_lines
+from loco_core.editing.solve import solve_edit
+from loco_core.editing.token_pairs import token_pairs
+from loco_core.models.engine import Encode, TextEmbedding
 from loco_core.models.layers import LayerSet
-from loco_core.prompts import PromptPair
-from made_up import POOLED, WIDTH, encode, recipe
-
-LAST, ALL, END, TAIL = TOKEN_CHOICES
+from made_up import POOLED, WIDTH, encode, recipe, shared_operator
 
 
 def embedding(tokens: int, last_subject: int, seed: int) -> TextEmbedding:
@@ -20,9 +18,9 @@ def embedding(tokens: int, last_subject: int, seed: int) -> TextEmbedding:
     return TextEmbedding(f"prompt {seed}", values, last_subject)
 
 
-def paired(tokens: str, concept: TextEmbedding, target: TextEmbedding) -> list[tuple[int, int]]:
+def paired(tokens: Tokens, concept: TextEmbedding, target: TextEmbedding) -> list[tuple[int, int]]:
     """Which row of the concept is paired with which of the target."""
-    found = columns(concept, target, tokens)
+    found = token_pairs(concept, target, tokens)
 
     def rows(part: torch.Tensor, source: TextEmbedding) -> list[int]:
         return [int((source.tokens.double() - column).abs().sum(1).argmin()) for column in part.T]
@@ -30,45 +28,49 @@ def paired(tokens: str, concept: TextEmbedding, target: TextEmbedding) -> list[t
     return list(zip(rows(found[0], concept), rows(found[1], target), strict=True))
 
 
+def solved(asked: EditRecipe, encoder: Encode = encode) -> EditOperator:
+    return shared_operator(solve_edit(encoder, asked))
+
+
 def test_the_last_subject_token_is_one_column_per_prompt():
-    assert paired(LAST, embedding(77, 6, seed=1), embedding(77, 2, seed=2)) == [(6, 2)]
+    assert paired(Tokens.LAST_SUBJECT, embedding(77, 6, seed=1), embedding(77, 2, seed=2)) == [(6, 2)]
 
 
 def test_all_subject_tokens_are_paired_from_the_last_one_backwards():
-    pairs = paired(ALL, embedding(77, 4, seed=1), embedding(77, 3, seed=2))
+    pairs = paired(Tokens.ALL_SUBJECT, embedding(77, 4, seed=1), embedding(77, 3, seed=2))
     assert pairs == [(1, 1), (2, 1), (3, 2), (4, 3)]
 
 
 def test_words_that_both_prompts_begin_with_are_paired_with_themselves():
     concept, target = embedding(77, 4, seed=1), embedding(77, 3, seed=2)
     same = torch.cat([concept.tokens[:2], target.tokens[2:]])
-    pairs = paired(ALL, concept, TextEmbedding("", same, 3))
+    pairs = paired(Tokens.ALL_SUBJECT, concept, TextEmbedding("", same, 3))
     assert pairs == [(1, 1), (2, 2), (3, 2), (4, 3)]
 
 
 def test_end_of_text_is_paired_with_end_of_text():
-    assert paired(END, embedding(77, 6, seed=1), embedding(77, 2, seed=2)) == [(7, 3)]
+    assert paired(Tokens.END_OF_TEXT, embedding(77, 6, seed=1), embedding(77, 2, seed=2)) == [(7, 3)]
 
 
 def test_the_tail_pairs_end_with_end_and_padding_by_position():
-    pairs = paired(TAIL, embedding(77, 6, seed=1), embedding(77, 2, seed=2))
+    pairs = paired(Tokens.TAIL, embedding(77, 6, seed=1), embedding(77, 2, seed=2))
     assert pairs == [(6, 2), (7, 3), *((place, place) for place in range(8, 77))]
 
 
 def test_a_prompt_that_fills_its_chunk_has_no_padding_to_pair():
-    assert paired(TAIL, embedding(77, 75, seed=1), embedding(77, 2, seed=2)) == [(75, 2), (76, 3)]
+    assert paired(Tokens.TAIL, embedding(77, 75, seed=1), embedding(77, 2, seed=2)) == [(75, 2), (76, 3)]
 
 
-@pytest.mark.parametrize("tokens", TOKEN_CHOICES)
+@pytest.mark.parametrize("tokens", Tokens)
 def test_of_a_long_prompt_the_last_chunk_is_edited(tokens):
     short, target = embedding(77, 6, seed=1), embedding(77, 2, seed=2)
-    long = TextEmbedding("", torch.cat([embedding(77, 75, seed=3).tokens, short.tokens]), 77 + 6)
+    long = TextEmbedding("", torch.cat([embedding(77, 75, seed=3).tokens, short.tokens]), 77 + 6, last_chunk=77)
     expected = [(row + 77, partner) for row, partner in paired(tokens, short, target)]
     assert paired(tokens, long, target) == expected
 
 
 def test_an_empty_target_is_what_the_empty_prompt_has_in_each_place():
-    pairs = paired(TAIL, embedding(77, 3, seed=1), embedding(77, 0, seed=2))
+    pairs = paired(Tokens.TAIL, embedding(77, 3, seed=1), embedding(77, 0, seed=2))
     assert pairs == [(3, 3), (4, 4), *((place, place) for place in range(5, 77))]
 
 
@@ -76,34 +78,35 @@ def test_the_relative_ridge_does_not_depend_on_the_scale_of_the_embeddings():
     def larger(prompts):
         return [TextEmbedding(e.prompt, 100 * e.tokens, e.last_subject) for e in encode(prompts)]
 
-    one, other = (solve_edit(encoder, recipe()).operator for encoder in (encode, larger))
+    one, other = (solved(recipe(), encoder) for encoder in (encode, larger))
     # the embeddings are float32: scaling them by 100 rounds once
     torch.testing.assert_close(one.up @ one.down, other.up @ other.down, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("preservation", ["exact", "weighted"])
+@pytest.mark.parametrize("preservation", [Preservation.EXACT, Preservation.WEIGHTED])
 def test_what_is_preserved_changes_less_than_without(preservation):
-    asked = dict(preserve=["a cat"], tokens=LAST, relative_ridge=0.01)
+    asked = dict(preserve=["a cat"], tokens=Tokens.LAST_SUBJECT, relative_ridge=0.01)
     kept = encode(["a cat"])[0].tokens[2].double()
     changes = {}
-    for name in ("none", preservation):
-        operator = solve_edit(encode, recipe(["a cat in woodcut"], **asked, preservation=name)).operator
+    for name in (Preservation.NONE, preservation):
+        operator = solved(recipe(["a cat in woodcut"], **asked, preservation=name))
         changes[name] = torch.linalg.norm(operator.change(kept[:, None])) / torch.linalg.norm(kept)
-    assert changes["none"] > 0.05
-    assert changes[preservation] < 0.2 * changes["none"]
+    assert changes[Preservation.NONE] > 0.05
+    assert changes[preservation] < 0.2 * changes[Preservation.NONE]
 
 
 def test_the_figures_are_what_they_say():
-    asked = recipe(["woodcut", "a halftone"], preserve=["a cat"], tokens=LAST)
+    asked = recipe(["woodcut", "a halftone"], preserve=["a cat"], tokens=Tokens.LAST_SUBJECT)
     edit = solve_edit(encode, asked)
+    operator = shared_operator(edit)
     concepts = torch.stack([e.tokens[e.last_subject] for e in encode(["woodcut", "a halftone"])], 1).double()
     targets = torch.stack([e.tokens[e.last_subject] for e in encode(["a painting"] * 2)], 1).double()
-    left = concepts + edit.operator.change(concepts) - targets
+    left = concepts + operator.change(concepts) - targets
     assert edit.figures.residual == pytest.approx((left.norm() / (targets - concepts).norm()).item())
-    assert edit.figures.rank == edit.operator.rank == 2
+    assert edit.figures.rank == operator.rank == 2
     assert edit.figures.kept_error <= 1e-12
     kept = torch.cat([e.tokens for e in encode(["a painting", "", "a cat"])]).double().T
-    moved = edit.operator.change(kept).norm(dim=0) / kept.norm(dim=0)
+    moved = operator.change(kept).norm(dim=0) / kept.norm(dim=0)
     assert edit.figures.token_error == pytest.approx(moved.max().item())
     assert len(edit.figures.room) == 2
     assert all(0 < share < 1 for share in edit.figures.room)
@@ -111,41 +114,52 @@ def test_the_figures_are_what_they_say():
 
 def test_the_order_of_the_concepts_does_not_matter():
     names = ["woodcut", "a halftone", "blueprint by day", "stained glass"]
-    one, other = (solve_edit(encode, recipe(order)).operator for order in (names, names[::-1]))
+    one, other = (solved(recipe(order)) for order in (names, names[::-1]))
     assert (one.up @ one.down - other.up @ other.down).abs().max() <= 1e-10
 
 
-@pytest.mark.parametrize("preservation", ["exact", "weighted"])
+@pytest.mark.parametrize("preservation", [Preservation.EXACT, Preservation.WEIGHTED])
 def test_a_concept_that_is_itself_preserved_is_refused(preservation):
     with pytest.raises(ValueError, match="preserve: 'woodcut' is to be removed too"):
         solve_edit(encode, recipe(preserve=["woodcut"], preservation=preservation))
 
 
-def test_a_concept_of_which_nothing_lies_outside_what_is_preserved_is_refused(monkeypatch):
-    def alike(prompts):
-        return [TextEmbedding(e.prompt, encode(["woodcut"])[0].tokens, 1) for e in encode(prompts)]
+def encode_with_room(room: float):
+    """A text encoder for which that share of woodcut's last token lies outside what all other prompts consist of."""
+    (woodcut,) = encode(["woodcut"])
+    own = woodcut.tokens[woodcut.last_subject]
+    across = torch.randn(WIDTH, generator=torch.Generator().manual_seed(0))
+    across -= (across @ own) / (own @ own) * own
+    others = 2 * ((1 - room**2) ** 0.5 * own + room * own.norm() * across / across.norm()).repeat(77, 1)
 
-    monkeypatch.setattr(module, "PRESERVED_TOLERANCE", 1e-6)
-    asked = replace(recipe(), pairs=(PromptPair("woodcut", "xylography"),))
-    encoders = {"woodcut": encode, "xylography": encode}
+    def run(prompts):
+        return [woodcut if prompt == "woodcut" else TextEmbedding(prompt, others, 1) for prompt in prompts]
+
+    return run
+
+
+def test_a_concept_of_which_nothing_lies_outside_what_is_preserved_is_refused():
     with pytest.raises(ValueError, match="preserve: only 0.0% of 'woodcut' is left outside"):
-        solve_edit(lambda prompts: [encoders.get(p, alike)([p])[0] for p in prompts], asked)
+        solve_edit(encode_with_room(0), recipe(tokens=Tokens.LAST_SUBJECT))
 
 
 def test_a_prompt_that_is_its_own_target_needs_no_room():
-    edit = solve_edit(encode, recipe(["woodcut", "a painting"], tokens=LAST))
+    edit = solve_edit(encode, recipe(["woodcut", "a painting"], tokens=Tokens.LAST_SUBJECT))
     assert edit.figures.room[1] == 1
     assert edit.figures.room[0] < 1
 
 
-def test_a_concept_with_little_room_is_warned_of(monkeypatch):
-    monkeypatch.setattr(module, "LITTLE_ROOM", 1.0)
-    assert "WARNING: only" in report_lines(solve_edit(encode, recipe(tokens=LAST)))[-1]
+def test_a_concept_with_little_room_is_warned_of():
+    little, enough = (
+        report_lines(solve_edit(encode_with_room(room), recipe(tokens=Tokens.LAST_SUBJECT)))[-1] for room in (0.05, 0.5)
+    )
+    assert little.startswith("WARNING: only 5.0% of 'woodcut' lies outside what is preserved")
+    assert "WARNING" not in enough
 
 
 def test_the_pooled_embedding_has_an_operator_of_its_own():
     edit = solve_edit(encode, recipe(pooled=True))
-    assert edit.operator.width == WIDTH
+    assert edit.width == shared_operator(edit).width == WIDTH
     assert edit.pooled.width == POOLED
     empty = encode([""])[0].pooled.double()[:, None]
     assert edit.pooled.change(empty).abs().max() <= 1e-12
@@ -161,12 +175,12 @@ def test_a_text_encoder_without_a_pooled_embedding_is_refused_one():
 
 def test_combined_edits_are_solved_jointly_and_not_added():
     first, second = recipe(["woodcut"], preserve=["a cat"]), recipe(["halftone"])
-    joint = solve_edit(encode, combined([first, second])).operator
-    turned = solve_edit(encode, combined([second, first])).operator
-    together = solve_edit(encode, recipe(["woodcut", "halftone"], preserve=["a cat"])).operator
+    joint = solved(combined([first, second]))
+    turned = solved(combined([second, first]))
+    together = solved(recipe(["woodcut", "halftone"], preserve=["a cat"]))
     torch.testing.assert_close(joint.up @ joint.down, together.up @ together.down, rtol=0, atol=1e-10)
     torch.testing.assert_close(joint.up @ joint.down, turned.up @ turned.down, rtol=0, atol=1e-10)
-    parts = [solve_edit(encode, part).operator for part in (first, second)]
+    parts = [solved(part) for part in (first, second)]
     assert (joint.up @ joint.down - sum(part.up @ part.down for part in parts)).norm() > 0.01
 
 
@@ -174,16 +188,10 @@ def test_combined_edits_are_solved_jointly_and_not_added():
     ("other", "message"),
     [
         (recipe(["halftone"], layers=LayerSet((6,), 16)), "their layers differ"),
-        (recipe(["halftone"], tokens=LAST), "their settings differ"),
+        (recipe(["halftone"], tokens=Tokens.LAST_SUBJECT), "their settings differ"),
         (recipe(["halftone"], preserve=["woodcut"]), "'woodcut' is to be removed too"),
     ],
 )
 def test_edits_that_do_not_go_together_are_refused(other, message):
     with pytest.raises(ValueError, match=message):
         solve_edit(encode, combined([recipe(), other]))
-
-
-@pytest.mark.parametrize("name", ["tokens", "ridge", "preservation"])
-def test_an_unknown_choice_is_an_error_that_lists_the_known_ones(name):
-    with pytest.raises(ValueError, match=f"{name}: 'other'; give one of"):
-        recipe(**{name: "other"})

@@ -9,9 +9,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from loco_core.editing.edit import solve_edit
 from loco_core.editing.file import load_edit, save_edit
-from made_up import encode, recipe
+from loco_core.editing.solve import solve_edit
+from made_up import encode, recipe, shared_operator
 
 
 @pytest.fixture
@@ -29,9 +29,11 @@ def test_a_loaded_edit_is_the_saved_one(edit, path):
     loaded = load_edit(path)
     assert loaded.recipe == edit.recipe
     assert loaded.figures == edit.figures
-    for name in ("operator", "pooled"):
-        for part in ("up", "down"):
-            assert torch.equal(getattr(getattr(loaded, name), part), getattr(getattr(edit, name), part))
+    assert loaded.width == edit.width
+    assert list(loaded.operators) == list(edit.operators)
+    for one, other in ((shared_operator(loaded), shared_operator(edit)), (loaded.pooled, edit.pooled)):
+        assert torch.equal(one.up, other.up)
+        assert torch.equal(one.down, other.down)
 
 
 def test_the_file_tells_a_reader_without_this_package_how_it_was_made(path):
@@ -41,7 +43,8 @@ def test_the_file_tells_a_reader_without_this_package_how_it_was_made(path):
     assert told["layers"] == [8, 9]
     assert told["settings"]["ridge"] == "relative"
     assert told["text_encoder"] == "a text encoder"
-    assert told["model_family"] == "16 cross-attention layers that read embeddings 32 wide"
+    assert told["model"] == "a model with 16 cross-attention layers and embeddings 32 wide"
+    assert told["width"] == 32
 
 
 def test_a_failed_save_leaves_nothing_behind(edit, tmp_path, monkeypatch):
@@ -63,7 +66,7 @@ def changed(path, tensors=None, metadata=None, drop=()):
 
 
 def broken(path, kind: str) -> None:
-    up = load_edit(path).operator.up
+    up = shared_operator(load_edit(path)).up
     with safe_open(path, "pt") as file:
         told = json.loads(file.metadata()["loco_recipe"])
     if kind == "truncated":
@@ -73,24 +76,29 @@ def broken(path, kind: str) -> None:
     elif kind == "foreign":
         save_file({"weight": torch.zeros(2)}, path)
     elif kind == "wrong shapes":
-        changed(path, {"operator.up": up[:, :1].contiguous()})
+        changed(path, {"0.up": up[:, :1].contiguous()})
     elif kind == "larger than it can be":
-        changed(path, {"operator.up": torch.zeros(4, 9).double(), "operator.down": torch.zeros(9, 4).double()})
+        changed(path, {"0.up": torch.zeros(4, 9).double(), "0.down": torch.zeros(9, 4).double()})
     elif kind == "half precision":
-        changed(path, {"operator.up": up.half()})
+        changed(path, {"0.up": up.half()})
     elif kind == "NaN":
-        changed(path, {"operator.up": up * float("nan")})
+        changed(path, {"0.up": up * float("nan")})
     elif kind == "no operator":
-        changed(path, drop=("operator.up", "operator.down"))
+        changed(path, drop=("0.up", "0.down"))
     elif kind == "one factor":
-        changed(path, drop=("operator.up",))
+        changed(path, drop=("0.up",))
     elif kind == "more tensors":
         changed(path, {"../../etc": up})
+    elif kind == "an operator for a layer that is not edited":
+        changed(path, metadata={"loco_operators": json.dumps({7: 0, 8: 0, 9: 0})})
+    elif kind == "a layer without an operator":
+        changed(path, metadata={"loco_operators": json.dumps({8: 0})})
     else:
         told |= {
             "layers that no model has": {"layers": [99]},
             "layers of text": {"layers": "../x"},
             "unknown setting": {"settings": told["settings"] | {"tokens": "some"}},
+            "a width that is not the operator's": {"width": 16},
             "new setting": {"settings": told["settings"] | {"other": 1}},
             "prompts that are none": {"pairs": [{"concept": 1, "target": None}]},
             "no prompts": {"pairs": []},
@@ -114,6 +122,9 @@ def broken(path, kind: str) -> None:
         "layers that no model has",
         "layers of text",
         "unknown setting",
+        "a width that is not the operator's",
+        "an operator for a layer that is not edited",
+        "a layer without an operator",
         "new setting",
         "prompts that are none",
         "no prompts",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loco_core.localization.score_table import ScoreTable
-from loco_core.localization.strategies import affordable, exhaustive, quick_steps, race
+from loco_core.localization.strategies import Effort, affordable, exhaustive, quick_steps, race
 from loco_core.models.layers import windows
 
 IMAGES = 32
@@ -84,6 +84,6 @@ def test_short_images_have_a_quarter_of_the_steps_but_enough_to_show_something(s
 
 
 def test_a_race_costs_a_fifth_of_an_exhaustive_search_at_16_layers_and_a_tenth_at_70():
-    assert affordable("balanced", 15, 8) <= 0.2 * 16 * 8
-    assert affordable("balanced", 66, 8) <= 0.1 * 67 * 8
-    assert affordable("fast", 15, 8) < affordable("balanced", 15, 8) < affordable("exhaustive", 15, 8)
+    assert affordable(Effort.BALANCED, 15, 8) <= 0.2 * 16 * 8
+    assert affordable(Effort.BALANCED, 66, 8) <= 0.1 * 67 * 8
+    assert affordable(Effort.FAST, 15, 8) < affordable(Effort.BALANCED, 15, 8) < affordable(Effort.EXHAUSTIVE, 15, 8)

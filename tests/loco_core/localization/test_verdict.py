@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loco_core.localization.score_table import ScoreTable
-from loco_core.localization.verdict import LOCALIZED, SPREAD, judge, shows
+from loco_core.localization.verdict import Kind, judge, shows
 from loco_core.models.layers import windows
 from loco_core.scoring.intervals import estimate
 
@@ -33,9 +33,9 @@ def verdict(effects: list[float], whole: float):
 
 def test_localized_is_what_has_most_of_the_effect_and_no_second_home():
     found = verdict([0, 0, 0, 10, 20, 10, 0], whole=20)
-    assert found.kind == LOCALIZED
-    assert found.margin.mean == pytest.approx(20)
-    assert found.margin.images == 4  # the best and its rival are known from as many images
+    assert found.kind is Kind.LOCALIZED
+    assert found.rival.margin.mean == pytest.approx(20)
+    assert found.rival.margin.images == 4  # the best and its rival are known from as many images
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_localized_is_what_has_most_of_the_effect_and_no_second_home():
     ],
 )
 def test_spread_is_what_is_not_in_one_window(effects, whole):
-    assert verdict(effects, whole).kind == SPREAD
+    assert verdict(effects, whole).kind is Kind.SPREAD
 
 
 def test_a_window_that_has_half_of_the_effect_by_luck_of_the_first_images_is_not_localized():
@@ -58,7 +58,7 @@ def test_a_window_that_has_half_of_the_effect_by_luck_of_the_first_images_is_not
     table.ask({table.whole: 8} | dict.fromkeys(TRIED, 8))
     assert estimate(table.effects(TRIED[4]), pairs=2).mean > 10
     found = judge(table, TRIED[4], TRIED, pairs=2)
-    assert found.kind == SPREAD
+    assert found.kind is Kind.SPREAD
     assert not found.excess.confidence_positive > 0.95
 
 
@@ -69,12 +69,12 @@ def test_any_window_apart_may_be_the_second_home_not_only_the_one_with_the_large
     table = table_of([0, 0, 0, 10, 20, 10, 6.4], whole=26, noise=noise)
     table.ask({table.whole: 32} | dict.fromkeys(TRIED, 32))
     found = judge(table, TRIED[4], TRIED[:6], pairs=2)
-    assert (found.kind, found.rival) == (LOCALIZED, TRIED[0])
-    assert judge(table, TRIED[4], TRIED, pairs=2).kind == SPREAD
+    assert (found.kind, found.rival.window) == (Kind.LOCALIZED, TRIED[0])
+    assert judge(table, TRIED[4], TRIED, pairs=2).kind is Kind.SPREAD
 
 
 def test_windows_that_share_a_layer_with_the_best_are_no_rivals():
-    assert not set(verdict([0, 0, 0, 19, 20, 19, 0], whole=20).rival) & {4, 5}
+    assert not set(verdict([0, 0, 0, 19, 20, 19, 0], whole=20).rival.window) & {4, 5}
 
 
 def test_a_clear_concept_shows_and_one_that_makes_no_difference_does_not():

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from loco_core.models.layers import CrossAttentionLayer, LayerSet, block_name, parse_layers, windows
+from loco_core.models.layers import PROJECTIONS, LayerSet, Part, windows
+from made_up import SD15, SDXL, WIDTH
 
 
 def test_there_is_a_window_for_every_start_that_fits():
@@ -31,18 +32,6 @@ def test_layers_that_do_not_exist_are_an_error():
         LayerSet((3, 16), 16)
 
 
-def unet(down: list[int], middle: int, up: list[int]) -> list[CrossAttentionLayer]:
-    """Layers of a U-Net with so many transformer blocks in each of its blocks; block numbers are 0, 2, 4 and so on."""
-    places = [("input", 2 * block, inside) for block, count in enumerate(down) for inside in range(count)]
-    places += [("middle", 0, inside) for inside in range(middle)]
-    places += [("output", 2 * block, inside) for block, count in enumerate(up) for inside in range(count)]
-    return [CrossAttentionLayer(index, *place) for index, place in enumerate(places)]
-
-
-SD15 = unet([1] * 6, 1, [1] * 9)
-SDXL = unet([2, 2, 10, 10], 10, [10, 10, 10, 2, 2, 2])
-
-
 @pytest.mark.parametrize(
     ("text", "indices"),
     [
@@ -55,7 +44,7 @@ SDXL = unet([2, 2, 10, 10], 10, [10, 10, 10, 2, 2, 2])
     ],
 )
 def test_layers_are_read_by_index_and_by_block(text, indices):
-    assert parse_layers(text, SD15).indices == indices
+    assert SD15.parse(text).indices == indices
 
 
 @pytest.mark.parametrize(
@@ -63,14 +52,13 @@ def test_layers_are_read_by_index_and_by_block(text, indices):
     [("45-47", (45, 46, 47)), ("d2.2-9", tuple(range(6, 14))), ("u1.4", (48,)), ("m0", tuple(range(24, 34)))],
 )
 def test_inner_layers_of_sdxl_can_be_named(text, indices):
-    assert parse_layers(text, SDXL).indices == indices
+    assert SDXL.parse(text).indices == indices
 
 
-@pytest.mark.parametrize("layers", [SD15, SDXL])
+@pytest.mark.parametrize("layers", [SD15, SDXL], ids=["SD 1.5", "SDXL"])
 def test_a_layers_block_name_reads_back_as_that_layer(layers):
-    assert [parse_layers(block_name(layer, layers), layers).indices for layer in layers] == [
-        (layer.index,) for layer in layers
-    ]
+    read = [layers.parse(layers.block_name(index)).indices for index in layers.all]
+    assert read == [(index,) for index in range(len(layers))]
 
 
 @pytest.mark.parametrize(
@@ -87,4 +75,34 @@ def test_a_layers_block_name_reads_back_as_that_layer(layers):
 )
 def test_layers_that_cannot_be_read_are_an_error_that_says_what_can(text, message):
     with pytest.raises(ValueError, match=message):
-        parse_layers(text, SD15)
+        SD15.parse(text)
+
+
+def test_a_layer_is_named_by_its_block_and_its_place_in_it():
+    assert (SD15.block_name(8), SDXL.block_name(48), SDXL.block_name(24)) == ("u1.0", "u1.4", "m0.0")
+
+
+# --- layers of a model ------------------------------------------------------------------------------------------------
+
+
+def test_chosen_layers_are_found_in_their_model_with_their_place():
+    (layer,) = SDXL.chosen(LayerSet((48,), 70))
+    assert layer.address == ("output", 1, 4)
+    assert str(layer) == "output 1.4"
+
+
+def test_layers_chosen_for_another_kind_of_model_are_refused():
+    with pytest.raises(ValueError, match="layers: chosen for a model with 16 layers; this model has 70"):
+        SDXL.chosen(LayerSet((8, 9), 16))
+
+
+def test_what_was_made_with_embeddings_of_another_width_is_refused():
+    SD15.check_width(WIDTH, "edit")
+    with pytest.raises(ValueError, match=f"edit: made with text embeddings 768 wide, this model gets {WIDTH}; use the"):
+        SD15.check_width(768, "edit")
+
+
+def test_a_part_is_made_of_projections():
+    assert Part.BOTH.projections == PROJECTIONS == (Part.KEYS, Part.VALUES)
+    assert Part.VALUES.projections == (Part.VALUES,)
+    assert SD15.projection(8, Part.KEYS) == f"{SD15.modules[8]}.to_k"

@@ -5,26 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from matplotlib.axes import Axes
 from safetensors.torch import save_file
 from scipy import stats
 
-from loco_core.drawing import neuron_plot
-from loco_core.models.layers import LayerSet
-from loco_core.neurons.detection import (
-    MODES,
-    TOKENS,
-    Neurons,
-    NeuronScores,
-    Replacement,
-    ablation,
-    chosen_neurons,
-    detect_neurons,
-    neuron_lines,
-)
+from loco_core.models.layers import PROJECTIONS, LayerSet, Part
+from loco_core.neurons.ablation import ChooseBy, Mode, Replacement, ablation, chosen_neurons
+from loco_core.neurons.detection import Neurons, NeuronScores, NeuronTokens, Ranking, detect_neurons
 from loco_core.neurons.file import load_neurons, save_neurons
-from loco_core.prompts import contrast_prompts
-from made_up import WIDTH, encode
+from loco_core.neurons.pictures import neuron_plot
+from loco_core.neurons.report import neuron_lines
+from loco_core.prompts import Contrast, contrast_prompts
+from made_up import SD15, WIDTH, encode
 
 LAYERS = LayerSet((8, 9), 16)
 WITH = tuple(f"{thing} in woodcut" for thing in ("star", "fish", "house", "tree", "boat"))
@@ -38,29 +29,49 @@ def weights(layer: int) -> tuple[torch.Tensor, torch.Tensor]:
     return keys, values
 
 
+class Reader:
+    """What of an engine a detection needs; it notes which layers' weights are read."""
+
+    text_encoder, layers = "a text encoder", SD15
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+
+    def encode(self, prompts):
+        return encode(prompts)
+
+    def key_value_weights(self, layer):
+        self.read.append(layer)
+        return weights(layer)
+
+
+def detect(concept=WITH, without=WITHOUT, others=(), layers: LayerSet = LAYERS, **options) -> Neurons:
+    return detect_neurons(Reader(), Contrast(tuple(concept), tuple(without), tuple(others)), layers, **options)
+
+
 @pytest.fixture
 def neurons() -> Neurons:
-    return detect_neurons(encode, weights, WITH, WITHOUT, LAYERS)
+    return detect()
 
 
-def outputs(prompts, weight: torch.Tensor, tokens: str) -> np.ndarray:
+def outputs(prompts, weight: torch.Tensor, tokens: NeuronTokens) -> np.ndarray:
     rows = []
     for embedding in encode(prompts):
         last = embedding.last_subject
         own = {
-            TOKENS[0]: embedding.tokens[last:],
-            TOKENS[1]: embedding.tokens[[last]],
-            TOKENS[2]: embedding.tokens[-1:],
+            NeuronTokens.TAIL: embedding.tokens[last:],
+            NeuronTokens.LAST_SUBJECT: embedding.tokens[[last]],
+            NeuronTokens.LAST_PADDED: embedding.tokens[-1:],
         }
         rows.append((own[tokens].double() @ weight.double().T).numpy().mean(0))
     return np.stack(rows)
 
 
-@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("tokens", NeuronTokens)
 def test_z_is_the_papers_and_p_is_welchs(tokens):
-    found = detect_neurons(encode, weights, WITH, WITHOUT, LAYERS, tokens=tokens)
+    found = detect(tokens=tokens)
     for layer in LAYERS:
-        for part, weight in zip(("keys", "values"), weights(layer), strict=True):
+        for part, weight in zip(PROJECTIONS, weights(layer), strict=True):
             own, other = (outputs(prompts, weight, tokens) for prompts in (WITH, WITHOUT))
             score = found.scores[layer, part]
             error = np.sqrt(own.var(0) / len(own) + other.var(0) / len(other))
@@ -72,7 +83,7 @@ def test_z_is_the_papers_and_p_is_welchs(tokens):
 
 def test_neurons_that_only_prompts_vary_are_expected_by_chance_and_not_said_to_differ():
     words = [f"word{number}" for number in range(24)]
-    found = detect_neurons(encode, weights, words[:12], words[12:], LAYERS, tokens=TOKENS[1])
+    found = detect(words[:12], words[12:], tokens=NeuronTokens.LAST_SUBJECT)
     assert found.count == 64
     assert found.significant() <= 1
     twenty_surest = found.expected_by_chance(20)
@@ -80,7 +91,7 @@ def test_neurons_that_only_prompts_vary_are_expected_by_chance_and_not_said_to_d
 
 
 def test_a_report_without_a_sure_neuron_says_what_to_do():
-    found = detect_neurons(encode, weights, ("a star", "a fish"), ("a house", "a tree"), LAYERS, tokens=TOKENS[1])
+    found = detect(("a star", "a fish"), ("a house", "a tree"), tokens=NeuronTokens.LAST_SUBJECT)
     assert found.significant() == 0
     assert any("none is sure: give more prompts" in line for line in neuron_lines(found))
 
@@ -88,60 +99,62 @@ def test_a_report_without_a_sure_neuron_says_what_to_do():
 def test_the_signal_is_what_the_concept_adds_to_plain_prompts_less_half_of_what_others_add():
     other = ("star in halftone", "fish in halftone"), ("star in poster", "fish in poster")
     without = (*WITHOUT, *other[0], *other[1])
-    found = detect_neurons(encode, weights, WITH, without, LAYERS, other)
+    found = detect(without=without, others=other)
     weight = weights(8)[1]
-    means = [outputs(prompts, weight, TOKENS[0]).mean(0) for prompts in (WITH, WITHOUT, *other)]
+    means = [outputs(prompts, weight, NeuronTokens.TAIL).mean(0) for prompts in (WITH, WITHOUT, *other)]
     added = [(mean - means[1]) ** 2 for mean in means]
     expected = added[0] - (added[2] + added[3]) / 4
-    np.testing.assert_allclose(found.scores[8, "values"].signal.numpy(), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.scores[8, Part.VALUES].signal.numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_one_part_alone_is_scored(neurons):
-    values = detect_neurons(encode, weights, WITH, WITHOUT, LAYERS, part="values")
-    assert list(values.scores) == [(8, "values"), (9, "values")]
-    assert torch.equal(values.scores[8, "values"].z, neurons.scores[8, "values"].z)
+    values = detect(part=Part.VALUES)
+    assert list(values.scores) == [(8, Part.VALUES), (9, Part.VALUES)]
+    assert torch.equal(values.scores[8, Part.VALUES].z, neurons.scores[8, Part.VALUES].z)
 
 
 def test_the_weights_of_one_layer_at_a_time_are_read():
-    read = []
-
-    def one(layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        read.append(layer)
-        return weights(layer)
-
-    detect_neurons(encode, one, WITH, WITHOUT, LAYERS)
-    assert read == [8, 9]
+    engine, done = Reader(), []
+    contrast = Contrast(WITH, WITHOUT, ())
+    detect_neurons(engine, contrast, LAYERS, on_layer=lambda layer, total: done.append((layer, total)))
+    assert engine.read == [8, 9]
+    assert done == [(1, 2), (2, 2)]
 
 
-def test_the_plot_marks_the_z_down_to_which_neurons_differ(monkeypatch):
-    z = torch.tensor([9.0, -8.0, 7.0, 0.1, 0.2]).double()
-    p = torch.tensor([1e-6, 1e-6, 1e-6, 0.9, 0.9]).double()
-    score = NeuronScores(z, p, signal=torch.arange(5.0).double(), mean=torch.zeros(5).double())
-    found = Neurons({(8, "values"): score}, LAYERS, WIDTH, TOKENS[0], WITH, WITHOUT, "")
-    marked = []
-    monkeypatch.setattr(Axes, "axhline", lambda self, y, **options: marked.append(y))
-    neuron_plot(found)
-    assert marked == [7.0]
+def test_the_plot_marks_the_z_down_to_which_neurons_differ():
+    z = torch.tensor([9.0, -8.0, 6.0, 3.0, 0.1]).double()
+
+    def picture(differ: int) -> np.ndarray:
+        p = torch.tensor([1e-6] * differ + [0.9] * (5 - differ)).double()
+        score = NeuronScores(z, p, signal=torch.arange(5.0).double(), mean=torch.zeros(5).double())
+        return neuron_plot(Neurons({(8, Part.VALUES): score}, LAYERS, WIDTH, NeuronTokens.TAIL, WITH, WITHOUT, ""))
+
+    unmarked = picture(0)
+    # The mark is a line across the plot: the row of pixels with the most that are drawn only with it.
+    rows = [(picture(differ) != unmarked).any(-1).sum(1).argmax() for differ in (1, 2, 3, 4)]
+    steps = np.diff(rows) / -np.diff(z.abs()[:4])
+    np.testing.assert_allclose(steps, steps.mean(), atol=1)  # one row of pixels
+    assert steps.mean() > 10
 
 
 # --- which ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_count_takes_the_largest_z_over_all_layers(neurons):
-    chosen = chosen_neurons(neurons, "count", 10, 0.0, "z")
+    chosen = chosen_neurons(neurons, ChooseBy.COUNT, 10, ranking=Ranking.Z)
     taken = [neurons.scores[place].z[i].abs() for place, numbers in chosen.items() for i in numbers]
     every = torch.cat([score.z.abs() for score in neurons.scores.values()])
     assert sorted(taken) == sorted(every.topk(10).values)
 
 
 def test_a_count_per_layer_takes_as_many_of_each(neurons):
-    chosen = chosen_neurons(neurons, "count per layer", 5, 0.0)
+    chosen = chosen_neurons(neurons, ChooseBy.COUNT_PER_LAYER, 5)
     for layer in LAYERS:
         assert sum(len(numbers) for place, numbers in chosen.items() if place[0] == layer) == 5
 
 
 def test_a_threshold_takes_all_beyond_it(neurons):
-    chosen = chosen_neurons(neurons, "threshold", 0, 3.0)
+    chosen = chosen_neurons(neurons, ChooseBy.THRESHOLD, 0, 3.0)
     for place, score in neurons.scores.items():
         assert (
             chosen.get(place, torch.tensor([], dtype=torch.int64)).tolist()
@@ -150,16 +163,19 @@ def test_a_threshold_takes_all_beyond_it(neurons):
 
 
 def test_no_neurons_are_an_ablation_of_nothing(neurons):
-    assert ablation(neurons, chosen_neurons(neurons, "count", 0, 0.0)) == {}
+    assert ablation(neurons, chosen_neurons(neurons, ChooseBy.COUNT, 0)) == {}
 
 
 # --- what replaces them -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("mode", "expected"), [("mean", (-2.0, 4.0)), ("zero", (0.0, 0.0)), ("scale", (0.5, 1.0))])
+@pytest.mark.parametrize(
+    ("mode", "expected"), [(Mode.MEAN, (-2.0, 4.0)), (Mode.ZERO, (0.0, 0.0)), (Mode.SCALE, (0.5, 1.0))]
+)
 def test_a_mode_says_what_becomes_of_a_neuron(mode, expected):
-    shift = torch.tensor([-2.0, 4.0]).double() * (mode == "mean")
-    change = Replacement(torch.tensor([0, 2]), 0.5 if mode == "scale" else 0.0, shift)
+    score = NeuronScores(*torch.zeros(3, 3).double(), mean=torch.tensor([-2.0, 7.0, 4.0]).double())
+    found = Neurons({(8, Part.VALUES): score}, LAYERS, WIDTH, NeuronTokens.TAIL, WITH, WITHOUT, "")
+    change = ablation(found, {(8, Part.VALUES): torch.tensor([0, 2])}, mode, 0.5)[8, Part.VALUES]
     assert change(torch.tensor([[1.0, 9.0, 2.0]])).tolist() == [[expected[0], 9.0, expected[1]]]
 
 
@@ -236,36 +252,33 @@ def test_a_damaged_or_foreign_file_is_refused_in_one_sentence(neurons, tmp_path,
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"with_concept": ["a star in woodcut"]}, "concept: 1 different prompts; a statistic needs 2 or more"),
-        ({"with_concept": ["a star", "a star"]}, "concept: 1 different prompts"),
-        ({"without_concept": ["a star"]}, "without: 1 different prompts; a statistic needs 2 or more"),
-        ({"without_concept": WITH}, "is a prompt with the concept too; the two sets must differ"),
+        ({"concept": ["a star in woodcut"]}, "concept: 1 different prompts; a statistic needs 2 or more"),
+        ({"concept": ["a star", "a star"]}, "concept: 1 different prompts"),
+        ({"without": ["a star"]}, "without: 1 different prompts; a statistic needs 2 or more"),
+        ({"without": WITH}, "is a prompt with the concept too; the two sets must differ"),
         ({"layers": LayerSet((), 16)}, "layers: empty; give at least one"),
-        ({"part": "queries"}, "part: 'queries'; give one of keys and values, keys, values"),
-        ({"tokens": "first"}, "tokens: 'first'; give one of"),
+        ({"others": [WITHOUT]}, "without: every prompt holds another concept; give plain ones too"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change, sentence):
-    asked = {"with_concept": WITH, "without_concept": WITHOUT, "layers": LAYERS} | change
     with pytest.raises(ValueError, match=sentence):
-        detect_neurons(encode, weights, **asked)
+        detect(**change)
 
 
 @pytest.mark.parametrize(
-    ("choice", "count", "sentence"),
+    ("choose_by", "count", "sentence"),
     [
-        ("count", 65, "count: 65; layers 8-9 of these neurons has 64, so give 0 to 64"),
-        ("count per layer", 25, "count: 25; a layer of these neurons has 24, so give 0 to 24"),
-        ("count", -1, "count: -1"),
-        ("all", 3, "choose by: 'all'; give one of count, count per layer, threshold"),
+        (ChooseBy.COUNT, 65, "count: 65; layers 8-9 of these neurons has 64, so give 0 to 64"),
+        (ChooseBy.COUNT_PER_LAYER, 25, "count: 25; a layer of these neurons has 24, so give 0 to 24"),
+        (ChooseBy.COUNT, -1, "count: -1"),
     ],
 )
-def test_more_neurons_than_there_are_cannot_be_chosen(neurons, choice, count, sentence):
+def test_more_neurons_than_there_are_cannot_be_chosen(neurons, choose_by, count, sentence):
     with pytest.raises(ValueError, match=sentence):
-        chosen_neurons(neurons, choice, count, 0.0)
+        chosen_neurons(neurons, choose_by, count)
 
 
-@pytest.mark.parametrize(("mode", "scale", "sentence"), [("drop", 0.0, "mode: 'drop'"), (MODES[2], 2.5, "scale: 2.5")])
-def test_a_mode_that_is_none_is_refused(neurons, mode, scale, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        ablation(neurons, {}, mode, scale)
+@pytest.mark.parametrize("scale", [2.5, -0.1, float("nan")])
+def test_a_scale_that_is_none_is_refused(neurons, scale):
+    with pytest.raises(ValueError, match=f"scale: {scale}; give 0 to 2"):
+        ablation(neurons, {}, Mode.SCALE, scale)

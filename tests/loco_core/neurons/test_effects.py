@@ -9,36 +9,41 @@ import pytest
 import torch
 
 from loco_core.comparison.erasure import ErasurePlan
-from loco_core.drawing import effect_plot
+from loco_core.images import Progress
 from loco_core.models.engine import Sampling
-from loco_core.models.layers import LayerSet
-from loco_core.neurons.detection import Ablation, Neurons, NeuronScores, chosen_neurons, neuron_lines
+from loco_core.models.layers import LayerSet, Part
+from loco_core.neurons.ablation import Ablation, ChooseBy, chosen_neurons
+from loco_core.neurons.detection import Neurons, NeuronScores, NeuronTokens, Ranking
 from loco_core.neurons.effects import (
     RUNS,
-    effect_images,
+    EffectsRequest,
     first_groups,
     group_effects,
     measure_effects,
     screening_design,
 )
 from loco_core.neurons.file import load_neurons, save_neurons
+from loco_core.neurons.pictures import effect_plot
+from loco_core.neurons.report import neuron_lines
 from loco_core.prompts import PromptPair
 from made_up import GreyScorer, Painter
 
 STYLED, PLAIN, KEPT = "a star in woodcut", "a star", "a fish in halftone"
 PLAN = ErasurePlan((PromptPair(STYLED, PLAIN),), (KEPT,), (0,), Sampling(1, 1.0, "euler", "normal", 16, 16))
 COUNT = 60
+# Neurons that hold the style, though their signal is small.
 CARRIERS = range(40, 44)
-"""Neurons that hold the style, though their signal is small."""
+# Neurons that the kept prompt needs, though their signal is large.
 NEEDED = range(8, 12)
-"""Neurons that the kept prompt needs, though their signal is large."""
 
 
 def scores(count: int) -> NeuronScores:
     return NeuronScores(*torch.arange(float(count), 0, -1).double().repeat(4, 1).clone().unbind())
 
 
-NEURONS = Neurons({(8, "values"): scores(COUNT)}, LayerSet((8,), 16), 32, "tail", (STYLED, "b"), (PLAIN, "d"), "")
+NEURONS = Neurons(
+    {(8, Part.VALUES): scores(COUNT)}, LayerSet((8,), 16), 32, NeuronTokens.TAIL, (STYLED, "b"), (PLAIN, "d"), ""
+)
 
 
 def ablated(change: Ablation) -> Painter:
@@ -48,12 +53,15 @@ def ablated(change: Ablation) -> Painter:
 
 
 def measure(runs: int = 32, rounds: int = 2, plan: ErasurePlan = PLAN, neurons: Neurons = NEURONS, **options):
-    return measure_effects(ablated({}), ablated, GreyScorer(), plan, neurons, runs, rounds, "mean", 4, **options)
+    request = EffectsRequest(plan, neurons, runs, rounds)
+    return measure_effects(request, ablated({}), ablated, GreyScorer(), 4, **options)
 
 
 def test_the_first_groups_are_of_one_place_each_and_about_as_large_as_each_other():
-    sizes = {(8, "keys"): 20, (8, "values"): 60, (9, "values"): 40}
-    found = Neurons({place: scores(n) for place, n in sizes.items()}, LayerSet((8, 9), 16), 32, "tail", (), (), "")
+    sizes = {(8, Part.KEYS): 20, (8, Part.VALUES): 60, (9, Part.VALUES): 40}
+    found = Neurons(
+        {place: scores(n) for place, n in sizes.items()}, LayerSet((8, 9), 16), 32, NeuronTokens.TAIL, (), (), ""
+    )
     groups = first_groups(found, 15)
     assert all(len({place for place, _ in group}) == 1 for group in groups)
     assert {len(group) for group in groups} <= {6, 7, 8, 9}  # 120 neurons, 15 groups
@@ -62,7 +70,9 @@ def test_the_first_groups_are_of_one_place_each_and_about_as_large_as_each_other
 
 
 def test_where_there_are_more_places_than_groups_a_group_is_of_whole_places():
-    found = Neurons({(i, "values"): scores(3) for i in range(16)}, LayerSet((8, 9), 16), 32, "tail", (), (), "")
+    found = Neurons(
+        {(i, Part.VALUES): scores(3) for i in range(16)}, LayerSet((8, 9), 16), 32, NeuronTokens.TAIL, (), (), ""
+    )
     assert [len(group) for group in first_groups(found, 7)] == [6, 9, 6, 6, 6, 9, 6]
 
 
@@ -81,46 +91,46 @@ def test_what_two_groups_do_together_is_not_taken_for_what_one_does():
 
 
 def test_neurons_that_hold_the_concept_rank_first_and_those_that_others_need_last():
-    order = [neuron for _, neuron in measure().ranked("effect")]
+    order = [neuron for _, neuron in measure().ranked(Ranking.EFFECT)]
     assert set(order[: len(CARRIERS)]) == set(CARRIERS)
     assert set(order[-len(NEEDED) :]) == set(NEEDED)
 
 
 def test_an_effect_is_a_neurons_share_of_what_its_group_removes():
-    effects = measure().scores[8, "values"].effect
+    effects = measure().scores[8, Part.VALUES].effect
     assert effects[list(CARRIERS)].tolist() == pytest.approx([1 / len(CARRIERS)] * len(CARRIERS))
 
 
 def test_more_rounds_find_single_neurons_in_larger_groups():
-    neurons = replace(NEURONS, scores={(8, "values"): scores(240)})
-    found = measure(16, 6, neurons=neurons).ranked("effect")
+    neurons = replace(NEURONS, scores={(8, Part.VALUES): scores(240)})
+    found = measure(16, 6, neurons=neurons).ranked(Ranking.EFFECT)
     assert {neuron for _, neuron in found[: len(CARRIERS)]} == set(CARRIERS)
 
 
 def test_as_few_neurons_as_there_are_groups_or_fewer_stand_alone():
-    neurons = replace(NEURONS, scores={(8, "values"): scores(3)})
-    assert measure(neurons=neurons).scores[8, "values"].effect.tolist() == pytest.approx([0, 0, 0])
+    neurons = replace(NEURONS, scores={(8, Part.VALUES): scores(3)})
+    assert measure(neurons=neurons).scores[8, Part.VALUES].effect.tolist() == pytest.approx([0, 0, 0])
 
 
 def test_the_images_are_counted_before_they_are_made():
     seen = []
-    measure(on_batch=lambda done, total, label, thumbnail: seen.append((done, total)))
-    assert seen[-1] == (effect_images(PLAN, 32, 2),) * 2
+    measure(progress=Progress(lambda done, total, label, thumbnail: seen.append((done, total))))
+    assert seen[-1] == (EffectsRequest(PLAN, NEURONS, 32, 2).images,) * 2
 
 
 def test_neurons_with_equal_effects_stand_in_the_order_of_their_signal():
-    first = [neuron for _, neuron in measure(rounds=1).ranked("effect")[: len(CARRIERS)]]
+    first = [neuron for _, neuron in measure(rounds=1).ranked(Ranking.EFFECT)[: len(CARRIERS)]]
     assert first == list(CARRIERS)
 
 
 def test_neurons_are_chosen_by_their_effect():
-    chosen = chosen_neurons(measure(), "count", len(CARRIERS), 0.0, "effect")
-    assert chosen[8, "values"].tolist() == list(CARRIERS)
+    chosen = chosen_neurons(measure(), ChooseBy.COUNT, len(CARRIERS), ranking=Ranking.EFFECT)
+    assert chosen[8, Part.VALUES].tolist() == list(CARRIERS)
 
 
 def test_unmeasured_effects_are_no_ranking():
     with pytest.raises(ValueError, match="rank by: the effect of these neurons was not measured"):
-        NEURONS.ranked("effect")
+        NEURONS.ranked(Ranking.EFFECT)
 
 
 def test_the_report_says_how_far_the_rankings_agree():
@@ -137,7 +147,7 @@ def test_saved_effects_are_loaded_as_they_were(tmp_path):
     measured = measure()
     save_neurons(measured, tmp_path / "neurons.safetensors", {})
     loaded = load_neurons(tmp_path / "neurons.safetensors")
-    assert torch.equal(loaded.scores[8, "values"].effect, measured.scores[8, "values"].effect)
+    assert torch.equal(loaded.scores[8, Part.VALUES].effect, measured.scores[8, Part.VALUES].effect)
 
 
 @pytest.mark.parametrize(

@@ -8,21 +8,23 @@ import pytest
 import torch
 
 from loco_core.comparison.erasure import ErasurePlan
-from loco_core.drawing import sweep_plot, sweep_sheet
+from loco_core.images import Progress
 from loco_core.models.engine import Sampling
-from loco_core.models.layers import LayerSet
-from loco_core.neurons.detection import Ablation, Neurons, NeuronScores
-from loco_core.neurons.sweep import parse_counts, sweep_images, sweep_neurons, sweep_text
+from loco_core.models.layers import LayerSet, Part
+from loco_core.neurons.ablation import Ablation
+from loco_core.neurons.detection import Neurons, NeuronScores, NeuronTokens, Ranking
+from loco_core.neurons.pictures import sweep_plot, sweep_sheet
+from loco_core.neurons.sweep import SweepRequest, parse_counts, sweep_neurons, sweep_text
 from loco_core.prompts import PromptPair
 from made_up import GreyScorer, Painter
 
 STYLED, PLAIN, KEPT = "a star in woodcut", "a star", "a fish in halftone"
 PLAN = ErasurePlan((PromptPair(STYLED, PLAIN),), (KEPT,), (0, 1), Sampling(1, 1.0, "euler", "normal", 16, 16))
 NEURONS = Neurons(
-    {(8, "values"): NeuronScores(*torch.arange(1.0, 101).double().expand(4, -1))},
+    {(8, Part.VALUES): NeuronScores(*torch.arange(1.0, 101).double().expand(4, -1))},
     LayerSet((8,), 16),
     32,
-    "tail",
+    NeuronTokens.TAIL,
     (STYLED, "b"),
     (PLAIN, "d"),
     "",
@@ -40,9 +42,8 @@ def count(change: Ablation) -> int:
 
 
 def sweep(counts=(10, 40, 100), plan=PLAN, **options):
-    return sweep_neurons(
-        painter(), lambda change: painter(count(change)), GreyScorer(), plan, NEURONS, counts, "z", "mean", 3, **options
-    )
+    request = SweepRequest(plan, NEURONS, counts, Ranking.Z)
+    return sweep_neurons(request, painter(), lambda change: painter(count(change)), GreyScorer(), 3, **options)
 
 
 def test_removed_and_kept_are_shares_of_what_can_be_lost():
@@ -61,8 +62,8 @@ def test_among_counts_as_good_the_smallest_is_chosen():
 
 def test_the_images_are_counted_before_they_are_made():
     seen = []
-    sweep(on_batch=lambda done, total, label, thumbnail: seen.append((done, total)))
-    assert seen[-1] == (sweep_images(PLAN, (10, 40, 100)),) * 2
+    sweep(progress=Progress(lambda done, total, label, thumbnail: seen.append((done, total))))
+    assert seen[-1] == (SweepRequest(PLAN, NEURONS, (10, 40, 100)).images,) * 2
 
 
 def test_the_report_marks_the_count_to_choose_and_says_when_none_is_enough():
@@ -74,7 +75,7 @@ def test_where_the_images_show_no_concept_no_count_is_tried():
     tried = []
     with pytest.raises(ValueError, match="the scorer cannot tell what is removed"):
         swapped = replace(PLAN, pairs=(PromptPair(PLAIN, STYLED),))
-        sweep(plan=swapped, on_batch=lambda done, total, label, thumbnail: tried.append(label))
+        sweep(plan=swapped, progress=Progress(lambda done, total, label, thumbnail: tried.append(label)))
     assert {"targets", "before"} >= set(tried)
 
 

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from demo.world import STYLES, Scene, draw
-from loco_core.scoring.clip_score import ClipScorer, load_scorer, weights_digest
+from loco_core.scoring.clip_score import ClipScorer, load_scorer
+from loco_core.weights_digest import weights_digest
 
 DEMO_SCORER = Path(__file__).resolve().parents[3] / "demo" / "open_clip" / "loco_demo_clip.safetensors"
 
@@ -101,7 +102,7 @@ def test_a_file_from_the_hub_tells_its_own_architecture(folder_of_two):
 def test_a_model_that_reads_other_tokens_than_clips_is_an_error():
     with torch.device("meta"):
         siglip = open_clip.create_model("ViT-B-16-SigLIP", device="meta")
-    with pytest.raises(ValueError, match="scorer: siglip reads other tokens than CLIP's"):
+    with pytest.raises(ValueError, match="scorer: siglip has other tokens than CLIP's"):
         ClipScorer(siglip, "siglip")
 
 

@@ -30,6 +30,7 @@ def test_a_single_image_says_nothing_of_its_noise():
     assert np.isnan(value.low) and value.confidence_positive == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pairs", "seeds"), [(4, 2), (4, 4), (4, 8), (1, 6)])
 @pytest.mark.parametrize("unequal", [False, True])
 def test_95_percent_intervals_hold_the_truth_in_92_to_98_percent_of_cases(pairs, seeds, unequal):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from loco_core.scoring.clip_score import CosineScorer
@@ -23,10 +24,10 @@ class Towers(CosineScorer):
         weight = torch.randn(4, self._width, generator=torch.Generator().manual_seed(0))
         return torch.cat([colours, torch.ones(len(colours), 1)], 1) @ weight
 
-    def read(self, texts):
+    def embed_texts(self, texts):
         return self._embed(torch.tensor([self._seen_as[text.split()[2]] for text in texts]))
 
-    def see(self, images):
+    def embed_images(self, images):
         return self._embed(images.mean((1, 2)))
 
 
@@ -44,14 +45,15 @@ def test_towers_that_see_no_difference_or_nothing_at_all_do_not():
     assert not knows_colours(Towers(dict.fromkeys(COLOURS, (float("nan"),) * 3)))
 
 
+@pytest.mark.slow
 def test_of_towers_that_have_nothing_to_do_with_each_other_one_in_a_hundred_passes():
     """0.97% is expected, seven of the 720 orders; of 2000 such towers 0.2 to 2%."""
 
     class Strangers(CosineScorer):
-        def read(self, texts):
+        def embed_texts(self, texts):
             return torch.from_numpy(RNG.normal(size=(len(texts), 64)))
 
-        def see(self, images):
+        def embed_images(self, images):
             return torch.from_numpy(RNG.normal(size=(len(images), 64)))
 
     passed = np.mean([knows_colours(Strangers("strangers", "")) for _ in range(2000)])

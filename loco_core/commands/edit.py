@@ -1,0 +1,119 @@
+"""`python -m loco_core edit`: the layers edited in closed form, as a LoRA and as pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import (
+    DiffusersEngine,
+    Edit,
+    EditRequest,
+    EditSettings,
+    Naming,
+    Preservation,
+    Ridge,
+    Tokens,
+    edit_lora,
+    edit_recipe,
+    recipe_metadata,
+    report_lines,
+    save_edit,
+    save_lora,
+    solve_edit,
+)
+from ..editing.recipe import RELATIVE_LAMBDA
+from . import options
+from .options import OneOf, Replacing, Settings
+
+
+@dataclass(frozen=True)
+class EditChoices:
+    """What to edit and how, and what to write."""
+
+    layers: str
+    tokens: Tokens
+    ridge: Ridge
+    relative_ridge: float
+    preserve: tuple[str, ...]
+    preservation: Preservation
+    pooled: bool
+    naming: Naming
+    strength: float
+    prompts: tuple[str, ...]
+    seeds: int
+    out: Path
+
+    @property
+    def settings(self) -> EditSettings:
+        return EditSettings(self.tokens, self.preservation, self.ridge, self.relative_ridge, self.pooled)
+
+
+@click.command()
+@options.replacing
+@click.option("--layers", required=True, help="The layers to edit: 8-9, or blocks like d2.2-9, m0, u1.")
+@click.option(
+    "--tokens",
+    type=OneOf(Tokens),
+    default=str(Tokens.TAIL),
+    show_default=True,
+    help="The paper edits the last subject token.",
+)
+@click.option("--ridge", type=OneOf(Ridge), default=str(Ridge.RELATIVE), show_default=True, help="The paper's is 0.01.")
+@click.option("--relative-ridge", default=RELATIVE_LAMBDA, show_default=True, help="With --ridge relative.")
+@click.option("--preserve", multiple=True, help="What must stay: a name, or a prompt like those you use. Repeat it.")
+@click.option(
+    "--preservation",
+    type=OneOf(Preservation),
+    default=str(Preservation.EXACT),
+    show_default=True,
+    help="How firmly; the target and the empty prompt are preserved too. The paper preserves none.",
+)
+@click.option("--pooled", is_flag=True, help="SDXL: edit the pooled embedding too.")
+@click.option("--naming", type=OneOf(Naming), default=str(Naming.KOHYA), show_default=True, help="Of the LoRA's keys.")
+@click.option("--strength", default=1.0, show_default=True, help="1 is the edit as solved.")
+@click.option("--prompt", "prompts", multiple=True, help="A prompt for the before/after sheet; else the concepts.")
+@options.seeds_option(4)
+@options.out_option("loco_edit")
+@options.settings
+def edit(settings: Settings, replacing: Replacing, **given: Any) -> None:
+    """LocoEdit: edit the layers. Writes lora.safetensors, a LoRA for any program, before_after.png, and
+    edit.safetensors for LoCo Edit Load in ComfyUI.
+
+    \b
+    python -m loco_core edit --concept woodcut --target "a painting" --layers 8-9
+    --prompt "a picture of a red star in the style of woodcut"
+    """
+    chosen = EditChoices(**given)
+    engine, out = options.load_engine(settings.model), chosen.out
+    layers = engine.layers.parse(chosen.layers)
+    if not layers:
+        raise ValueError("layers: empty; give at least one, like 8-9")
+    preserve = "\n".join(chosen.preserve)
+    request = EditRequest(replacing.concepts, replacing.targets, preserve, replacing.attribute)
+    recipe = edit_recipe(request, chosen.settings, layers, engine.text_encoder)
+    solved = solve_edit(engine.encode, recipe)
+    _save(solved, engine, chosen)
+    click.echo("\n".join([*report_lines(solved), f"saved as {out / 'lora.safetensors'}"]))
+    prompts = list(chosen.prompts or [pair.concept for pair in recipe.pairs])
+    with options.counted(2 * len(prompts) * chosen.seeds) as progress:
+        maker = options.image_maker(settings, chosen.seeds, 2 * len(prompts) * chosen.seeds, progress)
+        before = maker.make(engine, prompts, "before")
+        with engine.edited(solved, chosen.strength):
+            after = maker.make(engine, prompts, "after")
+    title = ", ".join(replacing.concepts.splitlines())
+    options.write_sheet(out / "before_after.png", title, before, after)
+    click.echo(f"look at {out / 'before_after.png'}")
+
+
+def _save(solved: Edit, engine: DiffusersEngine, chosen: EditChoices) -> None:
+    """The edit as a LoRA and as a file of its own."""
+    strength = chosen.strength
+    pooled_weight = None if solved.pooled is None else engine.pooled_weight()
+    tensors = edit_lora(solved, engine.layers, engine.key_value_weights, strength, chosen.naming, pooled_weight)
+    metadata = {**recipe_metadata(solved, options.versions()), "loco_strength": str(strength)}
+    save_lora(tensors, chosen.out / "lora.safetensors", metadata)
+    save_edit(solved, chosen.out / "edit.safetensors", options.versions())

@@ -1,0 +1,1 @@
+"""How diffusers' models are read, one file for each family."""

@@ -1,0 +1,112 @@
+"""What an edit is made from: the words of a person, as prompts.
+
+request = EditRequest("Van Gogh", "a painting", "Monet\na photo of a cat", Attribute.STYLE)
+recipe = edit_recipe(request, EditSettings(), layers.parse("8-9"), engine.text_encoder)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..choices import Choice
+from ..models.layers import LayerSet
+from ..prompts import Attribute, PromptPair, preserved_prompts, prompt_pairs
+
+
+class Tokens(Choice):
+    """Which tokens of the prompts are edited."""
+
+    LAST_SUBJECT = "last subject token"
+    ALL_SUBJECT = "all subject tokens"
+    END_OF_TEXT = "end of text"
+    TAIL = "last subject token and tail"
+
+
+class Preservation(Choice):
+    """How firmly other prompts are preserved: to rounding, weighted against the edit, or not at all."""
+
+    EXACT = "exact"
+    WEIGHTED = "weighted"
+    NONE = "none"
+
+
+class Ridge(Choice):
+    """What lambda is measured in: the embeddings' own size, or the paper's absolute number."""
+
+    RELATIVE = "relative"
+    PAPER = "paper"
+
+
+# The default ridge, in units of the concepts' mean squared column norm.
+RELATIVE_LAMBDA = 0.3
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """How an edit is solved; the defaults are the nodes'. With `pooled`, SDXL's pooled embedding is edited too."""
+
+    tokens: Tokens = Tokens.TAIL
+    preservation: Preservation = Preservation.EXACT
+    ridge: Ridge = Ridge.RELATIVE
+    relative_ridge: float = RELATIVE_LAMBDA
+    pooled: bool = False
+
+    def __post_init__(self) -> None:
+        Tokens.parse_field(self, "tokens")
+        Preservation.parse_field(self, "preservation")
+        Ridge.parse_field(self, "ridge")
+        if not 0 < self.relative_ridge < float("inf"):
+            raise ValueError(f"relative ridge: {self.relative_ridge}; give a number above 0")
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """What a person wrote into text fields, one name or prompt per line (see prompts.py)."""
+
+    concepts: str
+    targets: str
+    preserve: str
+    attribute: Attribute
+
+    def __post_init__(self) -> None:
+        Attribute.parse_field(self, "attribute")
+
+
+@dataclass(frozen=True)
+class EditRecipe:
+    """All that an edit is made from.
+
+    preserve: prompts whose outputs must not change, beside the targets and the empty prompt. text_encoder: which one,
+    with its clip skip, in words.
+    """
+
+    pairs: tuple[PromptPair, ...]
+    preserve: tuple[str, ...]
+    settings: EditSettings
+    layers: LayerSet
+    text_encoder: str
+
+
+def edit_recipe(request: EditRequest, settings: EditSettings, layers: LayerSet, text_encoder: str) -> EditRecipe:
+    """The recipe for what a person asks for."""
+    kept, contexts = preserved_prompts(request.preserve, request.attribute, request.concepts)
+    names = ("concept", "target")
+    pairs = prompt_pairs(request.concepts, request.targets, request.attribute, names, contexts)
+    return EditRecipe(tuple(pairs), tuple(kept), settings, layers, text_encoder)
+
+
+def combined(recipes: Sequence[EditRecipe]) -> EditRecipe:
+    """One recipe for all concepts of several, to be solved jointly: not the sum of their operators."""
+    first, *others = recipes
+    for other in others:
+        for name in ("settings", "layers", "text_encoder"):
+            mine, its = getattr(first, name), getattr(other, name)
+            if mine != its:
+                raise ValueError(
+                    f"edits: their {name.replace('_', ' ')} differ ({mine} and {its}); solve both alike, or chain two "
+                    "LocoEdit Apply"
+                )
+    pairs = tuple(dict.fromkeys(pair for recipe in recipes for pair in recipe.pairs))
+    preserve = tuple(dict.fromkeys(prompt for recipe in recipes for prompt in recipe.preserve))
+    return replace(first, pairs=pairs, preserve=preserve)

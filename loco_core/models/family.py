@@ -1,0 +1,131 @@
+"""What a family of models has in common: the names of its layers, of their weights, and of its tokens.
+
+A new family is one file in `families/`, and one in the adapter of each program that runs its models.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ..choices import Choice
+from ..prompts import Attribute
+
+if TYPE_CHECKING:
+    from .layers import ModelLayers, Part, TextLayer
+
+
+class Naming(Choice):
+    """How the keys of a LoRA file are named.
+
+    kohya: as its scripts do, after diffusers' modules for Stable Diffusion 1.x and 2.x, after the original U-Net's for
+    SDXL; ComfyUI, Forge and diffusers know these. diffusers: its own names alone.
+    """
+
+    KOHYA = "kohya"
+    DIFFUSERS = "diffusers"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A window of layers that the paper found in a model, and where it says so."""
+
+    model: str
+    attribute: Attribute
+    first: int
+    window_size: int
+    source: str
+
+    def __str__(self) -> str:
+        last = self.first + self.window_size - 1
+        return f"{self.model}, {self.attribute}: {self.first}-{last} ({self.source})"
+
+
+@dataclass(frozen=True)
+class PlacedBlock:
+    """A block in a picture of the model: its name, its text layers, and its place, with row 0 on top."""
+
+    name: str
+    indices: tuple[int, ...]
+    column: float
+    row: float
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A word above some blocks."""
+
+    text: str
+    column: float
+    row: float
+
+
+@dataclass(frozen=True)
+class FloorPlan:
+    """Where the blocks of a model stand in a picture of it, `rows` of them one above the other."""
+
+    blocks: tuple[PlacedBlock, ...]
+    headings: tuple[Heading, ...]
+    rows: int
+
+    @property
+    def widest(self) -> int:
+        """Text layers in the widest block."""
+        return max(len(block.indices) for block in self.blocks)
+
+
+class Family(ABC):
+    """A family of models.
+
+    projections: the names of the modules that are W_K and W_V, inside a layer's module. chunk_length: how many tokens,
+    special ones included, its text encoder takes at once. end_of_text: the token that follows the last word. grammar:
+    how a person writes layers down.
+    """
+
+    projections: ClassVar[Mapping[Part, str]]
+    chunk_length: ClassVar[int]
+    end_of_text: ClassVar[int]
+    grammar: ClassVar[str]
+    presets: ClassVar[tuple[Preset, ...]] = ()
+
+    @abstractmethod
+    def model_name(self, layer_count: int, width: int) -> str:
+        """The name of the model with so many text layers, which get embeddings so wide."""
+
+    @abstractmethod
+    def parse_block(self, entry: str, layers: ModelLayers) -> list[int]:
+        """The indices of the layers in the blocks that a person wrote down as `entry`."""
+
+    @abstractmethod
+    def block_name(self, layer: TextLayer, layers: ModelLayers) -> str:
+        """The layer in the words that `parse_block` knows."""
+
+    @abstractmethod
+    def lora_key(self, layer: TextLayer, projection: Part, layers: ModelLayers, naming: Naming) -> str:
+        """The key of a projection's weight in a LoRA file, without what follows the weight's name."""
+
+    @abstractmethod
+    def pooled_lora_key(self, naming: Naming) -> str:
+        """The same for the weight that the pooled embedding meets first."""
+
+    @abstractmethod
+    def first_window_size(self, layer_count: int) -> int:
+        """The size of the windows with which a search for the best size begins."""
+
+    @abstractmethod
+    def floor_plan(self, layers: ModelLayers) -> FloorPlan:
+        """Where the blocks stand in a picture of the model."""
+
+    def preset(self, layer_count: int, width: int, attribute: Attribute) -> Preset:
+        """The paper's layers for the attribute in such a model."""
+        name = self.model_name(layer_count, width)
+        for preset in self.presets:
+            if (preset.model, preset.attribute) == (name, attribute):
+                return preset
+        known = ", ".join(dict.fromkeys(preset.model for preset in self.presets)) or "others"
+        raise ValueError(
+            f"preset: the paper has none for {name}, only for {known}; write the layers down, or find "
+            "them with LocoGen Layer Search"
+        )

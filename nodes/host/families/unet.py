@@ -1,0 +1,57 @@
+"""How ComfyUI's U-Nets are read and patched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from ....loco_core.models.families.unet import UNET
+from ....loco_core.models.layers import Address, ModelLayers, Part, TextLayer
+
+# Where the host keeps the patches of a run that text layers call before W_K and W_V.
+PATCHES = "attn2_patch"
+# The first layer that SDXL's pooled embedding meets, as its first inputs; image sizes follow.
+POOLED_LAYER = "diffusion_model.label_emb.0.0"
+
+_LAYER_NAME = re.compile(r"(input|middle|output)_blocks?(?:\.(\d+))?\.\d+\.transformer_blocks\.(\d+)\.attn2")
+
+
+def find_layers(model: ModelPatcher) -> ModelLayers | None:
+    """The text layers of a U-Net that is conditioned on a prompt; None for any other model.
+
+    The middle block is addressed as block 0 by the host's patches, wherever its weights are.
+    """
+    layers: list[TextLayer] = []
+    names: list[str] = []
+    for name, _ in model.get_model_object("diffusion_model").named_modules():
+        if found := _LAYER_NAME.fullmatch(name):
+            block, number, inner = found[1], int(found[2] or 0), int(found[3])
+            layers.append(TextLayer(len(layers), block, 0 if block == "middle" else number, inner))
+            names.append(f"diffusion_model.{name}")
+    if not layers or model.model.model_config.clip_target() is None:  # Stable Video Diffusion, Zero123: get an image
+        return None
+    projection = model.get_model_object(f"{names[0]}.{UNET.projections[Part.KEYS]}")
+    return ModelLayers(tuple(layers), tuple(names), projection.in_features, UNET)
+
+
+def add_patch(model: ModelPatcher, patch: Callable[..., Any]) -> None:
+    """Has every text layer of `model` call `patch` before W_K and W_V."""
+    model.set_model_attn2_patch(patch)
+
+
+def address(options: dict[str, Any]) -> Address:
+    """The address of the layer that calls a patch, from the host's options."""
+    block, number = options["block"]
+    return block, number, options["block_index"]
+
+
+def pooled_layer(model: ModelPatcher) -> torch.nn.Linear:
+    """The first layer that the pooled embedding meets."""
+    try:
+        return model.get_model_object(POOLED_LAYER)
+    except (AttributeError, IndexError):
+        raise ValueError("pooled: this model gets no pooled embedding; switch it off (it is for SDXL)") from None

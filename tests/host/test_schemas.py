@@ -1,0 +1,101 @@
+"""What a person sees of the nodes: explanations, words they are found by, inputs that are not folded away.
+
+FIRST_SEEN is the specification: the sockets and widgets of a freshly added node, in their order, while its advanced
+inputs are folded.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+IMAGES = "seed_count steps cfg width height"
+COMPARED = f"concept_prompts target_prompts keep_prompts {IMAGES}"
+FIRST_SEEN = {
+    "LoCo_CLIPScorer": "file",
+    "LoCo_CLIPVisionScorer": "clip clip_vision",
+    "LoCo_LayerSearch": f"model clip vae scorer concept_prompts target_prompts attribute {IMAGES}",
+    "LoCo_LayerSelect": "model layers preset",
+    "LoCo_LayersLoad": "file",
+    "LoCo_ConditioningInjector": "model conditioning layers strength",
+    "LoCo_EditApply": "model clip layers edit concept target preserve attribute strength",
+    "LoCo_EditSolve": "clip layers concept target preserve attribute",
+    "LoCo_EditCombine": "clip edit_1 edit_2 edit_3 edit_4 edit_5",
+    "LoCo_EditSave": "edit filename_prefix",
+    "LoCo_EditLoad": "file",
+    "LoCo_EditExportLoRA": "model edit strength filename_prefix",
+    "LoCo_ErasureReport": f"model_before model_after clip vae scorer {COMPARED}",
+    "LoCo_NeuronDetect": "model clip layers concept without",
+    "LoCo_NeuronAblate": "model clip layers neurons concept without count mode",
+    "LoCo_NeuronSave": "neurons filename_prefix",
+    "LoCo_NeuronLoad": "file",
+    "LoCo_NeuronSweep": f"model clip vae scorer neurons counts mode {COMPARED}",
+    "LoCo_NeuronEffects": f"model clip vae scorer neurons mode {COMPARED}",
+    "LoCo_NeuronExportLoRA": "model neurons count mode filename_prefix",
+}
+# What people type into the search for nodes, and a node that must then be offered.
+TYPED = {
+    "erase": "LoCo_EditApply",
+    "remove style": "LoCo_EditApply",
+    "remove artist": "LoCo_EditApply",
+    "delete concept": "LoCo_EditApply",
+    "concept erasure": "LoCo_EditApply",
+    "unlearn": "LoCo_EditApply",
+    "forget": "LoCo_EditApply",
+    "knowledge": "LoCo_EditApply",
+    "block prompt": "LoCo_ConditioningInjector",
+    "prompt per layer": "LoCo_ConditioningInjector",
+    "regional": "LoCo_ConditioningInjector",
+    "find layers": "LoCo_LayerSearch",
+    "clip score": "LoCo_CLIPScorer",
+    "before after": "LoCo_ErasureReport",
+    "neuron": "LoCo_NeuronAblate",
+    "xy plot": "LoCo_NeuronSweep",
+    "save lora": "LoCo_EditExportLoRA",
+}
+# Words of the implementation, which say nothing to a person with a checkpoint.
+INTERNAL = re.compile(r"\b(77|attn2|to_k|to_v)\b")
+
+
+@pytest.fixture(params=FIRST_SEEN)
+def schema(host, request):
+    return host.nodes.NODE_CLASS_MAPPINGS[request.param].GET_SCHEMA()
+
+
+def test_the_table_has_every_node(host):
+    assert set(FIRST_SEEN) == {name for name in host.nodes.NODE_CLASS_MAPPINGS if name.startswith("LoCo_")}
+
+
+def test_a_node_shows_what_a_first_time_user_needs_and_folds_the_rest(schema):
+    assert [socket.id for socket in schema.inputs if not socket.advanced] == FIRST_SEEN[schema.node_id].split()
+
+
+def test_the_host_is_told_which_inputs_are_advanced(host, schema):
+    told = host.nodes.NODE_CLASS_MAPPINGS[schema.node_id].INPUT_TYPES()
+    options = {name: of[1] for group in ("required", "optional") for name, of in told.get(group, {}).items()}
+    assert {name for name, of in options.items() if not of.get("advanced")} == set(FIRST_SEEN[schema.node_id].split())
+
+
+def test_a_node_its_inputs_and_its_outputs_are_explained_in_a_persons_words(schema):
+    texts = {part.id or part.display_name: part.tooltip for part in (*schema.inputs, *schema.outputs)}
+    assert [name for name, text in texts.items() if not text] == []
+    assert schema.description
+    assert [text for text in (schema.description, *texts.values()) if INTERNAL.search(text)] == []
+
+
+def test_a_node_is_found_by_other_words_than_its_name(schema):
+    assert schema.search_aliases
+    assert len(set(schema.search_aliases)) == len(schema.search_aliases)
+    assert all(alias == alias.lower() for alias in schema.search_aliases)
+
+
+@pytest.mark.parametrize(("typed", "node_id"), TYPED.items())
+def test_what_people_type_leads_to_a_node(host, typed, node_id):
+    aliases = host.nodes.NODE_CLASS_MAPPINGS[node_id].GET_SCHEMA().search_aliases
+    assert any(typed in alias for alias in aliases)
+
+
+def test_every_default_of_a_combo_is_one_of_its_options(schema):
+    combos = [socket for socket in schema.inputs if hasattr(socket, "options") and socket.default is not None]
+    assert [socket.id for socket in combos if socket.default not in socket.options] == []

@@ -1,0 +1,138 @@
+"""What a family says of its models: names, the paper's layers, keys of LoRA files, where its blocks stand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from loco_core.models.families.deepfloyd import DEEPFLOYD
+from loco_core.models.families.unet import SHAPES, UNET
+from loco_core.models.family import Naming
+from loco_core.models.layers import ModelLayers, Part
+from made_up import SD15, SDXL, unet
+
+
+@pytest.mark.parametrize(
+    ("layers", "width", "attribute", "expected"),
+    [
+        (SD15, 768, "style", "8-9"),
+        (SD15, 768, "fact", "6-7"),
+        (SD15, 1024, "style", "8-10"),
+        (SDXL, 2048, "style", "45-47"),
+    ],
+)
+def test_the_papers_layers_are_known_by_the_models_shape(layers, width, attribute, expected):
+    chosen, preset = replace(layers, width=width).preset(attribute)
+    assert str(chosen) == expected
+    assert "the paper" in preset.source
+    assert str(preset) == f"{preset.model}, {attribute}: {expected} ({preset.source})"
+
+
+def test_every_preset_lies_within_its_model():
+    counts = {name: count for (count, _), name in SHAPES.items()}
+    for preset in UNET.presets:
+        assert 0 <= preset.first < preset.first + preset.window_size <= counts[preset.model]
+
+
+def test_a_preset_for_an_unknown_model_names_the_known_ones():
+    with pytest.raises(ValueError, match="16 cross-attention layers.*128 wide, only for SD 1.5, SD 2.1, SDXL"):
+        replace(SD15, width=128).preset("style")
+
+
+def test_a_preset_for_an_unknown_attribute_lists_the_known_ones():
+    with pytest.raises(ValueError, match="attribute: 'mood'; give one of style, object, fact"):
+        replace(SD15, width=768).preset("mood")
+
+
+@pytest.mark.parametrize(
+    ("layers", "width", "name"),
+    [
+        (SD15, 768, "SD 1.5"),
+        (SD15, 1024, "SD 2.1"),
+        (SDXL, 2048, "SDXL"),
+        (SDXL, 32, "a model with 70 cross-attention layers and embeddings 32 wide"),
+    ],
+)
+def test_a_model_is_named_by_its_shape(layers, width, name):
+    assert replace(layers, width=width).model_name == name
+
+
+def test_deepfloyd_is_named_and_has_projections_of_its_own():
+    layers = replace(SD15, family=DEEPFLOYD)
+    assert layers.model_name == "DeepFloyd IF"
+    assert layers.projection(3, Part.VALUES) == f"{layers.modules[3]}.add_v_proj"
+
+
+# --- keys of LoRA files -----------------------------------------------------------------------------------------------
+
+
+def key(layers: ModelLayers, index: int, naming: Naming) -> str:
+    return UNET.lora_key(layers[index], Part.KEYS, layers, naming)
+
+
+@pytest.mark.parametrize(
+    ("index", "name"),
+    [
+        (0, "down_blocks.0.attentions.0"),
+        (5, "down_blocks.2.attentions.1"),
+        (6, "mid_block.attentions.0"),
+        (7, "up_blocks.1.attentions.0"),
+        (15, "up_blocks.3.attentions.2"),
+    ],
+)
+def test_for_stable_diffusion_keys_name_diffusers_modules_in_both_namings(index, name):
+    module = f"{name}.transformer_blocks.0.attn2.to_k"
+    assert key(SD15, index, Naming.KOHYA) == f"lora_unet_{module.replace('.', '_')}"
+    assert key(SD15, index, Naming.DIFFUSERS) == f"unet.{module}"
+
+
+@pytest.mark.parametrize(
+    ("index", "original", "diffusers"),
+    [
+        (1, "input_blocks_4_1_transformer_blocks_1", "down_blocks.1.attentions.0.transformer_blocks.1"),
+        (33, "middle_block_1_transformer_blocks_9", "mid_block.attentions.0.transformer_blocks.9"),
+        (45, "output_blocks_1_1_transformer_blocks_1", "up_blocks.0.attentions.1.transformer_blocks.1"),
+    ],
+)
+def test_for_sdxl_keys_name_the_original_modules_or_diffusers_own(index, original, diffusers):
+    assert key(SDXL, index, Naming.KOHYA) == f"lora_unet_{original}_attn2_to_k"
+    assert key(SDXL, index, Naming.DIFFUSERS) == f"unet.{diffusers}.attn2.to_k"
+
+
+@pytest.mark.parametrize("naming", Naming)
+@pytest.mark.parametrize("layers", [SD15, SDXL], ids=["SD 1.5", "SDXL"])
+def test_every_weight_has_a_key_of_its_own(layers, naming):
+    keys = {UNET.lora_key(layer, part, layers, naming) for layer in layers for part in Part.BOTH.projections}
+    assert len(keys) == 2 * len(layers)
+
+
+# --- the picture of the model -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [SD15, SDXL], ids=["SD 1.5", "SDXL"])
+def test_the_floor_plan_has_every_layer_once_in_a_block_that_a_person_can_write_down(layers):
+    plan = layers.family.floor_plan(layers)
+    assert sorted(index for block in plan.blocks for index in block.indices) == list(range(len(layers)))
+    assert all(layers.parse(block.name).indices == block.indices for block in plan.blocks)
+    assert len({(block.column, block.row) for block in plan.blocks}) == len(plan.blocks)
+
+
+def test_the_floor_plan_goes_down_on_the_left_and_up_on_the_right():
+    plan = UNET.floor_plan(SDXL)
+    places = {block.name: (block.column, block.row) for block in plan.blocks}
+    assert [places[f"d{number}"] for number in range(4)] == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    assert [places[f"u{number}"] for number in range(6)] == [(1, 5), (1, 4), (1, 3), (1, 2), (1, 1), (1, 0)]
+    assert places["m0"][1] > plan.rows - 1  # below all others
+    assert (plan.rows, plan.widest) == (6, 10)
+    assert {heading.text for heading in plan.headings} == {"down", "middle", "up"}
+
+
+def test_a_search_for_the_window_size_begins_wider_in_a_larger_model():
+    assert UNET.first_window_size(len(SD15)) == 2
+    assert UNET.first_window_size(len(SDXL)) == 3
+
+
+def test_a_model_without_a_middle_block_has_a_floor_plan_too():
+    layers = unet(("input", 1, 2), ("output", 0, 1))
+    assert [block.name for block in UNET.floor_plan(layers).blocks] == ["d0", "u0"]
