@@ -29,9 +29,10 @@ TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
 # What diffusers loads LoRAs with.
 LORA_LOADER = ["peft>=0.18"]
 DEVELOPMENT = ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "mypy>=1.14", "playwright>=1.49", *LORA_LOADER]
-# Test processes at once. Most tests run the demo model, which is too small to gain from more threads than one; more
-# processes would not fit beside full-size SDXL on the machines that people have.
+# Test processes at once. Most tests run the demo model, which is too small to gain from more threads than one.
 WORKERS = 2
+# Tests whose models leave no memory for others on the machines that people have.
+BIG = ["tests/host/full_size", "tests/host/browser"]
 VENV = ROOT / ".venv"
 CLONE = ROOT / ".comfyui"
 FULL_SIZE = ROOT / "tests" / "host" / "full_size" / "cache_folder.py"
@@ -136,19 +137,24 @@ def run(command: list[str], comfyui: Path | None, **variables: str) -> int:
 def test(python: str, comfyui: Path | None, paths: list[str], everything: bool) -> int:
     """Style, types, and the tests in `paths`, or in all of tests/; 0 where everything passed.
 
-    Slow tests run only with `everything` (tests/conftest.py). The workers share the processor's cores: threads that
-    wait for each other's core take many times as long. Caches stay in the repository and the temporary folder.
+    Slow tests run only with `everything` (tests/conftest.py); those of full-size models then run by themselves, after
+    all others. Caches stay in the repository and the temporary folder.
     """
-    checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "loco_core"]]
-    tests = ["pytest", "-q", "--numprocesses", str(WORKERS), "--dist", "loadgroup", *(["--all"] if everything else [])]
-    threads = max(1, (os.cpu_count() or 1) // WORKERS)
     variables = {
-        "OMP_NUM_THREADS": str(threads),
         "MPLCONFIGDIR": str(Path(tempfile.gettempdir()) / "comfyui-loco-matplotlib"),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    commands = [*checks, [*tests, *paths]]
-    failed = [run([python, "-m", *command], comfyui, **variables) != 0 for command in commands]
+    checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "loco_core"]]
+    failed = [run([python, "-m", *check], comfyui, **variables) != 0 for check in checks]
+    # The workers share the processor's cores: threads that wait for each other's core take many times as long.
+    workers = ["--numprocesses", str(WORKERS), "--dist", "loadgroup"]
+    threads = str(max(1, (os.cpu_count() or 1) // WORKERS))
+    tests = [python, "-m", "pytest", "-q", *(["--all"] if everything else [])]
+    alone = BIG if everything and not paths else []
+    ignored = [f"--ignore={path}" for path in alone]
+    failed.append(run([*tests, *workers, *ignored, *paths], comfyui, OMP_NUM_THREADS=threads, **variables) != 0)
+    if alone:
+        failed.append(run([*tests, *alone], comfyui, **variables) != 0)
     return int(any(failed))
 
 
