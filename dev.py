@@ -31,7 +31,7 @@ LORA_LOADER = ["peft>=0.18"]
 DEVELOPMENT = ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "mypy>=1.14", "playwright>=1.49", *LORA_LOADER]
 # Test processes at once. Most tests run the demo model, which is too small to gain from more threads than one.
 WORKERS = 2
-# Tests whose models leave no memory for others on the machines that people have.
+# Tests whose models leave no memory for others on the machines that people have: each in a process of its own.
 BIG = ["tests/host/full_size", "tests/host/browser"]
 VENV = ROOT / ".venv"
 CLONE = ROOT / ".comfyui"
@@ -105,7 +105,9 @@ def environment(job: str, comfyui: Path | None) -> Path:
     done = VENV / f"installed-{wanted}"
     if not done.is_file():
         print(f"Installing PyTorch and all requirements into {VENV}; this takes some minutes", flush=True)
-        venv.create(VENV, with_pip=True, clear=True)
+        for other in VENV.glob("installed-*"):  # it is changed in place: only what differs is installed anew
+            other.unlink()
+        venv.create(VENV, with_pip=True)
         install(python, TORCH)
         install(python, ["-r", str(comfyui / "requirements.txt"), *everything] if comfyui else everything)
         done.touch()
@@ -137,8 +139,8 @@ def run(command: list[str], comfyui: Path | None, **variables: str) -> int:
 def test(python: str, comfyui: Path | None, paths: list[str], everything: bool) -> int:
     """Style, types, and the tests in `paths`, or in all of tests/; 0 where everything passed.
 
-    Slow tests run only with `everything` (tests/conftest.py); those of full-size models then run by themselves, after
-    all others. Caches stay in the repository and the temporary folder.
+    Slow tests run only with `everything` (tests/conftest.py); the big ones then run by themselves, after all others.
+    Caches stay in the repository and the temporary folder.
     """
     variables = {
         "MPLCONFIGDIR": str(Path(tempfile.gettempdir()) / "comfyui-loco-matplotlib"),
@@ -153,8 +155,7 @@ def test(python: str, comfyui: Path | None, paths: list[str], everything: bool) 
     alone = BIG if everything and not paths else []
     ignored = [f"--ignore={path}" for path in alone]
     failed.append(run([*tests, *workers, *ignored, *paths], comfyui, OMP_NUM_THREADS=threads, **variables) != 0)
-    if alone:
-        failed.append(run([*tests, *alone], comfyui, **variables) != 0)
+    failed += [run([*tests, path], comfyui, **variables) != 0 for path in alone]
     return int(any(failed))
 
 

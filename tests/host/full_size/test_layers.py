@@ -171,7 +171,7 @@ def test_a_refiner_has_44_layers_and_no_preset(pack, execute, loaded):
     assert len(pack("nodes.host.layers").read_layers(loaded.model)) == 44
     with pytest.raises(
         ValueError,
-        match="the paper has none for a model with 44 cross-attention layers that read embeddings 1280 wide, only for "
+        match="the paper has none for a model with 44 cross-attention layers and embeddings 1280 wide, only for "
         "SD 1.5, SD 2.1, SDXL; write the layers down, or find them with LocoGen Layer Search",
     ):
         execute("LoCo_LayerSelect", model=loaded.model, preset="style")
