@@ -59,8 +59,8 @@ def problem(shape: str) -> Problem:
 
 def text_layers(count: int, width: int) -> ModelLayers:
     """A model with so many text layers, one in each block."""
-    layers = tuple(TextLayer(number, "input", number, 0) for number in range(count))
-    return ModelLayers(layers, tuple(map(str, layers)), width, UNET)
+    layers = tuple(TextLayer(number, "input", 1 + number, 0) for number in range(count))
+    return ModelLayers(layers, tuple(map(str, layers)), width, UNET, levels=(count,))
 
 
 def ours(given: Problem) -> tuple[dict[str, torch.Tensor], float]:

@@ -101,7 +101,9 @@ class DiffusersHost:
     def save_lora(self, edit: Edit) -> Path:
         solved, engine = self._solved(edit), self._engine
         path = self._output / f"remove_{edit.concept}_lora.safetensors"
-        save_lora(edit_lora(solved, engine.layers, engine.key_value_weights), path, recipe_metadata(solved, {}))
+        save_lora(
+            edit_lora(solved, engine.layers, engine.key_value_weights), path, engine.layers, recipe_metadata(solved, {})
+        )
         return path
 
     def _changed(self, change: Change | None) -> AbstractContextManager[None]:

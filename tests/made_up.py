@@ -20,11 +20,11 @@ WIDTH, POOLED = 32, 8
 LAYERS = LayerSet((8, 9), 16)
 
 
-def unet(*blocks: tuple[str, int, int]) -> ModelLayers:
+def unet(*blocks: tuple[str, int, int], levels: tuple[int, ...] = ()) -> ModelLayers:
     """The layers of a U-Net from its blocks: their kind, their number, and how many text layers they have."""
     places = [(kind, number, inner) for kind, number, depth in blocks for inner in range(depth)]
     layers = tuple(TextLayer(index, *place) for index, place in enumerate(places))
-    return ModelLayers(layers, tuple(map(str, layers)), WIDTH, UNET)
+    return ModelLayers(layers, tuple(map(str, layers)), WIDTH, UNET, levels)
 
 
 # Block for block as the real ones, with narrow embeddings.
@@ -32,11 +32,13 @@ SD15 = unet(
     *(("input", number, 1) for number in (1, 2, 4, 5, 7, 8)),
     ("middle", 0, 1),
     *(("output", number, 1) for number in range(3, 12)),
+    levels=(2, 2, 2, 2),
 )
 SDXL = unet(
     *(("input", number, depth) for number, depth in ((4, 2), (5, 2), (7, 10), (8, 10))),
     ("middle", 0, 10),
     *(("output", number, depth) for number, depth in ((0, 10), (1, 10), (2, 10), (3, 2), (4, 2), (5, 2))),
+    levels=(2, 2, 2),
 )
 
 

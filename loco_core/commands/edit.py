@@ -115,5 +115,5 @@ def _save(solved: Edit, engine: DiffusersEngine, chosen: EditChoices) -> None:
     pooled_weight = None if solved.pooled is None else engine.pooled_weight()
     tensors = edit_lora(solved, engine.layers, engine.key_value_weights, strength, chosen.naming, pooled_weight)
     metadata = {**recipe_metadata(solved, options.versions()), "loco_strength": str(strength)}
-    save_lora(tensors, chosen.out / "lora.safetensors", metadata)
+    save_lora(tensors, chosen.out / "lora.safetensors", engine.layers, metadata)
     save_edit(solved, chosen.out / "edit.safetensors", options.versions())

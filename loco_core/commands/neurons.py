@@ -162,7 +162,7 @@ def ablate(settings: Settings, **given: Any) -> None:
     click.echo(f"{title}\nlook at {out / 'before_after.png'}")
     if mode is not Mode.MEAN:
         tensors = ablation_lora(change, engine.layers, engine.key_value_weights)
-        save_lora(tensors, out / "lora.safetensors", neuron_recipe(found, options.versions()))
+        save_lora(tensors, out / "lora.safetensors", engine.layers, neuron_recipe(found, options.versions()))
         click.echo(f"saved as {out / 'lora.safetensors'}")
 
 

@@ -42,7 +42,8 @@ class DiffusersEngine:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline, self._unet = pipeline, pipeline.unet
         self._unet.eval().requires_grad_(False)
-        self.layers = read_layers(self._unet, self.family)
+        predicts_v = pipeline.scheduler.config.prediction_type == "v_prediction"
+        self.layers = read_layers(self._unet, self.family, predicts_v)
         self._negatives: dict[str, TextEmbedding] = {}
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """An edit as a LoRA: W A is a product of two thin factors, (W up) and down, so it is one by itself.
 
 tensors = edit_lora(edit, engine.layers, engine.key_value_weights)
-save_lora(tensors, Path("lora.safetensors"), recipe_metadata(edit, versions))
+save_lora(tensors, Path("lora.safetensors"), engine.layers, recipe_metadata(edit, versions))
 """
 
 from __future__ import annotations

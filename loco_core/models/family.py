@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 class Naming(Choice):
-    """How the keys of a LoRA file are named.
+    """How the keys of a LoRA file are named. ComfyUI, Forge and diffusers load both.
 
     kohya: as its scripts do, after diffusers' modules for Stable Diffusion 1.x and 2.x, after the original U-Net's for
-    SDXL; ComfyUI, Forge and diffusers know these. diffusers: its own names alone.
+    SDXL and its kin. diffusers: after its modules for every model, in the form of its attention processors, the only
+    one of diffusers' own that ComfyUI and Forge know too.
     """
 
     KOHYA = "kohya"
@@ -104,11 +105,17 @@ class Family(ABC):
 
     @abstractmethod
     def lora_key(self, layer: TextLayer, projection: Part, layers: ModelLayers, naming: Naming) -> str:
-        """The key of a projection's weight in a LoRA file, without what follows the weight's name."""
+        """The key of a projection's weight in a LoRA file, up to the name of the factor."""
 
     @abstractmethod
     def pooled_lora_key(self, naming: Naming) -> str:
         """The same for the weight that the pooled embedding meets first."""
+
+    @abstractmethod
+    def lora_metadata(self, layers: ModelLayers, naming: Naming) -> dict[str, str]:
+        """What model a LoRA file is for, in the metadata by which managers of such files sort them; nothing where the
+        model is not a known one.
+        """
 
     @abstractmethod
     def first_window_size(self, layer_count: int) -> int:

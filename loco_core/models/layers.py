@@ -99,13 +99,16 @@ class LayerSet:
 class ModelLayers:
     """What kind of model this is: its text layers in forward order, the width of the embeddings they get, its family.
 
-    modules: the name of each layer's module in the program that runs the model.
+    modules: the name of each layer's module in the program that runs the model. levels: of a U-Net, how many ResNets
+    each of its levels has on the way down, the finest level first. predicts_v: whether it predicts v and not the noise.
     """
 
     layers: tuple[TextLayer, ...]
     modules: tuple[str, ...]
     width: int
     family: Family
+    levels: tuple[int, ...] = ()
+    predicts_v: bool = False
 
     def __len__(self) -> int:
         return len(self.layers)

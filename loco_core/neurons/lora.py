@@ -1,7 +1,7 @@
 """Ablated neurons as a LoRA: zero or a scale changes some rows of W, which is unit vectors times these rows.
 
 tensors = ablation_lora(ablation, engine.layers, engine.key_value_weights)
-save_lora(tensors, Path("lora.safetensors"), neuron_recipe(neurons, versions))
+save_lora(tensors, Path("lora.safetensors"), engine.layers, neuron_recipe(neurons, versions))
 """
 
 from __future__ import annotations

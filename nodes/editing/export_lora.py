@@ -44,7 +44,7 @@ class EditExportLoRANode(io.ComfyNode):
         check_fits(model, layers, edit)
         weights = with_bar(ComfyEngine(model, None, None, layers).key_value_weights, len(edit.operators))
         tensors = edit_lora(edit, layers, weights, strength, naming, pooled_weight(model, edit))
-        save_lora(tensors, path, {**recipe_metadata(edit, versions()), "loco_strength": str(strength)})
+        save_lora(tensors, path, layers, {**recipe_metadata(edit, versions()), "loco_strength": str(strength)})
         text = f"saved as {output_name(path)}\nmade with {edit.recipe.text_encoder}; load other LoRAs before the export"
         return node_output(cls, output_name(path), text=text)
 

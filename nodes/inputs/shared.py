@@ -82,8 +82,9 @@ def lora_inputs(filename_prefix: str) -> list[io.Input]:
             options=Naming,
             default=Naming.KOHYA,
             advanced=True,
-            tooltip="How the keys in the file are named. kohya: for ComfyUI, Forge and diffusers (SDXL's pooled "
-            "embedding from diffusers 0.39 on). diffusers: its own names, for programs that know only those.",
+            tooltip="How the keys in the file are named; ComfyUI, Forge and diffusers load both. kohya: the names that "
+            "most programs know (diffusers loads SDXL's pooled embedding from version 0.39 on). diffusers: its own "
+            "names, for programs that know only those.",
         ),
         filename_prefix_input(
             filename_prefix,

@@ -50,7 +50,7 @@ class NeuronExportLoRANode(io.ComfyNode):
         inputs = AblationInputs(**asked)
         change = inputs.ablation(neurons)
         tensors = ablation_lora(change, engine.layers, engine.key_value_weights, naming)
-        save_lora(tensors, path, neuron_recipe(neurons, versions()))
+        save_lora(tensors, path, engine.layers, neuron_recipe(neurons, versions()))
         total = sum(len(replacement.neurons) for replacement in change.values())
         text = f"saved as {output_name(path)}: {total} neurons, {inputs.mode}; load other LoRAs before the export"
         return node_output(cls, output_name(path), text=text)

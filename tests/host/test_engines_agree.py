@@ -152,7 +152,7 @@ def test_an_edit_exported_by_either_gives_the_same_image_in_the_other(
     files = {}
     for name, engine in (("comfy", comfy_engine), ("diffusers", diffusers_engine)):
         files[name] = tmp_path / f"{name}.safetensors"
-        save_lora(edit_lora(edit, engine.layers, engine.key_value_weights), files[name], {})
+        save_lora(edit_lora(edit, engine.layers, engine.key_value_weights), files[name], engine.layers, {})
 
     loaded, _ = comfy.sd.load_lora_for_models(
         demo.model, None, comfy.utils.load_torch_file(str(files["diffusers"])), 1.0, 0

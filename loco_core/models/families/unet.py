@@ -17,8 +17,19 @@ from ..layers import ModelLayers, Part, TextLayer, parse_range
 SHAPES = {(16, 768): "SD 1.5", (16, 1024): "SD 2.1", (70, 2048): "SDXL"}
 # Where a person's letters lead: down, middle and up.
 SIDES = {"d": "input", "m": "middle", "u": "output"}
-# Text layers of Stable Diffusion 1.x and 2.x, whose blocks hold three of diffusers' modules each.
-SD_LAYERS = 16
+# How a LoRA's metadata name those models, by whether they predict v: `ss_base_model_version` of kohya's scripts, the
+# architecture in Stability AI's ModelSpec, and the size of their images.
+METADATA_NAMES = {
+    ("SD 1.5", False): ("sd_v1", "stable-diffusion-v1", 512),
+    ("SD 1.5", True): ("sd_v1_v", "stable-diffusion-v1", 512),
+    ("SD 2.1", False): ("sd_v2", "stable-diffusion-v2-512", 512),
+    ("SD 2.1", True): ("sd_v2_v", "stable-diffusion-v2-768-v", 768),
+    ("SDXL", False): ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base", 1024),
+    ("SDXL", True): ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base", 1024),
+}
+# Whose modules a LoRA's keys name, as ModelSpec says it.
+ORIGINAL_CODE = "https://github.com/Stability-AI/generative-models"
+DIFFUSERS_CODE = "diffusers"
 # From this many on, the paper's windows have 3 layers, else 2.
 LARGE = 24
 
@@ -76,29 +87,58 @@ class UNet(Family):
         return sorted({layer.block_number for layer in layers if layer.block == block})
 
     def lora_key(self, layer: TextLayer, projection: Part, layers: ModelLayers, naming: Naming) -> str:
-        inside = f"transformer_blocks.{layer.inner}.attn2.{self.projections[projection]}"
-        if naming is Naming.KOHYA and len(layers) != SD_LAYERS:
-            name = f"{self._original_block(layer)}.{inside}"
-        else:
-            name = f"{self._diffusers_block(layer)}.{inside}"
-        return f"unet.{name}" if naming is Naming.DIFFUSERS else f"lora_unet_{name.replace('.', '_')}"
+        block = (
+            self._original_block(layer) if self._is_original(layers, naming) else self._diffusers_block(layer, layers)
+        )
+        name, weight = f"{block}.transformer_blocks.{layer.inner}.attn2", self.projections[projection]
+        if naming is Naming.DIFFUSERS:
+            return f"unet.{name}.processor.{weight}_lora"
+        return f"lora_unet_{name.replace('.', '_')}_{weight}"
+
+    def _is_original(self, layers: ModelLayers, naming: Naming) -> bool:
+        """Whether keys name the original U-Net's modules. kohya's scripts train that one from SDXL on, whose generation
+        stacks several transformer blocks in a block; before, there is one.
+        """
+        return naming is Naming.KOHYA and any(layer.inner for layer in layers)
 
     def _original_block(self, layer: TextLayer) -> str:
         if layer.block == "middle":
             return "middle_block.1"
         return f"{layer.block}_blocks.{layer.block_number}.1"
 
-    def _diffusers_block(self, layer: TextLayer) -> str:
-        """Block 0 of the original is the first convolution; each of diffusers' blocks holds three of the others."""
+    def _diffusers_block(self, layer: TextLayer, layers: ModelLayers) -> str:
+        """Each of diffusers' blocks is a level: its ResNets with their attentions, and one block more for the
+        down-sampling on the way down, for the ResNet that follows it on the way up. The original's input block 0 is the
+        first convolution.
+        """
         if layer.block == "middle":
             return "mid_block.attentions.0"
-        side, first = ("down", 1) if layer.block == "input" else ("up", 0)
-        number, attention = divmod(layer.block_number - first, 3)
-        return f"{side}_blocks.{number}.attentions.{attention}"
+        down = layer.block == "input"
+        place = layer.block_number - down
+        for number, resnets in enumerate(layers.levels if down else reversed(layers.levels)):
+            if place <= resnets:
+                return f"{'down' if down else 'up'}_blocks.{number}.attentions.{place}"
+            place -= resnets + 1
+        raise ValueError(f"model: its layer {layer} is in none of its levels, of {layers.levels} ResNets")
 
     def pooled_lora_key(self, naming: Naming) -> str:
         """Of SDXL's label_emb.0.0, whose first inputs are the pooled embedding."""
-        return "lora_unet_label_emb_0_0" if naming is Naming.KOHYA else "unet.add_embedding.linear_1"
+        return "lora_unet_label_emb_0_0" if naming is Naming.KOHYA else "unet.add_embedding.linear_1.lora"
+
+    def lora_metadata(self, layers: ModelLayers, naming: Naming) -> dict[str, str]:
+        names = METADATA_NAMES.get((layers.model_name, layers.predicts_v))
+        if names is None:
+            return {}
+        version, architecture, size = names
+        return {
+            "ss_base_model_version": version,
+            "ss_v2": str(version.startswith("sd_v2")),
+            "modelspec.sai_model_spec": "1.0.0",
+            "modelspec.architecture": f"{architecture}/lora",
+            "modelspec.implementation": ORIGINAL_CODE if self._is_original(layers, naming) else DIFFUSERS_CODE,
+            "modelspec.resolution": f"{size}x{size}",
+            "modelspec.prediction_type": "v" if layers.predicts_v else "epsilon",
+        }
 
     def first_window_size(self, layer_count: int) -> int:
         return 3 if layer_count >= LARGE else 2

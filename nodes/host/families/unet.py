@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import V_PREDICTION
 
 from ....loco_core.models.families.unet import UNET
 from ....loco_core.models.layers import Address, ModelLayers, Part, TextLayer
@@ -35,7 +36,14 @@ def find_layers(model: ModelPatcher) -> ModelLayers | None:
     if not layers or model.model.model_config.clip_target() is None:  # Stable Video Diffusion, Zero123: get an image
         return None
     projection = model.get_model_object(f"{names[0]}.{UNET.projections[Part.KEYS]}")
-    return ModelLayers(tuple(layers), tuple(names), projection.in_features, UNET)
+    return ModelLayers(
+        layers=tuple(layers),
+        modules=tuple(names),
+        width=projection.in_features,
+        family=UNET,
+        levels=tuple(model.get_model_object("diffusion_model").num_res_blocks),
+        predicts_v=isinstance(model.get_model_object("model_sampling"), V_PREDICTION),
+    )
 
 
 def add_patch(model: ModelPatcher, patch: Callable[..., Any]) -> None:

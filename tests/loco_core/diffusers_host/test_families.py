@@ -160,7 +160,7 @@ def test_diffusers_own_loader_makes_the_same_change_of_an_exported_lora(family, 
     before = [engine.key_value_weights(layer) for layer in range(count)]
     label = engine.pooled_weight().clone() if with_pooled else None
     tensors = edit_lora(edit, engine.layers, before.__getitem__, naming=naming, pooled_weight=label)
-    save_lora(tensors, tmp_path / "edit.safetensors", {"loco_layers": str(layers)})
+    save_lora(tensors, tmp_path / "edit.safetensors", engine.layers, {"loco_layers": str(layers)})
     engine._pipeline.load_lora_weights(tmp_path, weight_name="edit.safetensors")
     engine._pipeline.fuse_lora()
     engine._pipeline.unload_lora_weights()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,8 +87,8 @@ def test_layers_that_share_an_operator_share_it_in_the_file_and_when_loaded(oper
 def test_by_diffusers_own_names_the_factors_are_the_same(edit):
     kohya, tensors = (edit_lora(edit, SD15, weights, 0.5, naming) for naming in Naming)
     name, same = (key(8, Part.VALUES, naming) for naming in (Naming.DIFFUSERS, Naming.KOHYA))
-    assert torch.equal(tensors[f"{name}.lora_B.weight"], kohya[f"{same}.lora_up.weight"])
-    assert torch.equal(tensors[f"{name}.lora_A.weight"], kohya[f"{same}.lora_down.weight"])
+    assert torch.equal(tensors[f"{name}.up.weight"], kohya[f"{same}.lora_up.weight"])
+    assert torch.equal(tensors[f"{name}.down.weight"], kohya[f"{same}.lora_down.weight"])
     assert not any(key.endswith("alpha") for key in tensors)
 
 
@@ -95,7 +96,7 @@ def test_by_diffusers_own_names_the_factors_are_the_same(edit):
     ("naming", "up_name", "down_name"),
     [
         (Naming.KOHYA, "lora_unet_label_emb_0_0.lora_up", "lora_unet_label_emb_0_0.lora_down"),
-        (Naming.DIFFUSERS, "unet.add_embedding.linear_1.lora_B", "unet.add_embedding.linear_1.lora_A"),
+        (Naming.DIFFUSERS, "unet.add_embedding.linear_1.lora.up", "unet.add_embedding.linear_1.lora.down"),
     ],
 )
 def test_the_pooled_path_leaves_the_inputs_beyond_the_embedding_alone(operator, naming, up_name, down_name):
@@ -124,9 +125,35 @@ def test_all_matrices_have_the_same_rank_and_alpha(edit):
     assert {len(value) for key, value in tensors.items() if key.endswith("down.weight")} == {5}
 
 
+def metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return file.metadata()
+
+
 def test_the_file_tells_how_it_was_made(edit, tmp_path):
     path = tmp_path / "folder" / "edit.safetensors"
-    save_lora(edit_lora(edit, SD15, weights), path, {"loco_layers": "8-9"})
-    with safe_open(path, "pt") as file:
-        assert file.metadata() == {"loco_layers": "8-9"}
+    save_lora(edit_lora(edit, SD15, weights), path, SD15, {"loco_layers": "8-9"})
+    assert metadata(path)["loco_layers"] == "8-9"
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("naming", Naming)
+def test_the_file_tells_what_model_it_is_for_and_has_its_name_for_a_title(edit, tmp_path, naming):
+    layers, path = replace(SD15, width=768), tmp_path / "no woodcut.safetensors"
+    save_lora(edit_lora(edit, SD15, weights, naming=naming), path, layers, {})
+    told = metadata(path)
+    assert told.items() >= layers.family.lora_metadata(layers, naming).items() > {}.items()
+    assert told["modelspec.title"] == "no woodcut"
+
+
+def test_the_rank_is_told_as_kohyas_scripts_do_where_they_read_the_file(edit, tmp_path):
+    for naming in Naming:
+        save_lora(edit_lora(edit, SD15, weights, naming=naming), tmp_path / naming, SD15, {})
+    network = {"ss_network_module": "networks.lora", "ss_network_dim": "5", "ss_network_alpha": "5.0"}
+    assert metadata(tmp_path / Naming.KOHYA) == network
+    assert not metadata(tmp_path / Naming.DIFFUSERS)
+
+
+def test_no_date_tells_two_files_of_the_same_edit_apart(edit, tmp_path):
+    save_lora(edit_lora(edit, SD15, weights), tmp_path / "edit", replace(SD15, width=768), {})
+    assert not [name for name in metadata(tmp_path / "edit") if "date" in name or "time" in name]

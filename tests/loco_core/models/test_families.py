@@ -82,9 +82,9 @@ def key(layers: ModelLayers, index: int, naming: Naming) -> str:
     ],
 )
 def test_for_stable_diffusion_keys_name_diffusers_modules_in_both_namings(index, name):
-    module = f"{name}.transformer_blocks.0.attn2.to_k"
-    assert key(SD15, index, Naming.KOHYA) == f"lora_unet_{module.replace('.', '_')}"
-    assert key(SD15, index, Naming.DIFFUSERS) == f"unet.{module}"
+    attention = f"{name}.transformer_blocks.0.attn2"
+    assert key(SD15, index, Naming.KOHYA) == f"lora_unet_{attention.replace('.', '_')}_to_k"
+    assert key(SD15, index, Naming.DIFFUSERS) == f"unet.{attention}.processor.to_k_lora"
 
 
 @pytest.mark.parametrize(
@@ -97,14 +97,82 @@ def test_for_stable_diffusion_keys_name_diffusers_modules_in_both_namings(index,
 )
 def test_for_sdxl_keys_name_the_original_modules_or_diffusers_own(index, original, diffusers):
     assert key(SDXL, index, Naming.KOHYA) == f"lora_unet_{original}_attn2_to_k"
-    assert key(SDXL, index, Naming.DIFFUSERS) == f"unet.{diffusers}.attn2.to_k"
+    assert key(SDXL, index, Naming.DIFFUSERS) == f"unet.{diffusers}.attn2.processor.to_k_lora"
+
+
+# Of KOALA: one ResNet to a level.
+KOALA = unet(
+    ("input", 3, 2),
+    ("input", 5, 5),
+    *(("output", number, 5 - 3 * (number > 1)) for number in range(4)),
+    levels=(1, 1, 1),
+)
+
+
+@pytest.mark.parametrize(
+    ("index", "block"),
+    [
+        (0, "down_blocks.1.attentions.0"),
+        (2, "down_blocks.2.attentions.0"),
+        (7, "up_blocks.0.attentions.0"),
+        (12, "up_blocks.0.attentions.1"),
+        (17, "up_blocks.1.attentions.0"),
+        (19, "up_blocks.1.attentions.1"),
+    ],
+)
+def test_diffusers_blocks_are_counted_by_the_resnets_that_a_level_has(index, block):
+    assert key(KOALA, index, Naming.DIFFUSERS).startswith(f"unet.{block}.transformer_blocks.0.")
+
+
+def test_a_layer_beyond_the_models_levels_is_refused():
+    with pytest.raises(ValueError, match=r"its layer output 12.0 is in none of its levels, of \(2, 2, 2, 2\) ResNets"):
+        key(unet(("output", 12, 1), levels=(2, 2, 2, 2)), 0, Naming.DIFFUSERS)
 
 
 @pytest.mark.parametrize("naming", Naming)
-@pytest.mark.parametrize("layers", [SD15, SDXL], ids=["SD 1.5", "SDXL"])
+@pytest.mark.parametrize("layers", [SD15, SDXL, KOALA], ids=["SD 1.5", "SDXL", "KOALA"])
 def test_every_weight_has_a_key_of_its_own(layers, naming):
     keys = {UNET.lora_key(layer, part, layers, naming) for layer in layers for part in Part.BOTH.projections}
     assert len(keys) == 2 * len(layers)
+
+
+# --- metadata of LoRA files -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layers", "version", "architecture", "size"),
+    [
+        (replace(SD15, width=768), "sd_v1", "stable-diffusion-v1/lora", "512x512"),
+        (replace(SD15, width=1024), "sd_v2", "stable-diffusion-v2-512/lora", "512x512"),
+        (replace(SD15, width=1024, predicts_v=True), "sd_v2_v", "stable-diffusion-v2-768-v/lora", "768x768"),
+        (replace(SDXL, width=2048), "sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora", "1024x1024"),
+    ],
+    ids=["SD 1.5", "SD 2", "SD 2 with v-prediction", "SDXL"],
+)
+def test_managers_of_loras_are_told_which_model_a_file_is_for(layers, version, architecture, size):
+    told = UNET.lora_metadata(layers, Naming.KOHYA)
+    assert told["ss_base_model_version"] == version
+    assert told["ss_v2"] == str(version.startswith("sd_v2"))  # by which Forge tells Stable Diffusion 2 from 1
+    assert told["modelspec.architecture"] == architecture
+    assert told["modelspec.resolution"] == size
+    assert told["modelspec.prediction_type"] == ("v" if layers.predicts_v else "epsilon")
+
+
+@pytest.mark.parametrize("layers", [SD15, SDXL, replace(KOALA, width=2048)], ids=["narrow", "narrow SDXL", "KOALA"])
+def test_of_a_model_that_is_not_known_nothing_is_told(layers):
+    assert UNET.lora_metadata(layers, Naming.KOHYA) == {}
+
+
+@pytest.mark.parametrize(
+    ("layers", "naming", "implementation"),
+    [
+        (replace(SD15, width=768), Naming.KOHYA, "diffusers"),
+        (replace(SDXL, width=2048), Naming.KOHYA, "https://github.com/Stability-AI/generative-models"),
+        (replace(SDXL, width=2048), Naming.DIFFUSERS, "diffusers"),
+    ],
+)
+def test_the_implementation_is_the_code_whose_modules_the_keys_name(layers, naming, implementation):
+    assert UNET.lora_metadata(layers, naming)["modelspec.implementation"] == implementation
 
 
 # --- the picture of the model -----------------------------------------------------------------------------------------
