@@ -55,6 +55,16 @@ class PromptPair:
     target: str
 
 
+def check_pairs_differ(pairs: Sequence[PromptPair]) -> None:
+    """An error where a concept prompt is its own target: no image could tell the two apart."""
+    for pair in pairs:
+        if pair.concept == pair.target:
+            raise ValueError(
+                f"target prompts: {pair.target!r} is the concept prompt too, so no image can show what the concept "
+                "adds; give the same prompt without the concept"
+            )
+
+
 def lines(text: str, name: str) -> list[str]:
     """The prompts in the text field `name`, one per line. The empty prompt is an error: only a target can be."""
     prompts = _lines(text)

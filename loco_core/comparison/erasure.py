@@ -14,8 +14,8 @@ import torch
 
 from ..images import QUIET, ImageMaker, Progress, batches, thumbnails
 from ..models.engine import Engine, Sampling
-from ..prompts import PromptPair
-from ..scoring.clip_score import LEAST_EFFECT, Scorer
+from ..prompts import PromptPair, check_pairs_differ
+from ..scoring.clip_score import LEAST_EFFECT, Scorer, finite_scores
 from ..scoring.intervals import Estimate, estimate
 
 # Images scored together.
@@ -24,6 +24,13 @@ AT_ONCE = 8
 REMOVED = 0.8
 # From this share of its CLIP-Score on, a kept prompt counts as having lost something.
 LOST = 0.05
+
+
+def tells_apart(points: float) -> bool:
+    """Whether so many points of CLIP-Score are a difference of which shares can be taken; of less, or of NaN, a share
+    would be noise.
+    """
+    return points >= LEAST_EFFECT
 
 
 @dataclass(frozen=True)
@@ -38,11 +45,20 @@ class ErasurePlan:
     def __post_init__(self) -> None:
         if not self.seeds:
             raise ValueError("seeds: 0; give at least 1")
+        check_pairs_differ(self.pairs)
+        removed = set(self.kept) & set(self.concepts)
+        if removed:
+            raise ValueError(f"keep prompts: {min(removed)!r} is a concept prompt too, which is to change; take it out")
 
     def check_keeps(self) -> None:
-        """An error where removal could not be weighed against what is kept."""
+        """An error where no image could show what removal is to be weighed against."""
         if not self.kept:
             raise ValueError("keep prompts: empty; give at least one, against which removal is weighed")
+        if set(self.kept) == {pair.target for pair in self.pairs} and len(self.kept) == 1:
+            raise ValueError(
+                f"keep prompts: {self.kept[0]!r} is the only target prompt too, so its images are what they would be "
+                "compared with; give another prompt, of something that should stay"
+            )
 
     @property
     def concepts(self) -> list[str]:
@@ -81,8 +97,15 @@ class Change:
 
     @property
     def lost(self) -> float:
-        """The share of the score that is gone."""
-        return float(-self.difference / self.before.mean()) if self.before.mean() else 0.0
+        """The share of the score that is gone; NaN where there was next to none."""
+        score = float(self.before.mean())
+        return -self.difference / score if tells_apart(score) else float("nan")
+
+    def kept_above(self, floor: float) -> float:
+        """What is left, in 0..1, of what the images before score above `floor`; NaN where that is next to nothing."""
+        reach = float(self.before.mean()) - floor
+        left = float(self.after.mean()) - floor
+        return min(1.0, max(0.0, left / reach)) if tells_apart(reach) else float("nan")
 
     @property
     def certain(self) -> bool:
@@ -110,32 +133,40 @@ class ErasureResult:
     @property
     def removed(self) -> float:
         """The share of what the concept prompts' images score above the target prompts' images that is gone; NaN where
-        that is less than LEAST_EFFECT.
+        they score no higher.
         """
         reach = float(self.concept.before.mean() - self.floor.mean())
-        return -self.concept.difference / reach if reach >= LEAST_EFFECT else float("nan")
+        return -self.concept.difference / reach if tells_apart(reach) else float("nan")
+
+    @property
+    def kept_shares(self) -> dict[str, float]:
+        """By kept prompt, what its images keep of what they score above other images, in 0..1; NaN where the images
+        before score no higher.
+        """
+        return {prompt: change.kept_above(self.kept_floor[prompt]) for prompt, change in self.kept.items()}
 
     @property
     def kept_share(self) -> float:
-        """What the kept prompts' images keep of what they score above other images: the mean over prompts, in 0..1."""
-        shares = []
-        for prompt, change in self.kept.items():
-            floor = self.kept_floor[prompt]
-            reach = float(change.before.mean()) - floor
-            if reach > 0:
-                shares.append(min(1.0, max(0.0, (float(change.after.mean()) - floor) / reach)))
+        """The mean of `kept_shares` over the prompts that have one."""
+        shares = [share for share in self.kept_shares.values() if not np.isnan(share)]
         return float(np.mean(shares)) if shares else float("nan")
 
     @property
     def verdict(self) -> str:
         """The result in a sentence."""
         lost = {name: change for name, change in self.kept.items() if change.lost >= LOST}
-        if not lost:
-            return f"{self._concept_verdict}; neighbours kept" if self.kept else self._concept_verdict
-        verbs = {True: "lost", False: "may have lost"}
-        told = ", ".join(f"{name!r} {verbs[change.certain]} {change.lost:.0%}" for name, change in lost.items())
-        more = "" if all(change.certain for change in lost.values()) else " (more seeds would tell)"
-        return f"{self._concept_verdict}, but {told}{more}"
+        unseen = [repr(name) for name, change in self.kept.items() if np.isnan(change.lost)]
+        said = self._concept_verdict
+        if lost:
+            verbs = {True: "lost", False: "may have lost"}
+            told = ", ".join(f"{name!r} {verbs[change.certain]} {change.lost:.0%}" for name, change in lost.items())
+            more = "" if all(change.certain for change in lost.values()) else " (more seeds would tell)"
+            said += f", but {told}{more}"
+        elif len(unseen) < len(self.kept):
+            said += "; neighbours kept"
+        if unseen:
+            said += f"; cannot tell whether {', '.join(unseen)} is kept: the images before do not fit it either"
+        return said
 
     @property
     def _concept_verdict(self) -> str:
@@ -167,12 +198,17 @@ class Before:
         concept, *kept = np.split(
             self.scores, [size * (len(self.plan.concepts) + i) for i in range(len(self.kept_floor))]
         )
-        floors = self.kept_floor.values()
-        shown = any(own.mean() > floor for own, floor in zip(kept, floors, strict=True))
-        if not (concept.mean() > self.floor.mean() and shown):
+        if not tells_apart(concept.mean() - self.floor.mean()):
             raise ValueError(
-                "concept prompts: their images score no higher than the target prompts' against them, or no kept "
-                "prompt's do; the scorer cannot tell what is removed. Use prompts that show the concept"
+                f"concept prompts: their images score {concept.mean():.2f} against them, the target prompts' images "
+                f"{self.floor.mean():.2f}; less than {LEAST_EFFECT} apart, the scorer cannot tell what is removed. Use "
+                "prompts whose images show the concept, or another scorer"
+            )
+        floors = self.kept_floor.values()
+        if not any(tells_apart(own.mean() - floor) for own, floor in zip(kept, floors, strict=True)):
+            raise ValueError(
+                f"keep prompts: no prompt's images score {LEAST_EFFECT} higher against it than the target prompts' "
+                "images do; the scorer cannot tell what is kept. Use prompts of other things than the targets"
             )
 
 
@@ -242,7 +278,7 @@ def _scored(scorer: Scorer, plan: ErasurePlan, images: torch.Tensor, texts: Sequ
     """[N], of images that show each text with every seed."""
     each = [text for text in texts for _ in plan.seeds]
     parts = zip(_floats(images), batches(each, AT_ONCE), strict=True)
-    return np.concatenate([scorer.score(part, own).numpy() for part, own in parts])
+    return np.concatenate([finite_scores(scorer, part, own) for part, own in parts])
 
 
 def erasure_text(result: ErasureResult) -> str:

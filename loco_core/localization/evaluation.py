@@ -10,7 +10,7 @@ import numpy as np
 
 from ..images import batches, check_batch_rows, thumbnails
 from ..models.engine import Engine, Intervention, Row
-from ..scoring.clip_score import Scorer
+from ..scoring.clip_score import Scorer, finite_scores
 from .journal import Finished, Journal
 from .plan import SearchPlan
 from .score_table import Cell
@@ -86,7 +86,7 @@ class Evaluation:
         sampling = self._plan.sampling.with_steps(steps)
         images = self._engine.generate([self._row(cell) for cell in cells], sampling, self._progress.on_step)
         texts = [self._plan.scored_text(self._plan.images[cell.image][0]) for cell in cells]
-        return Finished(self._scorer.score(images, texts).numpy(), thumbnails(images))
+        return Finished(finite_scores(self._scorer, images, texts), thumbnails(images))
 
     def _row(self, cell: Cell) -> Row:
         pair, seed = self._plan.images[cell.image]

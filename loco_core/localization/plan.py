@@ -16,7 +16,7 @@ from functools import cached_property
 
 from ..models.engine import Sampling
 from ..models.layers import LayerSet, ModelLayers, Part, windows
-from ..prompts import Attribute, PromptPair
+from ..prompts import Attribute, PromptPair, check_pairs_differ
 from .strategies import Effort, affordable, first_round, quick_steps
 
 # The window size that stands for: find it.
@@ -44,6 +44,7 @@ class SearchPlan:
         Part.parse_field(self, "part")
         if not self.pairs:
             raise ValueError("concept prompts: empty; give at least one line")
+        check_pairs_differ(self.pairs)
         if not self.seeds:
             raise ValueError("seeds: 0; give at least 1")
 

@@ -28,9 +28,9 @@ LISTED = 5
 
 def verdict_text(result: SearchResult) -> str:
     """The verdict in a sentence or two."""
-    plan, verdict = result.plan, result.verdict
+    verdict = result.verdict
     if verdict.kind is Kind.NO_EFFECT:
-        return _no_effect_text(plan, verdict.whole)
+        return _no_effect_text(result)
     share = f"{verdict.share:.0%} of the effect of all layers"
     if verdict.kind is Kind.SPREAD:
         unsure = verdict.excess and verdict.excess.mean > 0 and verdict.excess.confidence_positive < SURE
@@ -39,18 +39,20 @@ def verdict_text(result: SearchResult) -> str:
     return f"localized: layers {result.layers} have {share}{_ahead(result)}."
 
 
-def _no_effect_text(plan: SearchPlan, whole: Estimate) -> str:
+def _no_effect_text(result: SearchResult) -> str:
+    plan, whole = result.plan, result.verdict.whole
+    tried = "no window is recommended" if result.windows else "no window was tried"
     images = f"{_points(whole)} in {whole.images} images of {plan.steps} steps"
     exhaustive = f", or effort exhaustive for images of {plan.sampling.steps}" if plan.confirming else ""
     if whole.mean >= LEAST_EFFECT:
         return (
             f"no effect that is sure: too few images, or too unlike, to tell whether they show the {plan.attribute} "
-            f"({images}). Give more prompts or seeds{exhaustive}; no window was tried."
+            f"({images}). Give more prompts or seeds{exhaustive}; {tried}."
         )
     return (
         f"no effect: the unmodified images show no {plan.attribute} that the scorer can tell from the target's "
         f"({images}). The model does not know it, the prompts differ in something else, or the scorer cannot see it"
-        f"{'; to look closer, give effort exhaustive' if plan.confirming else ''}; no window was tried."
+        f"{'; to look closer, give effort exhaustive' if plan.confirming else ''}; {tried}."
     )
 
 

@@ -119,7 +119,9 @@ def search(
         budget = plan.most_images(engine.layers) - plan.reserve
         layers = find_window(table, plan, tried, budget)
         verdict = judge(table, layers, tried, pairs)
-        if plan.confirming:
+        if verdict.kind is Kind.NO_EFFECT:
+            layers = LayerSet((), len(engine.layers))
+        elif plan.confirming:
             confirmation = confirm(evaluation, plan, table, layers)
     else:
         verdict = Verdict(Kind.NO_EFFECT, estimate(table.effects(table.whole), pairs))

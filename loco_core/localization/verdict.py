@@ -54,7 +54,7 @@ class Verdict:
 
     @property
     def share(self) -> float:
-        """The window's effect as a share of that of all layers; 0 where the concept has no effect."""
+        """The window's effect as a share of that of all layers, never a tiny number; 0 where there is none."""
         return self.effect.mean / self.whole.mean if self.effect else 0.0
 
 
@@ -77,14 +77,16 @@ def shows(table: ScoreTable, pairs: int) -> bool:
 
 def judge(table: ScoreTable, best: LayerSet, tried: list[LayerSet], pairs: int) -> Verdict:
     """The verdict on the window that won. Asks for images of it, of all layers and of its best rival, the same for all,
-    until it is sure, has all, or has spent as many as two windows have.
+    until it is sure, has all, or has spent as many as two windows have. Where all layers turn out to have no effect in
+    them, there is none to share.
 
     Being surely above a share guards against a window that won by luck: on the demo model the best window for an
     object had half of the effect in 12 images, and a sixth of it in 40.
     """
     apart = [window for window in tried if not set(window) & set(best)]
     if not apart:
-        return Verdict(Kind.SPREAD, estimate(table.effects(table.whole), pairs), estimate(table.effects(best), pairs))
+        whole, effect = (estimate(table.effects(window), pairs) for window in (table.whole, best))
+        return Verdict(Kind.SPREAD, whole, effect) if whole.mean >= LEAST_EFFECT else Verdict(Kind.NO_EFFECT, whole)
     count = min(table.images, max(table.count(best), 2 * pairs))
     end = table.made + 2 * table.images  # a rival by luck falls back with more images, and there may be many such
     while True:
@@ -101,6 +103,8 @@ def judge(table: ScoreTable, best: LayerSet, tried: list[LayerSet], pairs: int) 
             break
         count = min(table.images, 2 * count)
     effect, other, whole = (estimate(table.effects(window), pairs) for window in compared)
+    if whole.mean < LEAST_EFFECT:
+        return Verdict(Kind.NO_EFFECT, whole)
     others = (estimate(table.effects(window), pairs) for window in apart)
     second = any(value.mean > SECOND_HOME * effect.mean and not value.low <= 0 for value in others)
     localized = _surely_positive(ahead) and _surely_positive(excess) and not second

@@ -35,6 +35,8 @@ OTHERS_SHARE = 0.5
 FALSE_DISCOVERIES = 0.05
 # Least variance of a neuron, in units of its layer's mean squared output: below is rounding.
 VARIANCE_FLOOR = 1e-8
+# Least mean squared output of a projection: below it gives nothing. Its variance's square is still a float64.
+NO_OUTPUT = 1e-60
 FEWEST_PROMPTS = 2
 
 # A layer's index, and Part.KEYS or Part.VALUES.
@@ -101,8 +103,12 @@ class Neurons:
     def effects_measured(self) -> bool:
         return all(score.effect is not None for score in self.scores.values())
 
+    def told_apart(self, ranking: Ranking) -> bool:
+        """Whether what neurons are ranked by differs between any two of them."""
+        return bool(np.ptp(self._measure(ranking)) > 0)
+
     def agreement(self, one: Ranking, other: Ranking) -> float:
-        """Spearman's rank correlation of two rankings over all neurons."""
+        """Spearman's rank correlation of two rankings over all neurons; each must tell some apart."""
         return float(stats.spearmanr(self._measure(one), self._measure(other)).statistic)
 
     def significant(self) -> int:
@@ -204,7 +210,8 @@ def _scores(
     """Of outputs [n_s, d_out] and [n_n, d_out]; `plain` and `groups` are rows of the latter."""
     if not (torch.isfinite(concept).all() and torch.isfinite(other).all()):
         raise ValueError("model: NaN or Inf in a projection of the prompts; its weights are damaged")
-    floor = VARIANCE_FLOOR * torch.cat([concept, other]).square().mean()
+    # A projection whose outputs are all zero has no size to measure by; its neurons do not differ: z is 0, p is 1.
+    floor = VARIANCE_FLOOR * torch.cat([concept, other]).square().mean().clamp(min=NO_OUTPUT)
     counts = len(concept), len(other)
     means = concept.mean(0), other.mean(0)
     variances = [outputs.var(0, unbiased=False).clamp(min=floor) for outputs in (concept, other)]

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from ..drawing import BASELINE, BEST, OTHER, drawn, entitle, rows_sheet
 from ..models.layers import Part
 from .detection import Neurons, Ranking
+from .report import agreement_text
 from .sweep import SweepResult
 
 
@@ -50,7 +51,7 @@ def effect_plot(neurons: Neurons) -> np.ndarray:
     axes.axhline(0, color=BASELINE, linestyle=":", linewidth=1.2)
     axes.set_xlabel("neurons of a layer, sorted by signal")
     axes.set_ylabel("effect per neuron: % removed + % kept")
-    entitle(axes, f"agrees with the signal to {neurons.agreement(Ranking.EFFECT, Ranking.SIGNAL):.2f} (Spearman)")
+    entitle(axes, f"effect and signal {agreement_text(neurons, Ranking.EFFECT, Ranking.SIGNAL)}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=1 + len(neurons.scores) // 9, fontsize=8)
     return drawn(figure)
@@ -68,7 +69,7 @@ def sweep_sheet(result: SweepResult, most_columns: int = 8) -> np.ndarray:
     labels = [("unmodified", "")]
     for count, removed, kept in zip(result.counts, result.removed, result.kept, strict=True):
         labels.append((f"{count} neurons", f"-{removed:.0%}, kept {kept:.0%}"))
-    return rows_sheet(images, [plan.shown[pick // size] for pick in picks], labels, result.best + 1)
+    return rows_sheet(images, [plan.shown[pick // size] for pick in picks], labels, result.best)
 
 
 def sweep_plot(result: SweepResult) -> np.ndarray:
@@ -78,7 +79,7 @@ def sweep_plot(result: SweepResult) -> np.ndarray:
     counts = [0, *result.counts]
     axes.plot(counts, [0, *result.removed], "o-", color=BEST, label="concept removed")
     axes.plot(counts, [1, *result.kept], "s-", color=BASELINE, label="others kept")
-    axes.axvline(result.knee, color=OTHER, linestyle=":", label=f"choose {result.knee}")
+    axes.axvline(result.knee, color=OTHER, linestyle=":", label=f"choose {result.knee or 'none'}")
     axes.set_xscale("symlog", linthresh=10)
     axes.set_xlim(-0.5, 1.1 * counts[-1])
     axes.set_xticks(counts, map(str, counts), rotation=45 if len(counts) > 8 else 0)

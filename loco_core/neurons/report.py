@@ -18,13 +18,25 @@ def neuron_lines(neurons: Neurons) -> list[str]:
     ]
     if not found:
         sentences.append("none is sure: give more prompts, or other layers or tokens; ablating the first is a guess")
-    agreement = neurons.agreement(Ranking.SIGNAL, Ranking.Z)
     sentences += [
-        f"the rankings by signal and by |z| agree to {agreement:.2f} (Spearman)",
+        f"the rankings by signal and by |z| {agreement_text(neurons, Ranking.SIGNAL, Ranking.Z)}",
         f"text encoder: {neurons.text_encoder}",
     ]
     if neurons.effects_measured:
-        with_signal = neurons.agreement(Ranking.EFFECT, Ranking.SIGNAL)
-        with_z = neurons.agreement(Ranking.EFFECT, Ranking.Z)
-        sentences.append(f"effects measured: they agree with the signal to {with_signal:.2f}, with |z| to {with_z:.2f}")
+        with_signal = agreement_text(neurons, Ranking.EFFECT, Ranking.SIGNAL)
+        with_z = agreement_text(neurons, Ranking.EFFECT, Ranking.Z)
+        sentences.append(f"effects measured: effect and signal {with_signal}, effect and |z| {with_z}")
+        if not neurons.told_apart(Ranking.EFFECT):
+            sentences.append(
+                "all effects are the same: no group of these neurons changes the images' scores more than another. Do "
+                "not rank by effect; try 'keys and values' or other layers"
+            )
     return sentences
+
+
+def agreement_text(neurons: Neurons, one: Ranking, other: Ranking) -> str:
+    """How far two rankings agree; what ranks nothing agrees with nothing."""
+    for ranking in (one, other):
+        if not neurons.told_apart(ranking):
+            return f"cannot be compared: {ranking} is the same for all neurons"
+    return f"agree to {neurons.agreement(one, other):.2f} (Spearman)"

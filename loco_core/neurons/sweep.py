@@ -1,7 +1,7 @@
 """How many neurons to ablate: removal against what is kept, for a row of counts on the same prompts and seeds.
 
 More neurons remove more and keep less (paper, section 7). The count that a person would choose is the one with the
-largest harmonic mean of both; among counts that are as good, the smallest.
+largest harmonic mean of both; among counts that are as good, the smallest: none where no count removes anything.
 
     request = SweepRequest(plan, neurons, parse_counts("5%, 10%, 25%", neurons.count))
     result = sweep_neurons(request, engine, ablated, scorer, rows_per_batch=8)
@@ -49,15 +49,16 @@ class SweepResult:
 
     @property
     def best(self) -> int:
-        """The place, in `counts`, of the count to choose."""
+        """The place, in 0 and then the `counts`, of the count to choose."""
         both = self.removed + self.kept
         harmonic = np.divide(2 * self.removed * self.kept, both, out=np.zeros_like(both), where=both > 0)
+        harmonic = np.concatenate([[0.0], harmonic])  # nothing is removed by none
         return int((harmonic >= harmonic.max() - AS_GOOD).argmax())
 
     @property
     def knee(self) -> int:
-        """The count to choose."""
-        return self.counts[self.best]
+        """The count to choose; 0 where no count removes more than none."""
+        return (0, *self.counts)[self.best]
 
 
 def parse_counts(text: str, total: int) -> tuple[int, ...]:
@@ -125,10 +126,18 @@ def sweep_neurons(
 
 def sweep_text(result: SweepResult) -> str:
     """The result in lines a person reads."""
-    lines = [f"choose {result.knee} of {result.total} neurons", "neurons   removed   kept"]
-    if result.removed.max() < 0.5:
-        lines[0] += ", but no count removes half of the concept: try more neurons, 'keys and values', or other layers"
-    for place, count in enumerate(result.counts):
-        mark = "  <-" if place == result.best else ""
-        lines.append(f"{count:7d}   {result.removed[place]:6.0%}   {result.kept[place]:4.0%}{mark}")
+    others = "try more neurons, 'keys and values', or other layers"
+    if not result.knee:
+        lines = [f"choose none: no count removes any of the concept and keeps the rest; {others}"]
+    elif result.removed.max() < 0.5:
+        lines = [f"choose {result.knee} of {result.total} neurons, but no count removes half of the concept: {others}"]
+    else:
+        lines = [f"choose {result.knee} of {result.total} neurons"]
+    lines.append("neurons   removed   kept")
+    for count, removed, kept in zip(result.counts, result.removed, result.kept, strict=True):
+        mark = "  <-" if count == result.knee else ""
+        lines.append(f"{count:7d}   {removed:6.0%}   {kept:4.0%}{mark}")
+    unweighed = [repr(prompt) for prompt, share in result.results[0].kept_shares.items() if np.isnan(share)]
+    if unweighed:
+        lines.append(f"not weighed: {', '.join(unweighed)}; the target prompts' images fit it as well")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -55,6 +56,14 @@ class Scorer(Protocol):
         ...
 
 
+def finite_scores(scorer: Scorer, images: torch.Tensor, texts: Sequence[str]) -> np.ndarray:
+    """[N], as the scorer gives them; an error where one is NaN or Inf, out of which nothing could be concluded."""
+    scores = scorer.score(images, texts).numpy()
+    if not np.isfinite(scores).all():
+        raise ValueError(f"scorer {scorer.name}: NaN or Inf in a score; its weights are damaged or the image is")
+    return scores
+
+
 class CosineScorer:
     """Two towers as a scorer: cosine x 100, clipped at 0 (Hessel et al., 2021). A subclass embeds texts and images."""
 
@@ -78,10 +87,7 @@ class CosineScorer:
         by_text = functional.normalize(self.embed_texts(distinct), dim=-1)
         by_image = functional.normalize(self.embed_images(images), dim=-1)
         cosines = (by_image * by_text[[distinct.index(text) for text in texts]]).sum(-1)
-        scores = (100 * cosines).clamp(min=0).float().cpu()
-        if not torch.isfinite(scores).all():
-            raise ValueError(f"scorer {self.name}: NaN or Inf in a score; its weights are damaged or the image is")
-        return scores
+        return (100 * cosines).clamp(min=0).float().cpu()
 
     @torch.no_grad()
     def similarity(self, images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:

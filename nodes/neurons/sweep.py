@@ -42,7 +42,10 @@ class NeuronSweepNode(io.ComfyNode):
                 *erasure_inputs(),
             ],
             outputs=[
-                io.Int.Output(display_name="count", tooltip="The recommended count, for LoCo Neuron Ablate."),
+                io.Int.Output(
+                    display_name="count",
+                    tooltip="The recommended count, for LoCo Neuron Ablate; 0 where no count is better than none.",
+                ),
                 io.Image.Output(display_name="plot", tooltip="How much is removed and how much is kept, by count."),
                 io.Image.Output(display_name="sheet", tooltip="The images, one row for each count."),
                 io.String.Output(display_name="report", tooltip="The figures behind the plot."),

@@ -318,7 +318,7 @@ def test_a_sweep_gives_a_count_that_ablate_takes_and_shows_the_trade_off(execute
 @pytest.mark.slow
 def test_measured_effects_are_a_ranking_for_ablate_that_is_saved_and_loaded(execute, demo, sample, compare):
     neurons, plot, report = compare("LoCo_NeuronEffects", runs="16", rounds=1)
-    assert "effects measured: they agree with the signal to" in report
+    assert "effects measured: effect and signal agree to" in report
     assert plot.ndim == 4 and plot.shape[-1] == 3
     (file,) = execute("LoCo_NeuronSave", neurons=neurons)
     loaded, _ = execute("LoCo_NeuronLoad", file=file.removeprefix("loco_neurons/"))

@@ -107,7 +107,7 @@ def test_neurons_ablated_to_zero_are_a_lora_too(neurons, tmp_path):
 def test_measured_effects_are_a_ranking(neurons, tmp_path, capsys):
     asked = ["--neurons", str(neurons), *WOODCUT, "--keep", "a picture of a blue fish", "--runs", "16", "--rounds", "1"]
     assert command_line.main(["neurons", "effects", *asked, *QUICK, "--out", str(tmp_path)]) == 0
-    assert "effects measured: they agree with the signal to" in capsys.readouterr().out
+    assert "effects measured: effect and signal agree to" in capsys.readouterr().out
     assert min(Image.open(tmp_path / "effects.png").size) > 200
     chosen = ["--neurons", str(tmp_path / "neurons.safetensors"), "--rank-by", "effect", "--prompt", STAR]
     assert command_line.main(["neurons", "ablate", *chosen, *QUICK, "--out", str(tmp_path)]) == 0

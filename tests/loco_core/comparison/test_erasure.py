@@ -58,6 +58,33 @@ def test_a_concept_that_scores_no_higher_than_its_target_cannot_be_judged():
     assert "nan" not in erasure_text(result)
 
 
+@pytest.mark.parametrize("shown", [0.0, 0.002, 0.0039])
+def test_of_a_kept_prompt_that_its_images_do_not_fit_no_share_is_told(shown):
+    """A tenth of a point less of two tenths would be a loss of half."""
+    faint = {STYLED: 0.8, PLAIN: 0.2, KEPT: shown}
+    plan = ErasurePlan((PromptPair(STYLED, PLAIN),), (KEPT,), (0,), SAMPLING)
+    result = measure_erasure(Painter(faint), Painter(faint | {STYLED: 0.2, KEPT: 0.0}), GreyScorer(), plan, 3)
+    assert result.verdict == f"removed; cannot tell whether {KEPT!r} is kept: the images before do not fit it either"
+    assert np.isnan(result.kept_share)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "kept", "sentence"),
+    [
+        ([(STYLED, STYLED)], (KEPT,), "target prompts: 'a star in woodcut' is the concept prompt too"),
+        ([(STYLED, PLAIN), (PLAIN, PLAIN)], (KEPT,), "target prompts: 'a star' is the concept prompt too"),
+        ([(STYLED, PLAIN)], (KEPT, STYLED), "keep prompts: 'a star in woodcut' is a concept prompt too"),
+    ],
+)
+def test_what_no_image_can_show_is_refused_before_any_is_made(pairs, kept, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ErasurePlan(tuple(PromptPair(*pair) for pair in pairs), kept, (0,), SAMPLING)
+
+
+def test_a_target_prompt_may_be_a_kept_one():
+    assert measure({STYLED: 0.2}, kept=(PLAIN,)).verdict == "removed; neighbours kept"
+
+
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
 def test_a_loss_that_few_images_leave_unsure_is_told_as_such(seeds):
     class Unsteady(Painter):

@@ -133,6 +133,42 @@ def test_a_concept_that_the_unmodified_images_do_not_show_costs_two_rows_of_imag
     assert score_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, engine.layers).ndim == 3
 
 
+def test_an_effect_that_later_images_take_back_is_no_effect_whatever_window_seemed_to_have_it():
+    class FirstSeedsOnly(PlantedEngine):
+        """All windows change the images of the later seeds the other way, by more."""
+
+        def generate(self, rows, sampling, on_step=None):
+            images = super().generate(rows, sampling, on_step)
+            late = torch.tensor([row.seed > 8 for row in rows])[:, None, None, None]
+            changed = torch.tensor([row.intervention is not None for row in rows]).float()[:, None, None, None]
+            return torch.where(late, changed, images)
+
+    plan = SearchPlan(PAIRS, (7, 8, 9, 10), Attribute.STYLE, 2, SAMPLING, Effort.EXHAUSTIVE)
+    engine = FirstSeedsOnly({4, 5})
+    result = search(engine, BrightnessScorer(), plan, 8)
+    assert result.verdict.kind is Kind.NO_EFFECT
+    assert not result.layers and result.windows
+    assert "no window is recommended" in report_text(result)
+    assert "nan" not in report_text(result)
+    assert score_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, engine.layers).ndim == 3
+
+
+def test_a_target_that_is_the_concept_prompt_itself_is_refused_before_any_image():
+    with pytest.raises(ValueError, match="target prompts: 'a cat' is the concept prompt too"):
+        SearchPlan((*PAIRS, PromptPair("a cat", "a cat")), (7,), Attribute.STYLE, 2, SAMPLING)
+
+
+@pytest.mark.parametrize("effort", Effort)
+def test_no_window_is_found_out_of_nan(effort):
+    class Damaged(BrightnessScorer):
+        def score(self, images, texts):
+            return super().score(images, texts) * torch.tensor([float("nan"), *[1.0] * (len(texts) - 1)])
+
+    plan = SearchPlan(PAIRS, (7, 8), Attribute.STYLE, 2, SAMPLING, effort)
+    with pytest.raises(ValueError, match="scorer brightness: NaN or Inf in a score"):
+        search(PlantedEngine({4, 5}), Damaged(), plan, 8)
+
+
 def test_an_effect_that_few_images_leave_unsure_is_told_as_such():
     class Unsteady(PlantedEngine):
         def generate(self, rows, sampling, on_step=None):

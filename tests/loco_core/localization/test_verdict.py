@@ -73,6 +73,24 @@ def test_any_window_apart_may_be_the_second_home_not_only_the_one_with_the_large
     assert judge(table, TRIED[4], TRIED, pairs=2).kind is Kind.SPREAD
 
 
+@pytest.mark.parametrize("later", [-20.0, -21.0, -30.0])
+def test_an_effect_that_later_images_take_back_is_none_and_nothing_is_a_share_of_it(later):
+    """All layers have 20 points in the first four images of eight, and lose them in the others."""
+    noise = np.zeros((8, 8))
+    noise[7] = np.repeat([0.0, 2 * later], 4)
+    table = table_of([0, 0, 0, 1, 2, 1, 0], whole=20, noise=noise)
+    table.ask({table.whole: 4} | dict.fromkeys(TRIED, 8))
+    found = judge(table, TRIED[4], TRIED, pairs=2)
+    assert found.kind is Kind.NO_EFFECT
+    assert (found.effect, found.share) == (None, 0)
+
+
+def test_without_a_window_apart_there_is_no_share_of_no_effect_either():
+    table = table_of([0, 0, 0, 1, 2, 1, 0], whole=0.1)
+    table.ask({table.whole: 4} | dict.fromkeys(TRIED, 4))
+    assert judge(table, TRIED[4], TRIED[4:5], pairs=2).kind is Kind.NO_EFFECT
+
+
 def test_windows_that_share_a_layer_with_the_best_are_no_rivals():
     assert not set(verdict([0, 0, 0, 19, 20, 19, 0], whole=20).rival.window) & {4, 5}
 

@@ -96,6 +96,23 @@ def test_a_report_without_a_sure_neuron_says_what_to_do():
     assert any("none is sure: give more prompts" in line for line in neuron_lines(found))
 
 
+@pytest.mark.parametrize("silent", [[0, 1], [1]], ids=["keys and values", "values"])
+def test_neurons_of_a_projection_that_gives_nothing_do_not_differ(silent, tmp_path):
+    """As another edit may have left it: without a size to measure by, z would be 0 / 0."""
+
+    class Silent(Reader):
+        def key_value_weights(self, layer):
+            return tuple(w * (layer != 8 or part not in silent) for part, w in enumerate(weights(layer)))
+
+    found = detect_neurons(Silent(), Contrast(WITH, WITHOUT, ()), LAYERS)
+    scores = found.scores[8, Part.VALUES]
+    assert not scores.z.any()
+    assert torch.equal(scores.p, torch.ones(OUTPUTS[8]).double())
+    assert "nan" not in "\n".join(neuron_lines(found))
+    save_neurons(found, tmp_path / "neurons", {})
+    assert load_neurons(tmp_path / "neurons").count == found.count
+
+
 def test_the_signal_is_what_the_concept_adds_to_plain_prompts_less_half_of_what_others_add():
     other = ("star in halftone", "fish in halftone"), ("star in poster", "fish in poster")
     without = (*WITHOUT, *other[0], *other[1])

@@ -135,7 +135,32 @@ def test_unmeasured_effects_are_no_ranking():
 
 def test_the_report_says_how_far_the_rankings_agree():
     assert not any("effects measured" in line for line in neuron_lines(NEURONS))
-    assert "effects measured: they agree with the signal to" in neuron_lines(measure())[-1]
+    assert "effects measured: effect and signal agree to" in neuron_lines(measure())[-1]
+
+
+def test_effects_that_rank_nothing_are_said_to():
+    """Where no group of neurons changes an image, Spearman's correlation would be NaN."""
+    request = EffectsRequest(PLAN, NEURONS, 16, 1)
+    measured = measure_effects(request, ablated({}), lambda change: ablated({}), GreyScorer(), 4)
+    report = "\n".join(neuron_lines(measured))
+    assert "effect and signal cannot be compared: effect is the same for all neurons" in report
+    assert "Do not rank by effect" in report
+    assert "nan" not in report
+    assert effect_plot(measured).ndim == 3
+
+
+def test_scores_that_rank_nothing_are_said_to():
+    alike = NeuronScores(*torch.ones(4, COUNT).double())
+    report = "\n".join(neuron_lines(replace(NEURONS, scores={(8, Part.VALUES): alike})))
+    assert "the rankings by signal and by |z| cannot be compared: signal is the same for all neurons" in report
+
+
+def test_effects_are_not_measured_where_the_images_do_not_show_the_concept():
+    """Their ranking would be by what is kept alone."""
+    faint = {STYLED: 0.203, PLAIN: 0.2, KEPT: 0.5}
+    with pytest.raises(ValueError, match="less than 0.5 apart, the scorer cannot tell what is removed"):
+        request = EffectsRequest(PLAN, NEURONS, 16, 1)
+        measure_effects(request, Painter(faint), lambda change: Painter(faint), GreyScorer(), 4)
 
 
 def test_the_plot_is_a_picture():

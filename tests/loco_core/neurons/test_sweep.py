@@ -71,12 +71,71 @@ def test_the_report_marks_the_count_to_choose_and_says_when_none_is_enough():
     assert "no count removes half" in sweep_text(sweep((5, 10)))
 
 
-def test_where_the_images_show_no_concept_no_count_is_tried():
+@pytest.mark.parametrize(
+    ("concept", "kept", "sentence"),
+    [
+        (0.1, 0.5, "concept prompts: their images score 10.20 against them, the target prompts' images 20.00"),
+        (0.2, 0.5, "concept prompts: .* the scorer cannot tell what is removed"),
+        (0.204, 0.5, "concept prompts: .* less than 0.5 apart"),  # a share of so little is noise
+        (0.8, 0.2, "keep prompts: .* the scorer cannot tell what is kept"),
+        (0.8, 0.1, "keep prompts: .* Use prompts of other things"),
+    ],
+)
+def test_where_the_images_before_show_no_difference_no_count_is_tried(concept, kept, sentence):
     tried = []
-    with pytest.raises(ValueError, match="the scorer cannot tell what is removed"):
-        swapped = replace(PLAN, pairs=(PromptPair(PLAIN, STYLED),))
-        sweep(plan=swapped, progress=Progress(lambda done, total, label, thumbnail: tried.append(label)))
-    assert {"targets", "before"} >= set(tried)
+    greys = {STYLED: concept, PLAIN: 0.2, KEPT: kept}
+    progress = Progress(lambda done, total, label, thumbnail: tried.append(label))
+    with pytest.raises(ValueError, match=sentence):
+        request = SweepRequest(PLAN, NEURONS, (10,), Ranking.Z)
+        sweep_neurons(request, Painter(greys), lambda change: Painter(greys), GreyScorer(), 3, progress)
+    assert set(tried) == {"targets", "before"}
+
+
+class Damaged(GreyScorer):
+    """Gives NaN for the images that `spoilt` says: of a number, counted from 0, in the order of scoring."""
+
+    def __init__(self, spoilt) -> None:
+        self._spoilt, self._scored = spoilt, 0
+
+    def score(self, images, texts):
+        numbers = range(self._scored, self._scored + len(images))
+        self._scored += len(images)
+        return super().score(images, texts) * torch.tensor([float("nan") if self._spoilt(i) else 1.0 for i in numbers])
+
+
+@pytest.mark.parametrize(
+    "spoilt", [lambda i: True, lambda i: i == 3, lambda i: i > 12], ids=["all", "one", "later ones"]
+)
+def test_nothing_is_recommended_out_of_nan(spoilt):
+    request = SweepRequest(PLAN, NEURONS, (10, 40, 100), Ranking.Z)
+    with pytest.raises(ValueError, match="scorer grey: NaN or Inf in a score"):
+        sweep_neurons(request, painter(), lambda change: painter(count(change)), Damaged(spoilt), 3)
+
+
+@pytest.mark.parametrize(
+    ("greys", "case"),
+    [
+        ({STYLED: 0.8, PLAIN: 0.2, KEPT: 0.5}, "nothing changes"),
+        ({STYLED: 0.795, PLAIN: 0.2, KEPT: 0.5}, "as little as seeds change"),
+        ({STYLED: 0.2, PLAIN: 0.2, KEPT: 0.2}, "all that is kept goes too"),
+        ({STYLED: 0.9, PLAIN: 0.2, KEPT: 0.5}, "the concept grows"),
+    ],
+)
+def test_where_no_count_is_better_than_none_none_is_recommended(greys, case):
+    request = SweepRequest(PLAN, NEURONS, (10, 40), Ranking.Z)
+    result = sweep_neurons(request, painter(), lambda change: Painter(greys), GreyScorer(), 3)
+    assert result.knee == 0
+    assert sweep_text(result).startswith("choose none: no count removes any of the concept")
+    assert "<-" not in sweep_text(result)
+    assert sweep_plot(result).ndim == sweep_sheet(result).ndim == 3
+
+
+def test_a_kept_prompt_that_the_targets_images_fit_as_well_is_not_weighed_and_named():
+    faint = replace(PLAN, kept=(KEPT, PLAIN))
+    result = sweep(plan=faint)
+    assert result.kept.tolist() == pytest.approx([1.0, 1.0, 0.0], abs=1e-6)
+    assert f"not weighed: {PLAIN!r}" in sweep_text(result)
+    assert "not weighed" not in sweep_text(sweep())
 
 
 def test_the_plot_and_the_sheet_are_pictures():
@@ -103,6 +162,13 @@ def test_counts_that_are_none_are_refused(text, sentence):
         parse_counts(text, 200)
 
 
-def test_a_sweep_without_anything_to_keep_is_refused():
-    with pytest.raises(ValueError, match="keep prompts: empty"):
-        sweep(plan=ErasurePlan(PLAN.pairs, (), (0,), PLAN.sampling))
+@pytest.mark.parametrize(
+    ("kept", "sentence"),
+    [
+        ((), "keep prompts: empty"),
+        ((PLAIN,), "keep prompts: 'a star' is the only target prompt too"),
+    ],
+)
+def test_what_cannot_be_weighed_is_refused_before_any_image(kept, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        SweepRequest(replace(PLAN, kept=kept), NEURONS, (10,))
