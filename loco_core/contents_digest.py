@@ -8,6 +8,7 @@ Equal values have the same digest in every process: it contains no address and n
 from __future__ import annotations
 
 import _thread
+import copyreg
 import functools
 import hashlib
 import types
@@ -25,7 +26,11 @@ PLAIN = (type(None), type(...), bool, int, float, complex, str, bytes, torch.dty
 # Types whose values hold nothing on which a result could depend.
 EMPTY = (_thread.LockType, _thread.RLock)
 # Types all of whose contents are told without their attributes.
-SEEN_THROUGH = (Mapping, Set, list, tuple, deque, bytearray, memoryview, int, float, complex, str, bytes, weakref.ref)
+SEEN_THROUGH = (Mapping, Set, list, tuple, deque, bytearray, memoryview, int, float, complex, str, bytes) + (
+    types.MethodType,
+    functools.partial,
+    weakref.ref,
+)
 # Functions, and what becomes of one in a class.
 METHODS = (types.FunctionType, staticmethod, classmethod, property, functools.cached_property)
 BUILTINS = (types.BuiltinFunctionType, types.MethodWrapperType, types.WrapperDescriptorType, types.MethodDescriptorType)
@@ -88,7 +93,11 @@ def _object_parts(value: Any, met: Met) -> Iterator[object]:
     if isinstance(value, Enum):
         yield value.name
         return
-    if isinstance(value, weakref.ref):
+    if isinstance(value, types.MethodType):
+        yield from (value.__func__, value.__self__)
+    elif isinstance(value, functools.partial):
+        yield from (value.func, value.args, value.keywords)
+    elif isinstance(value, weakref.ref):
         yield value()
     elif isinstance(value, Mapping):
         yield sorted((_digest(key, met), _digest(value[key], met)) for key in value)
@@ -111,10 +120,10 @@ def _object_parts(value: Any, met: Met) -> Iterator[object]:
 
 
 def _attributes(value: object) -> dict[str, object]:
-    """An object's attributes, those in slots too, and those of methods and partials."""
+    """An object's attributes, those in slots too."""
     found = dict(getattr(value, "__dict__", {}))
     for kind in type(value).__mro__:
-        for name, member in vars(kind).items():
+        for name, member in vars(kind).items() if "__slots__" in vars(kind) else ():
             if isinstance(member, types.MemberDescriptorType):
                 try:
                     found[f"{kind.__qualname__}.{name}"] = member.__get__(value)
@@ -126,10 +135,14 @@ def _attributes(value: object) -> dict[str, object]:
 def _pickled(value: object) -> object:
     """What `pickle` would write of an object without attributes; of what it cannot write, the address."""
     try:
-        told = value.__reduce_ex__(4)
+        told = copyreg.dispatch_table.get(type(value), _reduced)(value)
     except Exception:  # whatever a foreign class makes of it
         return f"{value!r} {id(value)}"
     return told if isinstance(told, str) else [list(part) if isinstance(part, Iterator) else part for part in told]
+
+
+def _reduced(value: object) -> Any:
+    return value.__reduce_ex__(4)
 
 
 def _class_parts(kind: type) -> Iterator[object]:

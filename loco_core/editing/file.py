@@ -94,6 +94,7 @@ def _recipe(content: dict[str, Any]) -> EditRecipe:
         EditSettings(**content["settings"]),
         LayerSet(tuple(map(int, content["layers"])), int(content["layer_count"])),
         _text(content["text_encoder"]),
+        tuple(map(float, content.get("fingerprint", ()))),
     )
 
 

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..choices import Choice
+from ..models.engine import Encode
 from ..models.layers import LayerSet
 from ..prompts import Attribute, PromptPair, preserved_prompts, prompt_pairs
+from .fingerprint import SAME_ENCODER, Fingerprint, difference, fingerprint
 
 
 class Tokens(Choice):
@@ -78,7 +80,7 @@ class EditRecipe:
     """All that an edit is made from.
 
     preserve: prompts whose outputs must not change, beside the targets and the empty prompt. text_encoder: which one,
-    with its clip skip, in words.
+    with its clip skip, in words; fingerprint: the same in numbers, once the recipe is solved.
     """
 
     pairs: tuple[PromptPair, ...]
@@ -86,6 +88,7 @@ class EditRecipe:
     settings: EditSettings
     layers: LayerSet
     text_encoder: str
+    fingerprint: Fingerprint = ()
 
 
 def edit_recipe(request: EditRequest, settings: EditSettings, layers: LayerSet, text_encoder: str) -> EditRecipe:
@@ -96,17 +99,38 @@ def edit_recipe(request: EditRequest, settings: EditSettings, layers: LayerSet, 
     return EditRecipe(tuple(pairs), tuple(kept), settings, layers, text_encoder)
 
 
-def combined(recipes: Sequence[EditRecipe]) -> EditRecipe:
-    """One recipe for all concepts of several, to be solved jointly: not the sum of their operators."""
+def combined(recipes: Sequence[EditRecipe], encode: Encode, text_encoder: str) -> EditRecipe:
+    """One recipe for all concepts of several, to be solved jointly: not the sum of their operators.
+
+    `encode` and `text_encoder`, its name, are what it will be solved with; an error where one of the recipes was solved
+    with another.
+    """
     first, *others = recipes
     for other in others:
-        for name in ("settings", "layers", "text_encoder"):
+        for name in ("settings", "layers"):
             mine, its = getattr(first, name), getattr(other, name)
             if mine != its:
                 raise ValueError(
-                    f"edits: their {name.replace('_', ' ')} differ ({mine} and {its}); solve both alike, or chain two "
-                    "LocoEdit Apply"
+                    f"edits: their {name} differ ({mine} and {its}); solve both alike, or chain two LocoEdit Apply"
                 )
+    own = fingerprint(encode)
+    for recipe in recipes:
+        _check_encoder(recipe, own, text_encoder)
     pairs = tuple(dict.fromkeys(pair for recipe in recipes for pair in recipe.pairs))
     preserve = tuple(dict.fromkeys(prompt for recipe in recipes for prompt in recipe.preserve))
-    return replace(first, pairs=pairs, preserve=preserve)
+    return replace(first, pairs=pairs, preserve=preserve, text_encoder=text_encoder, fingerprint=own)
+
+
+def _check_encoder(recipe: EditRecipe, own: Fingerprint, text_encoder: str) -> None:
+    """An error where the recipe was solved with another text encoder: by its numbers, else by its name."""
+    if recipe.fingerprint:
+        apart = difference(own, recipe.fingerprint)
+        how, same = f"which embeds a test prompt {apart:.0%} otherwise", apart <= SAME_ENCODER
+    else:
+        how, same = "which has another name", recipe.text_encoder == text_encoder
+    if not same:
+        raise ValueError(
+            f"clip: it is {text_encoder}; the edit of {recipe.pairs[0].concept!r} was solved with another text encoder "
+            f"({recipe.text_encoder}), {how}. Connect that one, with the same LoRAs and clip skip, or solve the edit "
+            "again with this one"
+        )

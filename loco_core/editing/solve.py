@@ -10,12 +10,13 @@ every chosen layer (closed_form.py). Figures tell what it does to the embeddings
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from ..models.engine import Encode, TextEmbedding
 from .closed_form import EditOperator, leading_directions, project_out, solve
+from .fingerprint import fingerprint
 from .recipe import EditRecipe, Preservation, Ridge
 from .token_pairs import token_pairs
 
@@ -89,6 +90,7 @@ def solve_edit(encode: Encode, recipe: EditRecipe) -> Edit:
     """Solves all concepts of the recipe jointly: their order does not matter."""
     if recipe.settings.preservation is not Preservation.NONE:
         _refuse_contradiction(recipe)
+    recipe = replace(recipe, fingerprint=fingerprint(encode))
     tokens, pooled = _encoded(encode, recipe)
     operator, figures = _solved(recipe, tokens)
     pooled_operator = None if pooled is None else _solved(recipe, pooled)[0]

@@ -44,11 +44,9 @@ class EditCombineNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, **edits) -> io.NodeOutput:
-        recipe = combined([edits[name].recipe for name in sorted(edits) if edits[name] is not None])
-        own = text_encoder(clip)
-        if own != recipe.text_encoder:
-            raise ValueError(f"clip: it is {own}; the edits were solved with {recipe.text_encoder}")
-        edit = solve_edit(partial(encode, clip), recipe)
+        recipes = [edits[name].recipe for name in sorted(edits) if edits[name] is not None]
+        own = partial(encode, clip)
+        edit = solve_edit(own, combined(recipes, own, text_encoder(clip)))
         report = "\n".join(report_lines(edit))
         return node_output(cls, edit, report, text=report)
 

@@ -327,7 +327,7 @@ CASES = [
     (
         "LoCo_EditCombine",
         {"clip": "another clip"},
-        "clip: it is DemoClip, stop_at_clip_layer -2; the edits",
+        "clip: it is DemoClip, stop_at_clip_layer -2; the edit of",
     ),
     ("LoCo_EditCombine", {"edit_2": "other layers"}, "edits: their layers differ (8-9 and 6)"),
     ("LoCo_EditSave", {"filename_prefix": "../x"}, "filename_prefix: '../x' leads out of the output folder"),

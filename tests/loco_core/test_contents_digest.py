@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import subprocess
@@ -20,7 +21,8 @@ import torch
 
 from loco_core.contents_digest import contents_digest
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 
 
 def function(source: str, name: str = "act"):
@@ -180,21 +182,13 @@ def test_what_cannot_be_seen_through_is_another_value():
     assert contents_digest(one) == contents_digest(one) != contents_digest(other)
 
 
+def digests() -> dict[str, list[str]]:
+    return {what: [contents_digest(make()) for make in makers] for what, makers in DIFFERENT.items()}
+
+
 def test_digests_are_the_same_in_every_process():
     """Another process chooses other addresses and, by its seed of hashes, another order of sets."""
-    code = (
-        "from test_contents_digest import DIFFERENT; from loco_core.contents_digest import contents_digest;"
-        "print(*(contents_digest(make()) for makers in DIFFERENT.values() for make in makers))"
-    )
-    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    said = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": paths},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert said == {" ".join(contents_digest(make()) for makers in DIFFERENT.values() for make in makers) + "\n"}
+    code = "import json, test_contents_digest; print(json.dumps(test_contents_digest.digests()))"
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)])}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(said.stdout) == digests()

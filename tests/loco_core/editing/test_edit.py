@@ -175,8 +175,8 @@ def test_a_text_encoder_without_a_pooled_embedding_is_refused_one():
 
 def test_combined_edits_are_solved_jointly_and_not_added():
     first, second = recipe(["woodcut"], preserve=["a cat"]), recipe(["halftone"])
-    joint = solved(combined([first, second]))
-    turned = solved(combined([second, first]))
+    joint = solved(combined([first, second], encode, "a text encoder"))
+    turned = solved(combined([second, first], encode, "a text encoder"))
     together = solved(recipe(["woodcut", "halftone"], preserve=["a cat"]))
     torch.testing.assert_close(joint.up @ joint.down, together.up @ together.down, rtol=0, atol=1e-10)
     torch.testing.assert_close(joint.up @ joint.down, turned.up @ turned.down, rtol=0, atol=1e-10)
@@ -194,4 +194,4 @@ def test_combined_edits_are_solved_jointly_and_not_added():
 )
 def test_edits_that_do_not_go_together_are_refused(other, message):
     with pytest.raises(ValueError, match=message):
-        solve_edit(encode, combined([recipe(), other]))
+        solve_edit(encode, combined([recipe(), other], encode, "a text encoder"))
