@@ -30,6 +30,15 @@ def model_digest(model: ModelPatcher, clip: CLIP, vae: VAE) -> str:
     return digest.hexdigest()[:16]
 
 
+def patched_weights_digest(patcher: ModelPatcher, prefix: str) -> str:
+    """Of the weights whose names begin so, with what is patched onto them."""
+    weights = (weight for name, weight in loaded_weights(patcher) if name.startswith(prefix))
+    digest = hashlib.sha256(weights_digest(weights).encode())
+    for text in _contents({name: each for name, each in patcher.patches.items() if name.startswith(prefix)}, {}):
+        digest.update(text.encode())
+    return digest.hexdigest()[:16]
+
+
 def loaded_weights(patcher: ModelPatcher) -> Iterator[tuple[str, torch.Tensor]]:
     """The parameters by name, as they were loaded: where the host has patched one in place, its backup."""
     for name, parameter in patcher.model.named_parameters():

@@ -312,7 +312,7 @@ def test_a_sweep_gives_a_count_that_ablate_takes_and_shows_the_trade_off(execute
     assert "choose 256 of 256 neurons" in report
     assert all(picture.ndim == 4 and picture.shape[-1] == 3 for picture in (plot, sheet))
     model, _ = execute("LoCo_NeuronAblate", model=demo.model, neurons=neurons, count=count)
-    assert model.object_patches
+    assert model.wrappers["calc_cond_batch"]["loco_ablation"]
 
 
 @pytest.mark.slow

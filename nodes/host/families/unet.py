@@ -27,7 +27,7 @@ def find_layers(model: ModelPatcher) -> ModelLayers | None:
     """
     layers: list[TextLayer] = []
     names: list[str] = []
-    for name, _ in model.get_model_object("diffusion_model").named_modules():
+    for name, _ in uncompiled(model.get_model_object("diffusion_model")).named_modules():
         if found := _LAYER_NAME.fullmatch(name):
             block, number, inner = found[1], int(found[2] or 0), int(found[3])
             layers.append(TextLayer(len(layers), block, 0 if block == "middle" else number, inner))
@@ -36,6 +36,11 @@ def find_layers(model: ModelPatcher) -> ModelLayers | None:
         return None
     projection = model.get_model_object(f"{names[0]}.{UNET.projections[Part.KEYS]}")
     return ModelLayers(tuple(layers), tuple(names), projection.in_features, UNET)
+
+
+def uncompiled(module: torch.nn.Module) -> torch.nn.Module:
+    """The module as it was before torch.compile, which wraps it in another."""
+    return getattr(module, "_orig_mod", module)
 
 
 def add_patch(model: ModelPatcher, patch: Callable[..., Any]) -> None:
