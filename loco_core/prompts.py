@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .choices import Choice
@@ -357,18 +357,19 @@ def _check_apart(told: Sequence[Line], names: Sequence[Line], attribute: Attribu
 
 def _taken_text(taken: Sequence[Line]) -> tuple[str, ...]:
     """How lines were taken, in a sentence for the names, prompts and contexts of each field."""
-    groups: dict[tuple[str, LineKind], list[Line]] = {}
-    for line in dict.fromkeys(taken):
-        groups.setdefault((line.field, line.kind), []).append(line)
+    groups: dict[tuple[str, LineKind], dict[str, tuple[str, ...]]] = {}
+    for line in taken:
+        groups.setdefault((line.field, line.kind), {})[line.text] = line.prompts
     return tuple(_group_text(field, kind, group) for (field, kind), group in groups.items())
 
 
-def _group_text(field: str, kind: LineKind, group: Sequence[Line]) -> str:
+def _group_text(field: str, kind: LineKind, group: Mapping[str, tuple[str, ...]]) -> str:
+    """`group`: what each line became."""
     count, more = len(group), len(group) - LISTED
-    listed = ", ".join(_quoted(line.text) for line in group[:LISTED])
+    listed = ", ".join(map(_quoted, list(group)[:LISTED]))
     listed += f" and {more} more {kind}{'s' if more > 1 else ''}" if more > 0 else ""
-    made = _prompts(group)
-    became = f" ({len(made)} prompts, like {_quoted(group[0].prompts[-1])})" if kind is LineKind.NAME else ""
+    made = list(dict.fromkeys(prompt for prompts in group.values() for prompt in prompts))
+    became = f" ({len(made)} prompts, like {_quoted(next(iter(group.values()))[-1])})" if kind is LineKind.NAME else ""
     return f"{field}, taken as {f'{count} {kind}s' if count > 1 else f'a {kind}'}: {listed}{became}"
 
 
