@@ -14,6 +14,7 @@ import torch
 
 from ..images import QUIET, ImageMaker, Progress, batches, thumbnails
 from ..models.engine import Engine, Sampling
+from ..prompt_text import plain_text
 from ..prompts import PromptPair
 from ..scoring.clip_score import LEAST_EFFECT, Scorer
 from ..scoring.intervals import Estimate, estimate
@@ -129,11 +130,13 @@ class ErasureResult:
     @property
     def verdict(self) -> str:
         """The result in a sentence."""
-        lost = {name: change for name, change in self.kept.items() if change.lost >= LOST}
+        lost = {prompt: change for prompt, change in self.kept.items() if change.lost >= LOST}
         if not lost:
             return f"{self._concept_verdict}; neighbours kept" if self.kept else self._concept_verdict
         verbs = {True: "lost", False: "may have lost"}
-        told = ", ".join(f"{name!r} {verbs[change.certain]} {change.lost:.0%}" for name, change in lost.items())
+        told = ", ".join(
+            f"{plain_text(prompt)!r} {verbs[change.certain]} {change.lost:.0%}" for prompt, change in lost.items()
+        )
         more = "" if all(change.certain for change in lost.values()) else " (more seeds would tell)"
         return f"{self._concept_verdict}, but {told}{more}"
 

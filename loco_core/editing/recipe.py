@@ -78,7 +78,7 @@ class EditRecipe:
     """All that an edit is made from.
 
     preserve: prompts whose outputs must not change, beside the targets and the empty prompt. text_encoder: which one,
-    with its clip skip, in words.
+    with its clip skip, in words. taken: how the request's lines were taken, in sentences.
     """
 
     pairs: tuple[PromptPair, ...]
@@ -86,14 +86,16 @@ class EditRecipe:
     settings: EditSettings
     layers: LayerSet
     text_encoder: str
+    taken: tuple[str, ...] = ()
 
 
 def edit_recipe(request: EditRequest, settings: EditSettings, layers: LayerSet, text_encoder: str) -> EditRecipe:
     """The recipe for what a person asks for."""
-    kept, contexts = preserved_prompts(request.preserve, request.attribute, request.concepts)
+    kept = preserved_prompts(request.preserve, request.attribute, request.concepts)
     names = ("concept", "target")
-    pairs = prompt_pairs(request.concepts, request.targets, request.attribute, names, contexts)
-    return EditRecipe(tuple(pairs), tuple(kept), settings, layers, text_encoder)
+    asked = prompt_pairs(request.concepts, request.targets, request.attribute, names, kept.contexts)
+    taken = (*asked.taken, *kept.taken)
+    return EditRecipe(asked.pairs, kept.prompts, settings, layers, text_encoder, taken)
 
 
 def combined(recipes: Sequence[EditRecipe]) -> EditRecipe:
@@ -109,4 +111,5 @@ def combined(recipes: Sequence[EditRecipe]) -> EditRecipe:
                 )
     pairs = tuple(dict.fromkeys(pair for recipe in recipes for pair in recipe.pairs))
     preserve = tuple(dict.fromkeys(prompt for recipe in recipes for prompt in recipe.preserve))
-    return replace(first, pairs=pairs, preserve=preserve)
+    taken = tuple(dict.fromkeys(sentence for recipe in recipes for sentence in recipe.taken))
+    return replace(first, pairs=pairs, preserve=preserve, taken=taken)

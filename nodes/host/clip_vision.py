@@ -11,6 +11,7 @@ from comfy.clip_vision import ClipVisionModel
 from comfy.sd import CLIP
 from comfy.sd1_clip import SDClipModel
 
+from ...loco_core.prompt_text import literal
 from ...loco_core.scoring.clip_score import CosineScorer
 from ...loco_core.weights_digest import weights_digest
 from .digest import patched_weights_digest
@@ -36,7 +37,7 @@ class ClipVisionScorer(CosineScorer):
         for text in texts:
             comfy.model_management.throw_exception_if_processing_interrupted()
             if text not in self._known:
-                self._known[text] = self._encode(text)
+                self._known[text] = self._encode(literal(text))  # a caption's brackets are no weight's
         return torch.cat([self._known[text] for text in texts])
 
     def _encode(self, text: str) -> torch.Tensor:
