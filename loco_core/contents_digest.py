@@ -14,7 +14,7 @@ import hashlib
 import types
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from enum import Enum
 from typing import Any
 
@@ -134,8 +134,9 @@ def _attributes(value: object) -> dict[str, object]:
 
 def _pickled(value: object) -> object:
     """What `pickle` would write of an object without attributes; of what it cannot write, the address."""
+    reduce: Callable[[Any], Any] = copyreg.dispatch_table.get(type(value), _reduced)
     try:
-        told = copyreg.dispatch_table.get(type(value), _reduced)(value)
+        told = reduce(value)
     except Exception:  # whatever a foreign class makes of it
         return f"{value!r} {id(value)}"
     return told if isinstance(told, str) else [list(part) if isinstance(part, Iterator) else part for part in told]

@@ -1,18 +1,23 @@
 """Prompts with a concept and without it: what a person wrote, expanded by the paper's templates.
 
-prompt_pairs("Van Gogh", "a painting", Attribute.STYLE)      # four pairs, from a bare name
-preserved_prompts("Monet\na photo of a cat", Attribute.STYLE, "Van Gogh")
-contrast_prompts("Van Gogh", "a photo of a cat\nMonet")
+prompt_pairs("Van Gogh", "a painting", Attribute.STYLE).pairs      # four pairs, from a bare name
+preserved_prompts("Monet\na photo of a cat", Attribute.STYLE, "Van Gogh").prompts
+contrast_prompts("Van Gogh", "a photo of a cat\nMonet").without
+
+Every line of a field is a name, a prompt or a context (see LineKind). A person says which with "name:" or "prompt:" at
+its beginning; without that it is guessed. What each line was taken for, and what it became, stands in `taken`, as
+sentences for a report. A person's text is put into templates as it stands: braces in it are text.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from .choices import Choice
+from .prompt_text import CJK, holds, plain_text, words
 
 
 class Attribute(Choice):
@@ -21,6 +26,16 @@ class Attribute(Choice):
     STYLE = "style"
     OBJECT = "object"
     FACT = "fact"
+
+
+class LineKind(Choice):
+    """What a line is: a name, which templates expand; a prompt, which stays as it is; or a context: a prompt without a
+    style, into which a style's name is put.
+    """
+
+    NAME = "name"
+    PROMPT = "prompt"
+    CONTEXT = "context"
 
 
 # The authors' four templates per concept for styles and objects. They list none for facts, which are worded as objects.
@@ -34,17 +49,40 @@ TEMPLATES = {
     Attribute.OBJECT: ("{}", "an image of {}", "a photo of {}", "a picture of {}"),
     Attribute.FACT: ("{}", "an image of {}", "a photo of {}", "a picture of {}"),
 }
-# Up to this many words, a line is taken for a name ("Van Gogh", "the president of the United States")...
+# By these a prompt says that it is in a style.
+STYLE = re.compile(r"(?<![^\W_])style(?![\w-])|风格|風格|画风|畫風|画風|スタイル|스타일|화풍", re.IGNORECASE)
+# The same at the end of a style's name ("Studio Ghibli style"), in brackets and before a weight too.
+STYLE_ENDING = re.compile(rf"(?<=[^\s(])[\s_-]*(?:{STYLE.pattern})(?=[\s:.\d),]*$)", re.IGNORECASE)
+# A line that says one of these speaks of a picture: it is a prompt, however short.
+PICTURE = re.compile(
+    r"(?<![\w-])(?:painting|photo|picture|image|drawing|portrait)(?![\w-])|照片|图片|圖片|写真|사진", re.IGNORECASE
+)
+# So is one with the particles of a sentence in Chinese, Japanese or Korean.
+SENTENCE = re.compile(
+    rf"[的在を。]|(?<=[\u30a1-\u30ff\u4e00-\u9fff])[はがにで](?=[{CJK}])|(?<=[\uac00-\ud7af])(?:[을를에]|에서)\s"
+)
+# So is one that counts people, as tags do.
+TAG = re.compile(r"(?<!\w)\d+\+?(?:girl|boy|other)s?(?!\w)", re.IGNORECASE)
+# So is a list.
+COMMAS = re.compile("[,\u3001\u060c]")
+# Other lines are names up to this many words ("Van Gogh", "the president of the United States").
 NAME_WORDS = {Attribute.STYLE: 3, Attribute.OBJECT: 6, Attribute.FACT: 6}
-# ... unless it says one of these: then it is a prompt already.
-PICTURE_WORDS = {"painting", "photo", "picture", "image", "drawing", "portrait", "style"}
+# What is counted, and how many words it is: a run of characters without a space, or of katakana; a character of Korean,
+# of Chinese or of other Japanese, whose words need not end at a space.
+WORD_SHARES = (
+    (re.compile(rf"[^\s\u00b7\u30fb{CJK}]+"), 1),
+    (re.compile("[\u30a1-\u30fa\u30fc-\u30ff]+"), 1),
+    (re.compile("[\uac00-\ud7af]"), 1 / 3),
+    (re.compile(rf"(?![\u30a1-\u30ff\uac00-\ud7af])[{CJK}]"), 1 / 2),
+)
+# How a line says what it is; the second colon is the wide one of Chinese and Japanese keyboards.
+MARK = re.compile(rf"({LineKind.NAME}|{LineKind.PROMPT})\s*[:\uff1a]\s*", re.IGNORECASE)
 # How a line says the empty prompt.
 EMPTY = '""'
-# A line that begins with one of these names a thing ("a house").
-ARTICLES = {"a", "an"}
-# A prompt in a style, and the word by which a prompt says that it is in one.
-STYLED = "{} in the style of {}"
-STYLE_WORD = "style"
+# A line that begins like this names a thing ("a house").
+THING = re.compile("an?(?!\\S)|一[个個只隻位名张張幅座条條匹头頭棵朵]", re.IGNORECASE)
+# How many lines of a kind a report shows, and how many characters of each.
+LISTED, SHOWN = 10, 60
 
 
 @dataclass(frozen=True)
@@ -65,17 +103,81 @@ def check_pairs_differ(pairs: Sequence[PromptPair]) -> None:
             )
 
 
-def lines(text: str, name: str) -> list[str]:
-    """The prompts in the text field `name`, one per line. The empty prompt is an error: only a target can be."""
-    prompts = _lines(text)
-    if EMPTY in prompts:
-        raise ValueError(f"{name}: {EMPTY}, the empty prompt, has nothing in it; give at least one word")
-    return prompts
+@dataclass(frozen=True)
+class AskedPairs:
+    """The pairs meant by two text fields, and how their lines were taken."""
+
+    pairs: tuple[PromptPair, ...]
+    taken: tuple[str, ...]
 
 
-def _lines(text: str) -> list[str]:
-    """The lines that hold something, stripped."""
-    return [line.strip() for line in text.splitlines() if line.strip()]
+@dataclass(frozen=True)
+class Preserved:
+    """The prompts that must stay, those of them that are contexts, and how the lines that asked were taken."""
+
+    prompts: tuple[str, ...]
+    contexts: tuple[str, ...]
+    taken: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Prompts with a style and without it; `others` are those of `without` that hold another style, by style. And how
+    the lines of both fields were taken.
+    """
+
+    concept: tuple[str, ...]
+    without: tuple[str, ...]
+    others: tuple[tuple[str, ...], ...]
+    taken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the text field `field`, without its mark: what it was taken for, and the prompts that it became.
+
+    said: whether its mark says what it is; else that is a guess. The empty prompt is the text "".
+    """
+
+    field: str
+    text: str
+    kind: LineKind
+    said: bool
+    prompts: tuple[str, ...] = ()
+
+    @property
+    def is_bare_name(self) -> bool:
+        """Whether it is a name, and not a thing ("a house")."""
+        return self.kind is LineKind.NAME and (self.said or not THING.match(plain_text(self.text)))
+
+
+def read_lines(text: str, field: str) -> list[Line]:
+    """The lines of a field that hold something: names where they say so, else prompts."""
+    found = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        mark = MARK.match(line)
+        told = line[mark.end() :] if mark else line
+        if not told:
+            raise ValueError(f"{field}: nothing stands after {line!r}; write the name or the prompt on the same line")
+        kind = LineKind(mark[1].lower()) if mark and told != EMPTY else LineKind.PROMPT
+        found.append(Line(field, "" if told == EMPTY else told, kind, mark is not None))
+    return found
+
+
+def lines(text: str, field: str) -> list[str]:
+    """The whole prompts in a text field, one per line. A name is an error, and so is the empty prompt."""
+    return [line.text for line in _whole(_filled(text, field))]
+
+
+def whole_pairs(
+    concepts: str, targets: str, names: tuple[str, str] = ("concept prompts", "target prompts")
+) -> list[PromptPair]:
+    """The pairs of whole prompts in two text fields, one per line; one target line serves all concepts.
+
+    `names` are the fields' names, for errors. A target line of two quotes is the empty prompt.
+    """
+    given = _matched(_whole(_filled(concepts, names[0])), _whole(read_lines(targets, names[1])), names)
+    return [PromptPair(concept.text, target.text) for concept, target in given]
 
 
 def prompt_pairs(
@@ -84,120 +186,202 @@ def prompt_pairs(
     attribute: Attribute,
     names: tuple[str, str] = ("concept prompts", "target prompts"),
     contexts: Sequence[str] = (),
-) -> list[PromptPair]:
-    """The pairs meant by two text fields, one prompt per line; one target line serves all concepts.
+) -> AskedPairs:
+    """The same with names expanded. `contexts` are prompts without a style: with the name of a style added, each is a
+    concept whose target is the prompt itself.
 
-    `names` are the fields' names, for errors. A target line of two quotes is the empty prompt. `contexts` are prompts
-    without a style: with a style that is a bare name added, each is a concept whose target is the prompt itself.
-
-    A bare name (see NAME_WORDS) is expanded with the attribute's templates. Its target is kept as it is for a style
-    ("a painting") and goes through the same templates for an object or a fact.
-    """
-    attribute, pairs = Attribute.parse(attribute, "attribute"), []
-    for pair in whole_pairs(concepts, targets, names):
-        pairs += _expand(pair.concept, pair.target, attribute)
-        if attribute is Attribute.STYLE and _is_name(pair.concept, attribute):
-            pairs += [PromptPair(STYLED.format(context, pair.concept), context) for context in contexts]
-    return pairs
-
-
-def whole_pairs(
-    concepts: str, targets: str, names: tuple[str, str] = ("concept prompts", "target prompts")
-) -> list[PromptPair]:
-    """The same without expansion: every line is a prompt as it stands."""
-    concept_lines, target_lines = lines(concepts, names[0]), _lines(targets)
-    for name, given in zip(names, (concept_lines, target_lines), strict=True):
-        if not given:
-            raise ValueError(f"{name}: empty; give at least one line")
-    if len(target_lines) not in (1, len(concept_lines)):
-        raise ValueError(
-            f"{names[0]}: {len(concept_lines)} lines, {names[1]}: {len(target_lines)} lines; "
-            "give one target per concept or a single one"
-        )
-    if len(target_lines) == 1:
-        target_lines *= len(concept_lines)
-    target_lines = ["" if target == EMPTY else target for target in target_lines]
-    return [PromptPair(*pair) for pair in zip(concept_lines, target_lines, strict=True)]
-
-
-def preserved_prompts(text: str, attribute: Attribute, concepts: str) -> tuple[list[str], list[str]]:
-    """The prompts meant by a text field of what is to be preserved, one per line; and those that are contexts.
-
-    A bare name is expanded with the attribute's templates, as a concept's is. Of the others, those without a style are
-    contexts for one; a thing ("a house") is one too. An error where a line names one of the `concepts`.
+    A name is expanded with the attribute's templates. Its target is kept as it is for a style ("a painting"), unless it
+    is marked as a name, and goes through the same templates for an object or a fact.
     """
     attribute = Attribute.parse(attribute, "attribute")
-    told, prompts, contexts = lines(text, "preserve"), [], []
-    _check_apart(told, "preserve", [concept for concept in _lines(concepts) if _is_name(concept, attribute)])
+    concept_lines = _guessed(_filled(concepts, names[0]), attribute)
+    target_lines = _guessed(read_lines(targets, names[1]), attribute)
+    pairs: list[PromptPair] = []
+    taken: tuple[list[Line], list[Line]] = ([], [])
+    for concept, target in _matched(concept_lines, target_lines, names):
+        target = _target_line(target, concept, attribute)
+        own = _expanded_pair(concept, target, attribute, contexts if attribute is Attribute.STYLE else ())
+        taken[0].append(replace(concept, prompts=tuple(pair.concept for pair in own)))
+        taken[1].append(replace(target, prompts=tuple(pair.target for pair in own)))
+        pairs += own
+    return AskedPairs(tuple(pairs), _taken_text([*taken[0], *taken[1]]))
+
+
+def preserved_prompts(text: str, attribute: Attribute, concepts: str) -> Preserved:
+    """The prompts meant by a text field of what is to be preserved, one per line.
+
+    A name is expanded with the attribute's templates, as a concept's is. Where a style is removed by its name, prompts
+    without a style are contexts for it; a thing ("a house") is one too. An error where a line names a concept.
+    """
+    attribute = Attribute.parse(attribute, "attribute")
+    told = _guessed(_filled(text, "preserve"), attribute)
+    names = [line for line in _guessed(read_lines(concepts, "concept"), attribute) if line.kind is LineKind.NAME]
+    _check_apart(told, names, attribute)
+    own = LineKind.CONTEXT if names and attribute is Attribute.STYLE else LineKind.PROMPT
+    taken = []
     for line in told:
-        if _is_bare(line, attribute):
-            prompts += [template.format(line) for template in TEMPLATES[attribute]]
+        if line.is_bare_name:
+            taken.append(replace(line, prompts=_expanded(line.text, attribute)))
         else:
-            prompts.append(line)
-            contexts += [] if _has_style(line) else [line]
-    return list(dict.fromkeys(prompts)), list(dict.fromkeys(contexts))
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Prompts with a style and without it; `others` are those of `without` that hold another style, by style."""
-
-    concept: tuple[str, ...]
-    without: tuple[str, ...]
-    others: tuple[tuple[str, ...], ...]
+            kind = LineKind.PROMPT if _has_style(line.text) else own
+            taken.append(replace(line, kind=kind, prompts=(line.text,)))
+    contexts = dict.fromkeys(line.text for line in taken if line.kind is LineKind.CONTEXT)
+    return Preserved(_prompts(taken), tuple(contexts), _taken_text(taken))
 
 
 def contrast_prompts(concepts: str, without: str) -> Contrast:
     """The prompts to compare, meant by two text fields, one name or prompt per line.
 
-    Prompts without a style in `without` are contexts: a bare name, on either side, is put into all of them ("a photo
-    of a cat in the style of Van Gogh"), so that both sides show the same things. What is a whole prompt stays as it is.
+    Prompts without a style in `without` are contexts: a name, on either side, is put into all of them ("a photo of a
+    cat in the style of Van Gogh"), so that both sides show the same things. What is a whole prompt stays as it is.
     """
-    told, other = lines(concepts, "concept"), lines(without, "without")
+    style = Attribute.STYLE
+    told, other = _guessed(_filled(concepts, "concept"), style), _guessed(_filled(without, "without"), style)
     if not told:
         raise ValueError("concept: empty; give at least one line")
-    _check_apart(other, "without", [concept for concept in told if _is_bare(concept, Attribute.STYLE)])
-    contexts = [line for line in other if not _is_bare(line, Attribute.STYLE) and not _has_style(line)]
-    templates = [STYLED.format(context, "{}") for context in contexts] or list(TEMPLATES[Attribute.STYLE])
+    _check_apart(other, [line for line in told if line.is_bare_name], style)
+    contexts = tuple(line.text for line in other if not (line.is_bare_name or _has_style(line.text)))
 
-    def expanded(line: str) -> tuple[str, ...]:
-        return tuple(template.format(line) for template in templates) if _is_bare(line, Attribute.STYLE) else (line,)
+    def taken(line: Line) -> Line:
+        if line.is_bare_name:
+            made = tuple(_in_style(context, line.text) for context in contexts) or _expanded(line.text, style)
+            return replace(line, prompts=made)
+        plain = line.field == "without" and line.text in contexts
+        return replace(line, kind=LineKind.CONTEXT if plain else LineKind.PROMPT, prompts=(line.text,))
 
-    def unique(groups: list[tuple[str, ...]]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(prompt for group in groups for prompt in group))
-
-    groups = [expanded(line) for line in dict.fromkeys(other) if line not in contexts]
+    told, other = list(map(taken, told)), list(map(taken, other))
+    groups = dict.fromkeys(line.prompts for line in other if line.kind is not LineKind.CONTEXT)
+    plain = tuple(dict.fromkeys(contexts))
     return Contrast(
-        unique([expanded(line) for line in told]), unique([*((c,) for c in contexts), *groups]), tuple(groups)
+        _prompts(told),
+        tuple(dict.fromkeys([*plain, *(prompt for group in groups for prompt in group)])),
+        tuple(groups),
+        _taken_text([*told, *other]),
     )
 
 
-def _check_apart(prompts: Sequence[str], field: str, names: Sequence[str]) -> None:
-    """An error where a prompt of the field names what is to be removed."""
-    for prompt, name in itertools.product(prompts, names):
-        if re.search(rf"\b{re.escape(name)}\b", prompt, re.IGNORECASE):
-            raise ValueError(f"{field}: {prompt!r} names what is to be removed, {name!r}; take it out")
+def _filled(text: str, field: str) -> list[Line]:
+    """The same for a field in which no line can be the empty prompt: only a target can."""
+    found = read_lines(text, field)
+    if not all(line.text for line in found):
+        raise ValueError(f"{field}: {EMPTY}, the empty prompt, has nothing in it; give at least one word")
+    return found
 
 
-def _has_style(prompt: str) -> bool:
-    return STYLE_WORD in prompt.lower().split()
+def _whole(found: list[Line]) -> list[Line]:
+    """The same for a field in which no line can be a name."""
+    for line in found:
+        if line.kind is LineKind.NAME:
+            raise ValueError(f"{line.field}: {line.text!r} is marked as a name; write whole prompts here")
+    return found
 
 
-def _is_bare(line: str, attribute: Attribute) -> bool:
-    """Whether it is a name, and not a thing ("a house")."""
-    return _is_name(line, attribute) and line.split()[0].lower() not in ARTICLES
-
-
-def _expand(concept: str, target: str, attribute: Attribute) -> list[PromptPair]:
-    if not _is_name(concept, attribute):
-        return [PromptPair(concept, target)]
-    fixed = attribute is Attribute.STYLE or not target or not _is_name(target, attribute)
+def _guessed(found: list[Line], attribute: Attribute) -> list[Line]:
+    """The same with names among the lines that do not say what they are."""
     return [
-        PromptPair(template.format(concept), target if fixed else template.format(target))
-        for template in TEMPLATES[attribute]
+        replace(line, kind=LineKind.NAME) if not line.said and _looks_like_a_name(line.text, attribute) else line
+        for line in found
     ]
 
 
-def _is_name(line: str, attribute: Attribute) -> bool:
-    words = line.lower().replace(",", " ").split()
-    return len(words) <= NAME_WORDS[attribute] and not PICTURE_WORDS & set(words)
+def _looks_like_a_name(text: str, attribute: Attribute) -> bool:
+    if attribute is Attribute.STYLE:
+        text = _unstyled(text)
+    plain = unicodedata.normalize("NFKC", plain_text(text))
+    parts = [part for part in COMMAS.split(plain) if part.strip()]
+    if len(parts) != 1 or any(sign.search(plain) for sign in (PICTURE, STYLE, SENTENCE, TAG)):
+        return False
+    return sum(share * len(counted.findall(plain)) for counted, share in WORD_SHARES) <= NAME_WORDS[attribute]
+
+
+def _matched(concepts: list[Line], targets: list[Line], names: tuple[str, str]) -> list[tuple[Line, Line]]:
+    """Every concept line with its target line."""
+    for name, given in zip(names, (concepts, targets), strict=True):
+        if not given:
+            raise ValueError(f"{name}: empty; give at least one line")
+    if len(targets) not in (1, len(concepts)):
+        raise ValueError(
+            f"{names[0]}: {len(concepts)} lines, {names[1]}: {len(targets)} lines; "
+            "give one target per concept or a single one"
+        )
+    return list(zip(concepts, targets * len(concepts) if len(targets) == 1 else targets, strict=True))
+
+
+def _target_line(target: Line, concept: Line, attribute: Attribute) -> Line:
+    """The target as what it is beside its concept: a name only where that is one."""
+    if target.said and target.kind is LineKind.NAME and concept.kind is not LineKind.NAME:
+        raise ValueError(
+            f"{target.field}: {target.text!r} is marked as a name, and {concept.text!r}, which it replaces, is a whole "
+            "prompt; take the mark off, or mark both"
+        )
+    named = concept.kind is LineKind.NAME and (target.said or attribute is not Attribute.STYLE)
+    return target if named else replace(target, kind=LineKind.PROMPT)
+
+
+def _expanded_pair(concept: Line, target: Line, attribute: Attribute, contexts: Sequence[str]) -> list[PromptPair]:
+    if concept.kind is not LineKind.NAME:
+        return [PromptPair(concept.text, target.text)]
+    if target.kind is LineKind.NAME:
+        replaced = _expanded(target.text, attribute, contexts)
+    else:
+        replaced = (*[target.text] * len(TEMPLATES[attribute]), *contexts)
+    return list(map(PromptPair, _expanded(concept.text, attribute, contexts), replaced))
+
+
+def _expanded(name: str, attribute: Attribute, contexts: Sequence[str] = ()) -> tuple[str, ...]:
+    """A name in the attribute's templates, then as a style in each context."""
+    made = [
+        template.replace("{}", _unstyled(name) if STYLE.search(template) else name) for template in TEMPLATES[attribute]
+    ]
+    return (*made, *(_in_style(context, name) for context in contexts))
+
+
+def _in_style(prompt: str, name: str) -> str:
+    return f"{prompt} in the style of {_unstyled(name)}"
+
+
+def _unstyled(name: str) -> str:
+    """The name of a style without a word for it at the end."""
+    return STYLE_ENDING.sub("", name)
+
+
+def _has_style(prompt: str) -> bool:
+    return STYLE.search(plain_text(prompt)) is not None
+
+
+def _prompts(taken: Sequence[Line]) -> tuple[str, ...]:
+    """What the lines became, each prompt once."""
+    return tuple(dict.fromkeys(prompt for line in taken for prompt in line.prompts))
+
+
+def _check_apart(told: Sequence[Line], names: Sequence[Line], attribute: Attribute) -> None:
+    """An error where a line names what is to be removed."""
+    own = (_unstyled(line.text) if attribute is Attribute.STYLE else line.text for line in names)
+    sought = {line.text: words(name) for line, name in zip(names, own, strict=True)}
+    for line in told:
+        said = words(line.text)
+        for name, parts in sought.items():
+            if holds(said, parts):
+                raise ValueError(f"{line.field}: {line.text!r} names what is to be removed, {name!r}; take it out")
+
+
+def _taken_text(taken: Sequence[Line]) -> tuple[str, ...]:
+    """How lines were taken, in a sentence for the names, prompts and contexts of each field."""
+    groups: dict[tuple[str, LineKind], dict[str, tuple[str, ...]]] = {}
+    for line in taken:
+        groups.setdefault((line.field, line.kind), {})[line.text] = line.prompts
+    return tuple(_group_text(field, kind, group) for (field, kind), group in groups.items())
+
+
+def _group_text(field: str, kind: LineKind, group: Mapping[str, tuple[str, ...]]) -> str:
+    """`group`: what each line became."""
+    count, more = len(group), len(group) - LISTED
+    listed = ", ".join(map(_quoted, list(group)[:LISTED]))
+    listed += f" and {more} more {kind}{'s' if more > 1 else ''}" if more > 0 else ""
+    made = list(dict.fromkeys(prompt for prompts in group.values() for prompt in prompts))
+    became = f" ({len(made)} prompts, like {_quoted(next(iter(group.values()))[-1])})" if kind is LineKind.NAME else ""
+    return f"{field}, taken as {f'{count} {kind}s' if count > 1 else f'a {kind}'}: {listed}{became}"
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"' if len(text) <= SHOWN else f'"{text[: SHOWN - 1]}\u2026"'

@@ -26,6 +26,8 @@ from .. import (
     solve_edit,
 )
 from ..editing.recipe import RELATIVE_LAMBDA
+from ..prompt_text import plain_text
+from ..prompts import read_lines
 from . import options
 from .options import OneOf, Replacing, Settings
 
@@ -104,7 +106,7 @@ def edit(settings: Settings, replacing: Replacing, **given: Any) -> None:
         before = maker.make(engine, prompts, "before")
         with engine.edited(solved, chosen.strength):
             after = maker.make(engine, prompts, "after")
-    title = ", ".join(replacing.concepts.splitlines())
+    title = ", ".join(plain_text(line.text) for line in read_lines(replacing.concepts, "concept"))
     options.write_sheet(out / "before_after.png", title, before, after)
     click.echo(f"look at {out / 'before_after.png'}")
 

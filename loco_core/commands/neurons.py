@@ -82,7 +82,13 @@ class DetectChoices:
 
 
 @neurons.command()
-@click.option("--concept", "concepts", multiple=True, required=True, help="A style's name, or a whole prompt with it.")
+@click.option(
+    "--concept",
+    "concepts",
+    multiple=True,
+    required=True,
+    help="A style's name, or a whole prompt with it. 'name: ...' and 'prompt: ...' say which.",
+)
 @click.option(
     "--without", multiple=True, required=True, help="A plain prompt, or the name of another style. Repeat it."
 )

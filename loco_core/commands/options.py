@@ -191,7 +191,8 @@ def replacing(command: Command) -> Command:
                 "concepts",
                 multiple=True,
                 required=True,
-                help="A name, which the paper's templates expand, or a whole prompt. Repeat it for more.",
+                help="A name, which the paper's templates expand, or a whole prompt; 'name: ...' and 'prompt: ...' say "
+                "which, here and in other options. Repeat it for more.",
             ),
             click.option(
                 "--target",

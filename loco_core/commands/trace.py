@@ -75,15 +75,16 @@ def trace(settings: Settings, replacing: Replacing, **given: Any) -> None:
     python -m loco_core trace --concept woodcut --target "a painting"
     """
     chosen = TraceChoices(**given)
-    pairs = prompt_pairs(replacing.concepts, replacing.targets, replacing.attribute, ("concept", "target"))
+    asked = prompt_pairs(replacing.concepts, replacing.targets, replacing.attribute, ("concept", "target"))
     plan = SearchPlan(
-        pairs=tuple(pairs),
+        pairs=asked.pairs,
         seeds=settings.seeds(chosen.seeds),
         attribute=replacing.attribute,
         window_size=chosen.window_size,
         sampling=settings.sampling,
         effort=chosen.effort,
         part=chosen.part,
+        taken=asked.taken,
     )
     clip = options.load_clip(settings.model, chosen.scorer, chosen.architecture)
     engine, out = options.load_engine(settings.model), chosen.out

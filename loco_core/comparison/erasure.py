@@ -14,6 +14,7 @@ import torch
 
 from ..images import QUIET, ImageMaker, Progress, batches, thumbnails
 from ..models.engine import Engine, Sampling
+from ..prompt_text import plain_text
 from ..prompts import PromptPair, check_pairs_differ
 from ..scoring.clip_score import LEAST_EFFECT, Scorer, finite_scores
 from ..scoring.intervals import Estimate, estimate
@@ -155,11 +156,13 @@ class ErasureResult:
     def verdict(self) -> str:
         """The result in a sentence."""
         lost = {name: change for name, change in self.kept.items() if change.lost >= LOST}
-        unseen = [repr(name) for name, change in self.kept.items() if np.isnan(change.lost)]
+        unseen = [repr(plain_text(name)) for name, change in self.kept.items() if np.isnan(change.lost)]
         said = self._concept_verdict
         if lost:
             verbs = {True: "lost", False: "may have lost"}
-            told = ", ".join(f"{name!r} {verbs[change.certain]} {change.lost:.0%}" for name, change in lost.items())
+            told = ", ".join(
+                f"{plain_text(name)!r} {verbs[change.certain]} {change.lost:.0%}" for name, change in lost.items()
+            )
             more = "" if all(change.certain for change in lost.values()) else " (more seeds would tell)"
             said += f", but {told}{more}"
         elif len(unseen) < len(self.kept):

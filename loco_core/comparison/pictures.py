@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..drawing import before_after_sheet
+from ..prompt_text import plain_text
 from .erasure import ErasureResult
 
 
@@ -13,7 +14,7 @@ def erasure_sheet(result: ErasureResult) -> np.ndarray:
     split = len(result.concept.before)
     sheets = [before_after_sheet(result.verdict, result.thumbnails_before[:split], result.thumbnails_after[:split])]
     if result.kept:
-        title = "to keep: " + ", ".join(result.kept)
+        title = "to keep: " + ", ".join(map(plain_text, result.kept))
         sheets.append(before_after_sheet(title, result.thumbnails_before[split:], result.thumbnails_after[split:]))
     width = max(sheet.shape[1] for sheet in sheets)
     padded = [np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in sheets]

@@ -23,7 +23,7 @@ from .closed_form import EditOperator
 from .recipe import EditRecipe, EditSettings
 from .solve import Edit, EditFigures
 
-FORMAT = "loco_edit 2"
+FORMAT = "loco_edit 3"
 # The operator of the pooled embedding; those of the layers are named by number.
 POOLED = "pooled"
 
@@ -94,6 +94,7 @@ def _recipe(content: dict[str, Any]) -> EditRecipe:
         EditSettings(**content["settings"]),
         LayerSet(tuple(map(int, content["layers"])), int(content["layer_count"])),
         _text(content["text_encoder"]),
+        tuple(map(_text, content["taken"])),
         tuple(map(float, content.get("fingerprint", ()))),
     )
 

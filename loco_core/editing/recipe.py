@@ -80,7 +80,8 @@ class EditRecipe:
     """All that an edit is made from.
 
     preserve: prompts whose outputs must not change, beside the targets and the empty prompt. text_encoder: which one,
-    with its clip skip, in words; fingerprint: the same in numbers, once the recipe is solved.
+    with its clip skip, in words. taken: how the request's lines were taken, in sentences. fingerprint: the text encoder
+    in numbers, once the recipe is solved.
     """
 
     pairs: tuple[PromptPair, ...]
@@ -88,15 +89,17 @@ class EditRecipe:
     settings: EditSettings
     layers: LayerSet
     text_encoder: str
+    taken: tuple[str, ...] = ()
     fingerprint: Fingerprint = ()
 
 
 def edit_recipe(request: EditRequest, settings: EditSettings, layers: LayerSet, text_encoder: str) -> EditRecipe:
     """The recipe for what a person asks for."""
-    kept, contexts = preserved_prompts(request.preserve, request.attribute, request.concepts)
+    kept = preserved_prompts(request.preserve, request.attribute, request.concepts)
     names = ("concept", "target")
-    pairs = prompt_pairs(request.concepts, request.targets, request.attribute, names, contexts)
-    return EditRecipe(tuple(pairs), tuple(kept), settings, layers, text_encoder)
+    asked = prompt_pairs(request.concepts, request.targets, request.attribute, names, kept.contexts)
+    taken = (*asked.taken, *kept.taken)
+    return EditRecipe(asked.pairs, kept.prompts, settings, layers, text_encoder, taken)
 
 
 def combined(recipes: Sequence[EditRecipe], encode: Encode, text_encoder: str) -> EditRecipe:
@@ -118,7 +121,8 @@ def combined(recipes: Sequence[EditRecipe], encode: Encode, text_encoder: str) -
         _check_encoder(recipe, own, text_encoder)
     pairs = tuple(dict.fromkeys(pair for recipe in recipes for pair in recipe.pairs))
     preserve = tuple(dict.fromkeys(prompt for recipe in recipes for prompt in recipe.preserve))
-    return replace(first, pairs=pairs, preserve=preserve, text_encoder=text_encoder, fingerprint=own)
+    taken = tuple(dict.fromkeys(sentence for recipe in recipes for sentence in recipe.taken))
+    return replace(first, pairs=pairs, preserve=preserve, taken=taken, text_encoder=text_encoder, fingerprint=own)
 
 
 def _check_encoder(recipe: EditRecipe, own: Fingerprint, text_encoder: str) -> None:

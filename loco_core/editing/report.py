@@ -7,7 +7,7 @@ from .solve import LITTLE_ROOM, Edit
 
 
 def report_lines(edit: Edit) -> list[str]:
-    """What was solved and what to watch."""
+    """What was solved, how the lines that asked for it were taken, and what to watch."""
     recipe, figures = edit.recipe, edit.figures
     if not len(recipe.layers):
         return ["no layers: nothing is edited"]
@@ -15,6 +15,7 @@ def report_lines(edit: Edit) -> list[str]:
         f"layers {recipe.layers}: {len(recipe.pairs)} prompts, rank {figures.rank}, spectral norm "
         f"{figures.spectral_norm:.2f}, edit residual {figures.residual:.0%}",
         f"text encoder: {recipe.text_encoder}",
+        *recipe.taken,
     ]
     if recipe.settings.preservation is Preservation.EXACT:
         lines.append(

@@ -12,6 +12,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from ..drawing import BASELINE, BEST, OTHER, drawn, entitle, rows_sheet
 from ..models.family import PlacedBlock
 from ..models.layers import ModelLayers, Part
+from ..prompt_text import plain_text
 from ..prompts import Attribute
 from .search import SearchResult
 
@@ -46,7 +47,8 @@ def score_plot(result: SearchResult) -> np.ndarray:
     direction = "gain against the target" if plan.attribute is Attribute.FACT else "loss against the concept"
     axes.set_ylabel(f"CLIP-Score: {direction}")
     found = f"layers {result.layers}, {result.verdict.kind}" if result.layers else result.verdict.kind
-    entitle(axes, f"{plan.attribute}: {plan.pairs[0].concept} \u2192 {plan.pairs[0].target}\n{found}")
+    concept, target = plain_text(plan.pairs[0].concept), plain_text(plan.pairs[0].target)
+    entitle(axes, f"{plan.attribute}: {concept} \u2192 {target}\n{found}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
     return drawn(figure)
@@ -85,7 +87,7 @@ def model_figure(result: SearchResult, layers: ModelLayers) -> np.ndarray:
     axes.set(xlim=(-1.8, span + widest + 1.6), ylim=(-1.3, rows + 1.7))
     axes.axis("off")
     found = f"layers {result.layers}" if result.layers else "no layers"
-    entitle(axes, f"{result.plan.pairs[0].concept}\n{result.verdict.kind}: {found}")
+    entitle(axes, f"{plain_text(result.plan.pairs[0].concept)}\n{result.verdict.kind}: {found}")
     scale = ScalarMappable(Normalize(0, 1), WARM)
     figure.colorbar(scale, ax=axes, shrink=0.6, label="effect of the best window with the layer,\nshare of all layers'")
     return drawn(figure)
@@ -131,7 +133,7 @@ def contact_sheet(result: SearchResult) -> np.ndarray:
     pictures = result.pictures(count)
     blank = np.full_like(result.thumbnails[0], 255)
     images = np.stack([[blank if image is None else image for image in row] for row in pictures.values()])
-    captions = [pair.concept for pair, _ in result.plan.images[:count]]
+    captions = [plain_text(pair.concept) for pair, _ in result.plan.images[:count]]
     labels = [("unmodified", f"score {result.baseline.mean():.1f}")]
     for window in [window for window in pictures if window]:
         name = "all layers" if window == result.table.whole else f"layers {window}"

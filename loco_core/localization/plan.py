@@ -1,7 +1,7 @@
 """What a search is to do.
 
 plan = SearchPlan(
-    pairs=tuple(prompt_pairs("Van Gogh", "a painting", Attribute.STYLE)),
+    pairs=prompt_pairs("Van Gogh", "a painting", Attribute.STYLE).pairs,
     seeds=(0, 1),
     attribute=Attribute.STYLE,
     window_size=2,
@@ -27,7 +27,8 @@ AUTO = 0
 class SearchPlan:
     """Which windows to try on which images: `window_size` layers, AUTO to find the size; every pair x every seed.
 
-    `part`: what of the layers gets the target prompt.
+    `part`: what of the layers gets the target prompt. `taken`: how the lines that asked for the pairs were taken, in
+    sentences.
     """
 
     pairs: tuple[PromptPair, ...]
@@ -37,6 +38,7 @@ class SearchPlan:
     sampling: Sampling
     effort: Effort = Effort.BALANCED
     part: Part = Part.BOTH
+    taken: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         Attribute.parse_field(self, "attribute")

@@ -13,6 +13,7 @@ import torch
 
 from ..models.engine import Engine
 from ..models.layers import LayerSet
+from ..prompt_text import plain_text
 from ..prompts import Attribute
 from ..scoring.clip_score import LEAST_EFFECT, Scorer
 from ..scoring.intervals import Estimate
@@ -102,7 +103,7 @@ def report_text(result: SearchResult) -> str:
     found += [f"  and {left} more windows"] if left else []
     all_of_them = (2 + result.window_count) * len(plan.images)
     found.append(f"cost: as {result.cost:.0f} images of {plan.sampling.steps} steps; every window: {all_of_them}")
-    return "\n".join(found)
+    return "\n".join([*found, *plan.taken])
 
 
 def result_json(result: SearchResult, came_from: dict[str, str]) -> str:
@@ -159,8 +160,9 @@ def scores_csv(plan: SearchPlan, cells: Sequence[Cell], scores: Sequence[float])
     for cell, score in zip(cells, scores, strict=True):
         pair, seed = plan.images[cell.image]
         line = [cell.window or "", plan.part if cell.window else "", pair.concept, pair.target]
+        scored = plain_text(plan.scored_text(pair))
         difference = score - unmodified[cell.image, cell.steps]
-        writer.writerow([*line, seed, cell.steps, plan.scored_text(pair), f"{score:.4f}", f"{difference:.4f}"])
+        writer.writerow([*line, seed, cell.steps, scored, f"{score:.4f}", f"{difference:.4f}"])
     return out.getvalue()
 
 

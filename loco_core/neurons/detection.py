@@ -76,7 +76,9 @@ class NeuronScores:
 
 @dataclass(frozen=True, eq=False)
 class Neurons:
-    """What was detected, and all it was made from. width: of the text embeddings that the layers get."""
+    """What was detected, and all it was made from. width: of the text embeddings that the layers get. taken: how the
+    lines that asked for the prompts were taken, in sentences.
+    """
 
     scores: Mapping[Place, NeuronScores]
     layers: LayerSet
@@ -85,6 +87,7 @@ class Neurons:
     with_concept: tuple[str, ...]
     without_concept: tuple[str, ...]
     text_encoder: str
+    taken: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -174,7 +177,7 @@ def detect_neurons(
                 outputs = [samples.to(weight.dtype) @ weight.T for samples in (with_samples, without_samples)]
                 scores[layer, projection] = _scores(outputs[0].double(), outputs[1].double(), plain, groups)
         on_layer(done, len(layers))
-    return Neurons(scores, layers, width, tokens, with_concept, without, engine.text_encoder)
+    return Neurons(scores, layers, width, tokens, with_concept, without, engine.text_encoder, contrast.taken)
 
 
 def _check_prompts(with_concept: Sequence[str], without_concept: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from ..files import read_safetensors, replacing
 from ..models.layers import PROJECTIONS, LayerSet
 from .detection import Neurons, NeuronScores, NeuronTokens
 
-FORMAT = "loco_neurons 1"
+FORMAT = "loco_neurons 2"
 FIELDS = ("z", "p", "signal", "mean")
 EFFECT = "effect"
 
@@ -43,6 +43,7 @@ def neuron_recipe(neurons: Neurons, versions: dict[str, str]) -> dict[str, str]:
         "with_concept": neurons.with_concept,
         "without_concept": neurons.without_concept,
         "text_encoder": neurons.text_encoder,
+        "taken": neurons.taken,
     }
     return {"loco_neurons": json.dumps(made, ensure_ascii=False), "loco_versions": json.dumps(versions)}
 
@@ -69,6 +70,7 @@ def load_neurons(path: Path) -> Neurons:
             with_concept=tuple(map(str, made["with_concept"])),
             without_concept=tuple(map(str, made["without_concept"])),
             text_encoder=str(made["text_encoder"]),
+            taken=tuple(map(str, made["taken"])),
         )
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"file: {path.name!r} holds no neurons saved by LoCo Neuron Save ({error})") from error

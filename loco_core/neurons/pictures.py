@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from ..drawing import BASELINE, BEST, OTHER, drawn, entitle, rows_sheet
 from ..models.layers import Part
+from ..prompt_text import plain_text
 from .detection import Neurons, Ranking
 from .report import agreement_text
 from .sweep import SweepResult
@@ -28,7 +29,7 @@ def neuron_plot(neurons: Neurons) -> np.ndarray:
         axes.annotate(f"{found} neurons differ", (1, least), xytext=(4, 4), textcoords="offset points", fontsize=9)
     axes.set_xlabel("neurons of a layer, sorted")
     axes.set_ylabel("|z|")
-    shown = neurons.with_concept[0]
+    shown = plain_text(neurons.with_concept[0])
     entitle(axes, f"with the concept: {shown} and {len(neurons.with_concept) - 1} more")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=1 + len(neurons.scores) // 9, fontsize=8)
@@ -69,7 +70,8 @@ def sweep_sheet(result: SweepResult, most_columns: int = 8) -> np.ndarray:
     labels = [("unmodified", "")]
     for count, removed, kept in zip(result.counts, result.removed, result.kept, strict=True):
         labels.append((f"{count} neurons", f"-{removed:.0%}, kept {kept:.0%}"))
-    return rows_sheet(images, [plan.shown[pick // size] for pick in picks], labels, result.best)
+    captions = [plain_text(plan.shown[pick // size]) for pick in picks]
+    return rows_sheet(images, captions, labels, result.best)
 
 
 def sweep_plot(result: SweepResult) -> np.ndarray:
@@ -87,7 +89,7 @@ def sweep_plot(result: SweepResult) -> np.ndarray:
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel(f"ablated neurons, of {result.total}")
     axes.set_ylabel("share")
-    entitle(axes, f"ablated for: {result.before.plan.concepts[0]}")
+    entitle(axes, f"ablated for: {plain_text(result.before.plan.concepts[0])}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return drawn(figure)

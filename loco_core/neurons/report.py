@@ -6,7 +6,7 @@ from .detection import FALSE_DISCOVERIES, Neurons, Ranking
 
 
 def neuron_lines(neurons: Neurons) -> list[str]:
-    """How many neurons differ, how surely, and how far the rankings agree."""
+    """How many neurons differ, how surely, how the lines that asked were taken, and how far the rankings agree."""
     found = neurons.significant()
     largest = max(float(score.z.abs().max()) for score in neurons.scores.values())
     parts = " and ".join(dict.fromkeys(str(projection) for _, projection in neurons.scores))
@@ -21,6 +21,7 @@ def neuron_lines(neurons: Neurons) -> list[str]:
     sentences += [
         f"the rankings by signal and by |z| {agreement_text(neurons, Ranking.SIGNAL, Ranking.Z)}",
         f"text encoder: {neurons.text_encoder}",
+        *neurons.taken,
     ]
     if neurons.effects_measured:
         with_signal = agreement_text(neurons, Ranking.EFFECT, Ranking.SIGNAL)

@@ -18,6 +18,7 @@ import numpy as np
 from ..comparison.erasure import Before, ErasurePlan, ErasureResult, image_maker, measure_after, measure_before
 from ..images import QUIET, Progress
 from ..models.engine import Engine
+from ..prompt_text import plain_text
 from ..scoring.clip_score import Scorer
 from .ablation import Ablation, ChooseBy, Mode, ablation, chosen_neurons
 from .detection import Neurons, Ranking
@@ -137,7 +138,7 @@ def sweep_text(result: SweepResult) -> str:
     for count, removed, kept in zip(result.counts, result.removed, result.kept, strict=True):
         mark = "  <-" if count == result.knee else ""
         lines.append(f"{count:7d}   {removed:6.0%}   {kept:4.0%}{mark}")
-    unweighed = [repr(prompt) for prompt, share in result.results[0].kept_shares.items() if np.isnan(share)]
+    unweighed = [repr(plain_text(prompt)) for prompt, share in result.results[0].kept_shares.items() if np.isnan(share)]
     if unweighed:
         lines.append(f"not weighed: {', '.join(unweighed)}; the target prompts' images fit it as well")
     return "\n".join(lines)

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch.nn import functional
 
 from ..images import in_8_bits
+from ..prompt_text import plain_text
 from ..weights_digest import weights_digest
 
 # Architectures, and the tag of the weights that open_clip would download for them.
@@ -80,9 +81,10 @@ class CosineScorer:
 
     @torch.no_grad()
     def score(self, images: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
-        """CLIP-Score of each image (0..1, [N, H, W, 3]) against the text of the same position: float32 [N]."""
+        """CLIP-Score of each image (0..1, [N, H, W, 3]) against the prompt of its place, as plain text: float32 [N]."""
         if len(images) != len(texts):
             raise ValueError(f"scorer: {len(images)} images and {len(texts)} texts; give one text per image")
+        texts = list(map(plain_text, texts))
         distinct = list(dict.fromkeys(texts))
         by_text = functional.normalize(self.embed_texts(distinct), dim=-1)
         by_image = functional.normalize(self.embed_images(images), dim=-1)

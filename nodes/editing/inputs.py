@@ -20,6 +20,7 @@ from ...loco_core.editing.recipe import (
 from ...loco_core.models.layers import LayerSet
 from ...loco_core.prompts import EMPTY, Attribute
 from ..host.text_encoder import text_encoder
+from ..inputs.shared import MARKS
 
 EDIT_CLIP = "The text encoder of this model. The edit is made for this encoder with its present clip skip."
 EDIT_LAYERS = "The layers to edit, from LocoGen Layer Search, LoCo Layer Select or LoCo Layers Load."
@@ -36,14 +37,14 @@ def edit_inputs() -> list[io.Input]:
             multiline=True,
             default="Van Gogh",
             tooltip="What to remove, one per line: a name, which the paper's prompt patterns for the attribute expand, "
-            "or a whole prompt. Weights like (word:1.3) count as 1.",
+            "or a whole prompt. Weights like (word:1.3) count as 1." + MARKS,
         ),
         io.String.Input(
             "target",
             multiline=True,
             default="a painting",
             tooltip="What takes its place: one line for each concept, or a single line for all. For a style 'a "
-            'painting\', for a fact the new fact. "" is the empty prompt.',
+            'painting\', for a fact the new fact. "" is the empty prompt.' + MARKS,
         ),
         io.String.Input(
             "preserve",
@@ -51,7 +52,7 @@ def edit_inputs() -> list[io.Input]:
             default=PRESERVE,
             tooltip="Everything the edit must not touch, one per line: names of what is close to the concept (other "
             "artists, other facts), and prompts like those you normally use ('a photo of a cat'). A style is then "
-            "removed from such prompts in particular. The target and the empty prompt are always preserved.",
+            "removed from such prompts in particular. The target and the empty prompt are always preserved." + MARKS,
         ),
         io.Combo.Input(
             "attribute",

@@ -1,17 +1,22 @@
 """Neurons ablated on the model patcher: at run time, after the projection that they are outputs of.
 
-The host's slot for replacing attention belongs to other packs. So the projection's own forward is wrapped: whatever is
-done with keys and values afterwards, by the host or by another pack, is done with what is left of them.
+The host's slot for replacing attention belongs to other packs. So the projection itself is hooked: whatever is done
+with keys and values afterwards, by the host or by another pack, is done with what is left of them. The hooks are put in
+around every evaluation of the conditionings, on the model that runs then and on its copies on other devices: a clone of
+a patcher may stand on another model than the one the node got.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.weight_adapter.base import WeightAdapterBase
 
 from ...loco_core.choices import Choice
@@ -22,6 +27,8 @@ from .branches import Scope, tell_branches
 from .families import unet
 
 ALL_TOKENS = "all"
+# Under which the wrappers that put the hooks in are registered.
+KEY = "loco_ablation"
 
 
 class AblationMode(Choice):
@@ -64,45 +71,52 @@ def parse_positions(text: str, chunk_length: int) -> Positions | None:
     return Positions(chosen)
 
 
-@dataclass(slots=True)
-class PresentCall:
-    """The host's options for the text layer at work, noted by its patch just before its projections run.
+# The host's options for the text layer at work in a thread; the host runs each device in one of its own.
+_present = threading.local()
 
-    They are no part of what the patch is: neither its attributes (it has none) nor its repr tell them, so that a model
-    that has sampled has the digest of one that has not.
-    """
 
-    options: dict = field(default_factory=dict, repr=False)
-
-    def __call__(self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict):
-        self.options = extra_options
-        return n, context, value
+def note_options(n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict):
+    """A patch of text layers, which the host calls just before their projections run: notes their options."""
+    _present.options = extra_options
+    return n, context, value
 
 
 @dataclass(frozen=True, eq=False)
-class AblatedProjection:
-    """A projection's forward, some of whose outputs are replaced, in the rows of a scope and at some positions."""
+class ProjectionHook:
+    """A forward hook of a projection: replaces some of its outputs, in the rows of a scope and at some positions."""
 
-    forward: Callable[..., torch.Tensor]
     replacement: Replacement
     scope: Scope
     positions: Positions | None
-    call: PresentCall
 
-    def __call__(self, x: torch.Tensor, *arguments, **options) -> torch.Tensor:
-        outputs = self.forward(x, *arguments, **options)
+    def __call__(self, module: torch.nn.Module, inputs: tuple, outputs: torch.Tensor) -> torch.Tensor:
+        """`outputs` are [rows, ..., T, d_out]."""
         if self.scope.everywhere and self.positions is None:
             return self.replacement(outputs)
-        where = torch.zeros(outputs.shape[:2], dtype=torch.bool)
+        where = torch.zeros(outputs.shape[:-1], dtype=torch.bool)
         if self.scope.everywhere:
             where[:] = True
         else:
-            rows = len(outputs) // len(self.call.options["cond_or_uncond"])
-            for chunk in self.scope.chunks(self.call.options):
-                where[chunk * rows : (chunk + 1) * rows] = True
+            where[list(self.scope.rows(_present.options, len(outputs)))] = True
         if self.positions is not None:
-            where &= self.positions.covers(outputs.shape[1])
+            where &= self.positions.covers(outputs.shape[-2])
         return self.replacement(outputs, where) if where.any() else outputs
+
+
+@dataclass(frozen=True, eq=False)
+class HookedProjections:
+    """A wrapper of the evaluation of conditionings during which hooks are in the model, by the names of modules."""
+
+    hooks: Mapping[str, ProjectionHook]
+
+    def __call__(self, executor: WrapperExecutor, model, conditionings: list, x, timestep, model_options: dict):
+        copies = model_options.get("multigpu_clones", {}).values()
+        models = dict.fromkeys([model, *(patcher.model for patcher in copies)])
+        with ExitStack() as hooked:
+            for each in models:
+                for name, hook in self.hooks.items():
+                    hooked.enter_context(each.get_submodule(name).register_forward_hook(hook))
+            return executor(model, conditionings, x, timestep, model_options)
 
 
 class NeuronAdapter(WeightAdapterBase):
@@ -156,14 +170,14 @@ def ablate(
     ablated = model.clone()
     if not ablation:
         return ablated
-    call = PresentCall()
-    for (layer, projection), replacement in ablation.items():
-        name = f"{layers.projection(layer, projection)}.forward"
-        own = ablated.get_model_object(name)
-        ablated.add_object_patch(name, AblatedProjection(own, replacement, scope, positions, call))
+    tell_branches(ablated)
+    hooks = {
+        layers.projection(layer, projection): ProjectionHook(replacement, scope, positions)
+        for (layer, projection), replacement in ablation.items()
+    }
+    ablated.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, HookedProjections(hooks))
     if not scope.everywhere:
-        tell_branches(ablated)
-        unet.add_patch(ablated, call)
+        unet.add_patch(ablated, note_options)
     return ablated
 
 

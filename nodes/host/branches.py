@@ -1,13 +1,14 @@
 """Which rows of a denoiser call belong to the guider's positive conditioning.
 
-A guider evaluates its conditionings in chunks of rows, joined or split as memory allows; cond_or_uncond tells of each
-chunk which entry of the guider's call it belongs to, but not what that entry is: 0 is the positive prompt for the
-ordinary CFG guider, and the negative one in self-attention guidance's extra call. So a wrapper notes at the start of
-the sampling which conditionings are the guider's positive ones, another one finds them again in every call, and a
-patch goes by that, never by position or batch size.
+A guider evaluates its conditionings in rows that are joined or split as memory allows, and other nodes tile, repeat or
+reorder these rows before the model gets them. So no row is found by its position. One wrapper notes at the start of the
+sampling which conditionings are the guider's positive ones; a second one gives every conditioning a mark for each of
+its rows, which goes wherever the conditioning goes; a third takes the marks back where the model is called, and tells
+the patches what they say. Where a node loses them, patches that need them refuse.
 
-The same wrapper puts the patches of text layers in order: one with `acts_last` gets what all others, an injector's too,
-have given the layer, whatever the order of the nodes.
+The third wrapper also puts the patches of text layers in order, whatever the order of the nodes: injections first, so
+that another node's patch does to the prompt they give what it does to the model's own; edits last, so that they get
+what all others have given the layer.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import logging
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 from typing import Any
 from uuid import UUID
 
 import torch
+from comfy.conds import CONDRegular
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
@@ -31,6 +34,16 @@ logger = logging.getLogger(__name__)
 
 # Under which the wrappers are registered, and leave what they noted in the run's transformer_options.
 KEY = "loco_branches"
+# Under which the marks of rows go with the host's conditionings.
+MARKS = "loco_rows"
+
+
+class Turn(IntEnum):
+    """When a patch of text layers acts among all others; those of other packs act in the middle."""
+
+    FIRST = -1
+    MIDDLE = 0
+    LAST = 1
 
 
 class Branch(Choice):
@@ -41,17 +54,28 @@ class Branch(Choice):
     BOTH = "both"
 
 
+@dataclass(frozen=True)
+class CallRows:
+    """What the marks say of a call's rows: each one's number in the sampler's batch, and whether it is positive."""
+
+    numbers: tuple[int, ...]
+    positive: tuple[bool, ...]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """What a patch has to know of the sampling it works in.
 
-    positive: uuids of the guider's positive conditionings; positive_entries: their places in its present call.
+    positive: uuids of the guider's positive conditionings. rows: those of the present call, where they can be told.
     prepared: what patches keep for their next calls, for as long as the run takes.
     """
 
     positive: frozenset[UUID]
     percent_to_sigma: Callable[[float], float]
-    positive_entries: frozenset[int] = frozenset()
+    rows: CallRows | None = None
     prepared: dict[Any, torch.Tensor] = field(default_factory=dict, repr=False)
 
 
@@ -104,20 +128,32 @@ class Scope:
     def everywhere(self) -> bool:
         return self.branch is Branch.BOTH and self.schedule.always
 
-    def chunks(self, options: dict) -> list[int]:
-        """Which chunks of the present call's rows it acts on; `options` are the host's, as a patch gets them."""
-        entries = options["cond_or_uncond"]
-        if self.everywhere:
-            return list(range(len(entries)))
-        if not self.schedule.covers(options, options["sigmas"].max().item()):
-            return []
+    def rows(self, options: dict, count: int) -> tuple[int, ...]:
+        """Which of the `count` rows at a patch it acts on; `options` are the host's, as a patch gets them."""
+        if not self.everywhere and not self.schedule.covers(options, options["sigmas"].max().item()):
+            return ()
         if self.branch is Branch.BOTH:
-            return list(range(len(entries)))
-        run: Run | None = options.get(KEY)
-        if run is None:
-            raise ValueError("branch: this sampler does not tell its positive prompt from others; choose 'both'")
+            return tuple(range(count))
         wanted = self.branch is Branch.POSITIVE
-        return [place for place, entry in enumerate(entries) if (entry in run.positive_entries) == wanted]
+        return tuple(row for row, positive in enumerate(call_rows(options, count).positive) if positive == wanted)
+
+
+def call_rows(options: dict, count: int) -> CallRows:
+    """What is known of the `count` rows at a patch; an error where they are not those that the marks tell of."""
+    run: Run | None = options.get(KEY)
+    if run is None:
+        raise ValueError("branch: this sampler does not tell its positive prompt from others; choose 'both'")
+    if run.rows is None:
+        raise ValueError(
+            "model: another node (one that wraps the model's call) leaves out what tells the positive prompt's rows "
+            "from others; choose branch 'both', or sample without that node"
+        )
+    if len(run.rows) != count:
+        raise ValueError(
+            f"model: another node's attention patch makes {count} rows of {len(run.rows)}, and the positive prompt's "
+            "cannot be told from others; choose branch 'both', or sample without that node"
+        )
+    return run.rows
 
 
 ALWAYS = Schedule(0.0, 1.0)
@@ -126,7 +162,12 @@ EVERYWHERE = Scope(Branch.BOTH, ALWAYS)
 
 def tell_branches(model: ModelPatcher) -> None:
     """Lets the patches of `model`, a clone of one's own, find a Run under KEY in their extra_options."""
-    for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, _note_positive), (WrappersMP.CALC_COND_BATCH, _find_positive)):
+    wrappers = {
+        WrappersMP.OUTER_SAMPLE: _note_positive,
+        WrappersMP.CALC_COND_BATCH: _mark_rows,
+        WrappersMP.APPLY_MODEL: _tell_rows,
+    }
+    for kind, wrapper in wrappers.items():
         model.remove_wrappers_with_key(kind, KEY)  # one serves all patches
         model.add_wrapper_with_key(kind, KEY, wrapper)
 
@@ -134,9 +175,6 @@ def tell_branches(model: ModelPatcher) -> None:
 def _note_positive(executor: WrapperExecutor, *arguments, **options):
     """Around a guider's whole sampling, whose model_options are its own."""
     guider = executor.class_obj
-    patches = guider.model_options["transformer_options"].get("patches", {})
-    if unet.PATCHES in patches:
-        patches[unet.PATCHES] = _in_order(patches[unet.PATCHES])
     positive = frozenset(conditioning["uuid"] for conditioning in guider.conds.get("positive") or ())
     sampling = guider.model_patcher.get_model_object("model_sampling")
     guider.model_options["transformer_options"][KEY] = Run(positive, sampling.percent_to_sigma)
@@ -154,20 +192,55 @@ def _uncompiled() -> AbstractContextManager:
     return torch.compiler.set_stance("force_eager")
 
 
-def _in_order(patches: list) -> list:
-    """Those that act last behind the others, the newest of them first: of W (I + A) (I + B) c, B is the newer edit."""
-    last = [patch for patch in patches if getattr(patch, "acts_last", False)]
-    return [patch for patch in patches if patch not in last] + last[::-1]
-
-
-def _find_positive(executor: WrapperExecutor, model, conditionings: list, x, timestep, model_options: dict):
-    """Around every evaluation of a list of conditionings.
+def _mark_rows(executor: WrapperExecutor, model, conditionings: list, x, timestep, model_options: dict):
+    """Around every evaluation of a list of conditionings, each with a list of entries of its own, or None.
 
     For regional prompts the host lets each one end with copies of the others' entries: its first entry is its own.
     """
     run: Run | None = model_options["transformer_options"].get(KEY)
     if run is not None:
-        entries = (place for place, own in enumerate(conditionings) if own and own[0]["uuid"] in run.positive)
-        noted = {**model_options["transformer_options"], KEY: replace(run, positive_entries=frozenset(entries))}
-        model_options = {**model_options, "transformer_options": noted}
+        conditionings = [
+            own and [_marked(entry, own[0]["uuid"] in run.positive, x) for entry in own] for own in conditionings
+        ]
     return executor(model, conditionings, x, timestep, model_options)
+
+
+def _marked(entry: dict, positive: bool, x: torch.Tensor) -> dict:
+    """The host's entry with a mark [number, positive] for each row of `x`."""
+    numbers = torch.arange(len(x), device=x.device, dtype=torch.float32)
+    marks = torch.stack([numbers, torch.full_like(numbers, positive)], 1)
+    return {**entry, "model_conds": {**entry["model_conds"], MARKS: CONDRegular(marks)}}
+
+
+def _tell_rows(
+    executor: WrapperExecutor,
+    x: torch.Tensor,
+    t: torch.Tensor,
+    c_concat=None,
+    c_crossattn=None,
+    control=None,
+    transformer_options: dict | None = None,
+    **rest,
+):
+    """Around every call of the model: the marks, taken from its conditionings, become the Run's rows."""
+    marks, options = rest.pop(MARKS, None), {**(transformer_options or {})}
+    if KEY in options:
+        options[KEY] = replace(options[KEY], rows=_read(marks, len(x)))
+    patches = options.get("patches", {})
+    if unet.PATCHES in patches:
+        options["patches"] = {**patches, unet.PATCHES: _in_order(patches[unet.PATCHES])}
+    return executor(x, t, c_concat, c_crossattn, control, options, **rest)
+
+
+def _read(marks: torch.Tensor | None, count: int) -> CallRows | None:
+    """None where there is not one mark for each of the `count` rows."""
+    if marks is None or len(marks) != count:
+        return None
+    numbers, positive = marks.T.tolist()
+    return CallRows(tuple(map(int, numbers)), tuple(map(bool, positive)))
+
+
+def _in_order(patches: list) -> list:
+    """By turn; of those that act last the newest first: of W (I + A) (I + B) c, B is the newer edit."""
+    in_turn = {turn: [patch for patch in patches if getattr(patch, "turn", Turn.MIDDLE) is turn] for turn in Turn}
+    return in_turn[Turn.FIRST] + in_turn[Turn.MIDDLE] + in_turn[Turn.LAST][::-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import comfy.model_management
@@ -10,11 +11,11 @@ from comfy.clip_vision import ClipVisionModel
 from comfy.sd import CLIP
 from comfy.sd1_clip import SDClipModel
 
+from ...loco_core.prompt_text import literal
 from ...loco_core.scoring.clip_score import CosineScorer
 from ...loco_core.weights_digest import weights_digest
-from .digest import loaded_weights
+from .digest import patched_weights_digest
 from .scorer import AT_ONCE
-from .weights import effective_weight
 
 ADVICE = (
     "For instance clip_l.safetensors in Load CLIP (type stable_diffusion) with a CLIP ViT-L/14 in Load CLIP Vision, or "
@@ -36,7 +37,7 @@ class ClipVisionScorer(CosineScorer):
         for text in texts:
             comfy.model_management.throw_exception_if_processing_interrupted()
             if text not in self._known:
-                self._known[text] = self._encode(text)
+                self._known[text] = self._encode(literal(text))  # a caption's brackets are no weight's
         return torch.cat([self._known[text] for text in texts])
 
     def _encode(self, text: str) -> torch.Tensor:
@@ -95,9 +96,6 @@ def _text_tower(clip: CLIP, width: int) -> str:
 
 def _digest(clip: CLIP, tower: str, clip_vision: ClipVisionModel) -> str:
     """Of the weights of both towers, with what a LoRA changes in the text tower."""
-    read = (
-        effective_weight(clip.patcher, name) if name in clip.patcher.patches else weight
-        for name, weight in loaded_weights(clip.patcher)
-        if name.startswith(f"{tower}.transformer.")
-    )
-    return weights_digest([*read, *clip_vision.get_sd().values()])
+    digest = hashlib.sha256(patched_weights_digest(clip.patcher, f"{tower}.transformer.").encode())
+    digest.update(weights_digest(clip_vision.get_sd().values()).encode())
+    return digest.hexdigest()[:16]

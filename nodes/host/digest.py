@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 
 import torch
@@ -20,10 +19,16 @@ def model_digest(model: ModelPatcher, clip: CLIP, vae: VAE) -> str:
     What it cannot see the inside of, it takes for another model, rather than for the same.
     """
     patchers = (model, clip.patcher, vae.patcher)
-    told = [weights_digest(weight for _, weight in loaded_weights(patcher)) for patcher in patchers]
+    weights = [weights_digest(weight for _, weight in loaded_weights(patcher)) for patcher in patchers]
     own = [module for patcher in patchers for module in _own_modules(patcher)]
-    told.append(contents_digest([*map(_patched, patchers), clip.layer_idx], own))
-    return hashlib.sha256("".join(told).encode()).hexdigest()[:16]
+    return contents_digest([weights, *map(_patched, patchers), clip.layer_idx], own)
+
+
+def patched_weights_digest(patcher: ModelPatcher, prefix: str) -> str:
+    """Of the weights whose names begin so, with what is patched onto them."""
+    weights = (weight for name, weight in loaded_weights(patcher) if name.startswith(prefix))
+    patches = {name: patch for name, patch in patcher.patches.items() if name.startswith(prefix)}
+    return contents_digest([weights_digest(weights), patches])
 
 
 def loaded_weights(patcher: ModelPatcher) -> Iterator[tuple[str, torch.Tensor]]:

@@ -14,7 +14,7 @@ from ...loco_core.choices import Choice
 from ...loco_core.editing.closed_form import EditOperator
 from ...loco_core.editing.solve import Edit
 from ...loco_core.models.layers import PROJECTIONS, Address, ModelLayers
-from .branches import ALWAYS, KEY, Run, Schedule, prepared, tell_branches
+from .branches import ALWAYS, KEY, Run, Schedule, Turn, prepared, tell_branches
 from .families import unet
 from .text_patch import TextPatch
 from .weights import effective_weight
@@ -61,7 +61,7 @@ class ContextEdit(TextPatch):
     operators: dict[Address, EditOperator]
     strength: float
     schedule: Schedule
-    acts_last = True
+    turn = Turn.LAST
 
     @property
     def places(self) -> frozenset[Address]:
@@ -151,7 +151,7 @@ def check_fits(model: ModelPatcher, layers: ModelLayers, edit: Edit) -> None:
 
 def pooled_weight(model: ModelPatcher, edit: Edit) -> torch.Tensor | None:
     """The first weight that the pooled embedding meets, where the edit changes it."""
-    return None if edit.pooled is None else effective_weight(model, f"{unet.POOLED_LAYER}.weight")
+    return None if edit.pooled is None else effective_weight(model, unet.POOLED_LAYER)
 
 
 def _add_pooled(model: ModelPatcher, change: PooledEdit) -> None:

@@ -122,7 +122,7 @@ class ComfyEngine:
         return images
 
     def key_value_weights(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        names = (f"{self.layers.projection(layer, projection)}.weight" for projection in PROJECTIONS)
+        names = (self.layers.projection(layer, projection) for projection in PROJECTIONS)
         keys, values = (effective_weight(self._model, name) for name in names)
         return keys, values
 

@@ -11,15 +11,13 @@ from comfy.model_patcher import ModelPatcher
 
 from ...loco_core.models.engine import Row, TextEmbedding
 from ...loco_core.models.layers import Address, LayerSet, ModelLayers, Part
-from .branches import KEY, Run, Scope, tell_branches
+from .branches import Scope, call_rows, tell_branches
 from .families import unet
 from .text_patch import GivenTokens, TokensPatch
 
 
 class InterventionPatch(TokensPatch):
-    """The layers of each row's intervention get that intervention's embedding, in the positive chunks: each of these
-    holds the rows in our order.
-    """
+    """The layers of each row's intervention get that intervention's embedding, in the rows of the positive prompt."""
 
     def __init__(self, rows: Sequence[Row], layers: ModelLayers) -> None:
         self._rows = len(rows)
@@ -35,21 +33,21 @@ class InterventionPatch(TokensPatch):
                 own.append((position, tokens, row.intervention.part))
         self.places = frozenset(self._by_place)
 
-    def given(self, options: dict[str, Any], rows_per_chunk: int) -> list[GivenTokens]:
-        if rows_per_chunk != self._rows:
+    def given(self, options: dict[str, Any], count: int) -> list[GivenTokens]:
+        rows, places = call_rows(options, count), {}
+        for row, (number, positive) in enumerate(zip(rows.numbers, rows.positive, strict=True)):
+            if positive:
+                places.setdefault(number, []).append(row)
+        if places and max(places) >= self._rows:
             raise ValueError(
-                f"model: another node makes {rows_per_chunk} rows of {self._rows} images; search without it, and add "
-                "it afterwards"
+                f"model: another node makes {max(places) + 1} images of {self._rows}; search without it, and add it "
+                "afterwards"
             )
-        run: Run = options[KEY]
-        found = []
-        for chunk, entry in enumerate(options["cond_or_uncond"]):
-            if entry not in run.positive_entries:
-                continue
-            for position, tokens, part in self._by_place[unet.address(options)]:
-                row = chunk * rows_per_chunk + position
-                found.append(GivenTokens(slice(row, row + 1), tokens, part))
-        return found
+        return [
+            GivenTokens(tuple(places[position]), (0,) * len(places[position]), tokens, part)
+            for position, tokens, part in self._by_place[unet.address(options)]
+            if position in places
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +63,12 @@ class Injection(TokensPatch):
     strength: float
     scope: Scope
 
-    def given(self, options: dict[str, Any], rows_per_chunk: int) -> list[GivenTokens]:
-        starts = [chunk * rows_per_chunk for chunk in self.scope.chunks(options)]
-        return [
-            GivenTokens(slice(start, start + rows_per_chunk), self.tokens, self.part, self.strength) for start in starts
-        ]
+    def given(self, options: dict[str, Any], count: int) -> list[GivenTokens]:
+        rows = self.scope.rows(options, count)
+        if not rows:
+            return []
+        numbers = (0,) * count if len(self.tokens) == 1 else call_rows(options, count).numbers
+        return [GivenTokens(rows, tuple(numbers[row] for row in rows), self.tokens, self.part, self.strength)]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A patch of what text layers get, which the host calls in every one of them before its W_K and W_V.
 
-The search's interventions, the injector and an edit of the context are such patches. The host gives a patch its rows in
-chunks, one per entry of cond_or_uncond, and reads back what the layer gets for its keys (`context`) and its values.
+The search's interventions, the injector and an edit of the context are such patches. The host gives a patch the rows of
+its call, and reads back what the layer gets for its keys (`context`) and its values.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import comfy.utils
 import torch
 
 from ...loco_core.models.layers import Address, Part
-from .branches import KEY, Run, prepared
+from .branches import KEY, Run, Turn, prepared
 from .families import unet
 
 
 class TextPatch(ABC):
-    """A patch that acts in the layers at `places`."""
+    """A patch that acts in the layers at `places`, before or after those of other packs."""
 
     places: frozenset[Address]
+    turn: ClassVar[Turn]
 
     def __call__(
         self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict[str, Any]
@@ -41,9 +41,13 @@ class TextPatch(ABC):
 
 @dataclass(frozen=True, eq=False)
 class GivenTokens:
-    """Rows of a call that get other tokens, [B, T, d]: own + strength (tokens - own)."""
+    """Rows of a call that get other tokens: own + strength (tokens - own).
 
-    rows: slice
+    tokens: [B, T, d]; numbers: which of these each row gets, counted on from the first after the last.
+    """
+
+    rows: tuple[int, ...]
+    numbers: tuple[int, ...]
     tokens: torch.Tensor
     part: Part
     strength: float = 1.0
@@ -52,14 +56,16 @@ class GivenTokens:
 class TokensPatch(TextPatch):
     """A patch that gives some rows other tokens."""
 
+    turn = Turn.FIRST
+
     @abstractmethod
-    def given(self, options: dict[str, Any], rows_per_chunk: int) -> Sequence[GivenTokens]:
-        """Which rows of this call get which tokens in this layer."""
+    def given(self, options: dict[str, Any], count: int) -> Sequence[GivenTokens]:
+        """Which of the `count` rows of this call get which tokens in this layer."""
 
     def change(
         self, context: torch.Tensor, value: torch.Tensor, options: dict[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        given = self.given(options, len(context) // len(options["cond_or_uncond"]))
+        given = self.given(options, len(context))
         if not given:
             return context, value
         length = math.lcm(context.shape[1], *(each.tokens.shape[1] for each in given))
@@ -83,19 +89,18 @@ def _with_tokens(own: torch.Tensor, given: Sequence[GivenTokens], length: int, r
     """`own` [rows, T, d] at `length` tokens, with the tokens of some rows blended with those given."""
     blended = repeat_tokens(own, length)
     for each in given:
-        place = each.rows
-        tokens = _prepared(each.tokens, blended[place], run)
+        place, tokens = list(each.rows), _prepared(each, blended, run)
         blended[place] = tokens if each.strength == 1 else torch.lerp(blended[place], tokens, each.strength)
     return blended
 
 
-def _prepared(tokens: torch.Tensor, like: torch.Tensor, run: Run | None) -> torch.Tensor:
-    """The tokens repeated to the shape of `like`, on its device; made once in a run, for every layer of every step asks
-    for them.
+def _prepared(given: GivenTokens, like: torch.Tensor, run: Run | None) -> torch.Tensor:
+    """Each row's tokens [rows, T, d], repeated to the length of `like`, on its device; made once in a run, for every
+    layer of every step asks for them.
     """
 
     def make() -> torch.Tensor:
-        rows = comfy.utils.repeat_to_batch_size(tokens.to(like), len(like))
-        return repeat_tokens(rows, like.shape[1])
+        numbers = [number % len(given.tokens) for number in given.numbers]
+        return repeat_tokens(given.tokens[numbers].to(like), like.shape[1])
 
-    return prepared(run, (tokens, like.device, like.dtype, like.shape), make)
+    return prepared(run, (given.tokens, given.numbers, like.device, like.dtype, like.shape[1]), make)

@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
-import comfy.lora
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 
+# Inputs of a weight that are read at once, to spare memory.
+AT_ONCE = 1024
 
-def effective_weight(model: ModelPatcher, key: str) -> torch.Tensor:
-    """The weight with all patches on it, in float32 on the CPU. The model itself stays as it is."""
-    known = model.get_key_patches(key)
-    if key not in known:
-        raise ValueError(f"model: its weight {key!r} cannot be read; load the checkpoint in another format")
-    (weight, convert), *patches = known[key]
-    weight = convert(weight.to("cpu", torch.float32, copy=True), inplace=True)
-    return comfy.lora.calculate_weight(patches, weight, key)
+
+@torch.no_grad()
+def effective_weight(model: ModelPatcher, name: str) -> torch.Tensor:
+    """The weight [d_out, d] of the linear module `name`, in float32 on the CPU.
+
+    It is what the loaded module does to each unit vector: so every format of weights is read by the code that computes
+    with it, with all that is patched onto the weight or added to its outputs when the model runs.
+    """
+    comfy.model_management.load_models_gpu([model])
+    module: torch.nn.Linear = model.get_model_object(name)
+    units = torch.eye(module.in_features, device=model.load_device, dtype=model.model.get_dtype_inference())
+    try:
+        with _unrounded_inputs(module):
+            none = module.forward(torch.zeros_like(units[:1])).float().cpu()  # its bias, where it has one
+            columns = torch.cat([module.forward(part).float().cpu() - none for part in units.split(AT_ONCE)])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        if comfy.model_management.is_oom(error) and torch.cuda.is_available():  # without, every error is one to it
+            raise
+        raise ValueError(_unreadable(name, str(error).splitlines()[0])) from error
+    if columns.shape != (module.in_features, module.out_features) or not torch.isfinite(columns).all():
+        raise ValueError(_unreadable(name, f"outputs of shape {tuple(columns.shape)}, or NaN or Inf in them"))
+    return columns.T.contiguous()
+
+
+@contextmanager
+def _unrounded_inputs(module: torch.nn.Module) -> Iterator[None]:
+    """Has the host multiply by dequantised weights: it would round inputs to a scale made for text embeddings."""
+    before = getattr(module, "comfy_force_cast_weights", False)
+    module.comfy_force_cast_weights = True
+    try:
+        yield
+    finally:
+        module.comfy_force_cast_weights = before
+
+
+def _unreadable(name: str, why: str) -> str:
+    return (
+        f"model: its weight {name!r} cannot be read ({why}); load the checkpoint in another format. Per-Layer "
+        "Conditioning Injector and LocoEdit Apply in mode 'context' work without"
+    )

@@ -16,6 +16,11 @@ from ..sockets import Layers, Scorer
 
 MODEL = "A Stable Diffusion 1.x, 2.x or SDXL model. LoRA loaders go before this node."
 CLIP = "The text encoder of this model."
+# What the tooltips of fields with names and prompts end with.
+MARKS = (
+    " A line that begins with 'name:' or 'prompt:' says what it is; others are guessed, and the report tells how each "
+    "was taken."
+)
 
 
 def image_sockets() -> list[io.Input]:

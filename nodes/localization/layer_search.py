@@ -18,7 +18,7 @@ from ..host.layers import read_layers
 from ..host.progress import node_output, to_image
 from ..host.search import run_search
 from ..inputs.sampling import negative_prompt_input, sampling_inputs, seeds_from
-from ..inputs.shared import MODEL, filename_prefix_input, image_sockets, layers_output
+from ..inputs.shared import MARKS, MODEL, filename_prefix_input, image_sockets, layers_output
 
 
 class LayerSearchNode(io.ComfyNode):
@@ -40,14 +40,14 @@ class LayerSearchNode(io.ComfyNode):
                     default="a painting of a house in the style of Van Gogh\n"
                     "a painting of a ship at sea in the style of Van Gogh",
                     tooltip="Prompts with the concept, one per line. A name alone ('Van Gogh') is expanded with the "
-                    "paper's four prompt patterns for the attribute. Weights like (word:1.3) count as 1.",
+                    "paper's four prompt patterns for the attribute. Weights like (word:1.3) count as 1." + MARKS,
                 ),
                 io.String.Input(
                     "target_prompts",
                     multiline=True,
                     default="a painting of a house\na painting of a ship at sea",
                     tooltip="The same prompts without the concept, or with what takes its place: one line for each "
-                    "concept prompt, or a single line for all.",
+                    "concept prompt, or a single line for all." + MARKS,
                 ),
                 negative_prompt_input(),
                 io.Combo.Input(
@@ -135,14 +135,16 @@ class LayerSearchNode(io.ComfyNode):
         part: str = str(Part.BOTH),
     ) -> io.NodeOutput:
         engine = ComfyEngine(model, clip, vae, read_layers(model))
+        asked = prompt_pairs(concept_prompts, target_prompts, attribute)
         plan = SearchPlan(
-            pairs=tuple(prompt_pairs(concept_prompts, target_prompts, attribute)),
+            pairs=asked.pairs,
             seeds=seeds_from(seed, seed_count),
             attribute=attribute,
             window_size=window_size,
             sampling=Sampling(steps, cfg, sampler_name, scheduler, width, height, negative_prompt),
             effort=effort,
             part=part,
+            taken=asked.taken,
         )
         path = output_path(filename_prefix, ".json")  # may fail, so before the images
         result = run_search(engine, scorer, plan, batch_rows, path, cls.hidden.unique_id)

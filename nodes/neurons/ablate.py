@@ -110,7 +110,7 @@ class NeuronAblateNode(io.ComfyNode):
         act = ablate if AblationMode.parse(apply, "apply") is AblationMode.RUN_TIME else ablate_weights
         ablated = act(model, known, change, scope, positions)
         count_replaced, places = _counted(change)
-        report = f"{count_replaced} of {neurons.count} neurons, {mode}: {places}"
+        report = "\n".join([f"{count_replaced} of {neurons.count} neurons, {mode}: {places}", *neurons.taken])
         return node_output(cls, ablated, report, text=report)
 
 

@@ -14,6 +14,7 @@ from ...loco_core.prompts import contrast_prompts
 from ..editing.inputs import PRESERVE
 from ..host.engine import ComfyEngine
 from ..host.progress import stop_if_cancelled
+from ..inputs.shared import MARKS
 
 # A default for checkpoints of photos and paintings: things, and other styles that must stay.
 WITHOUT = f"{PRESERVE}\nMonet\nPicasso\nRembrandt"
@@ -26,7 +27,7 @@ def neuron_inputs() -> list[io.Input]:
             multiline=True,
             default="Van Gogh",
             tooltip="The style to look for: a name, which is put into every plain prompt of 'without', or whole "
-            "prompts with the style, one per line.",
+            "prompts with the style, one per line." + MARKS,
         ),
         io.String.Input(
             "without",
@@ -34,7 +35,7 @@ def neuron_inputs() -> list[io.Input]:
             default=WITHOUT,
             tooltip="Plain prompts without the style, one per line, and names of other styles that must stay. These "
             "names are put into the plain prompts too. The mean over the plain prompts is what replaces the outputs of "
-            "neurons.",
+            "neurons." + MARKS,
         ),
         io.Combo.Input(
             "part",

@@ -90,12 +90,15 @@ def test_the_attention_layer_with_means_is_a_float64_reference(pack, demo, encod
     model = ablate(demo.model, change)
     attention = demo.model.get_model_object(f"diffusion_model.{NAMES[0]}.transformer_blocks.0.attn2")
     context, query = encode(OWN)[0][0], torch.randn(1, 64, 128, generator=torch.Generator().manual_seed(3))
-    wrapped = [
-        model.object_patches[f"diffusion_model.{NAMES[0]}.transformer_blocks.0.attn2.{part}.forward"]
-        for part in ("to_k", "to_v")
+    (wrapper,) = model.wrappers["calc_cond_batch"]["loco_ablation"]
+    hooks = [
+        wrapper.hooks[f"diffusion_model.{NAMES[0]}.transformer_blocks.0.attn2.{part}"] for part in ("to_k", "to_v")
     ]
     with torch.no_grad():
-        keys, values = (part(context) for part in wrapped)
+        keys, values = (
+            hook(part, (context,), part(context))
+            for hook, part in zip(hooks, (attention.to_k, attention.to_v), strict=True)
+        )
         seen = torch.nn.functional.scaled_dot_product_attention(
             *(heads(x, attention.heads) for x in (attention.to_q(query), keys, values))
         )

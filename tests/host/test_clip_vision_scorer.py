@@ -16,7 +16,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from loco_core.scoring.tower_check import COLOUR_PIXELS, COLOUR_TEXT, COLOURS
 
-TEXTS = ["a red star", "a blue fish in the style of woodcut", "a (green:1.4) boat"]
+TEXTS = ["a red star", "a blue fish in the style of woodcut", r"a (green:1.4) boat \(small\)"]
 FIRST_WEIGHT = "clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.weight"
 TOWER = {"num_attention_heads": 4, "hidden_act": "quick_gelu"}
 VISION = {**TOWER, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "image_size": 32}

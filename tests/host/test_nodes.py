@@ -156,6 +156,7 @@ def test_a_solved_edit_is_what_apply_would_have_solved(execute, demo, sample, so
     edit, report = solve()
     assert report.startswith("layers 8-9: 4 prompts, rank")
     assert "text encoder: DemoClip, last layer as the model's default" in report
+    assert 'concept, taken as a name: "woodcut" (4 prompts, like "a picture in the style of woodcut")' in report
     layers = LayerSet((8, 9), 16)
     (one,) = execute("LoCo_EditApply", model=demo.model, edit=edit)
     (other,) = execute(
@@ -266,10 +267,19 @@ def test_neurons_are_detected_with_a_plot_and_a_report_that_counts_chance(detect
     assert "by chance" in report
 
 
+@pytest.mark.parametrize("text", ["a photo of a {cat|dog}", "a photo of {}", "a {0} star"])
+def test_braces_in_a_linked_text_are_text_and_the_report_shows_how_lines_were_taken(detect, text):
+    neurons, _, report = detect(without=f"{text}\nname: a picture of a star\nprompt: 1girl")
+    assert neurons.with_concept == (f"{text} in the style of woodcut", "1girl in the style of woodcut")
+    assert f'without, taken as 2 contexts: "{text}", "1girl"' in report
+    assert 'without, taken as a name: "a picture of a star"' in report
+
+
 def test_detected_neurons_are_ablated_as_those_detected_on_the_spot(execute, demo, sample, detect):
     neurons, _, _ = detect()
     model, report = execute("LoCo_NeuronAblate", model=demo.model, neurons=neurons, count=64)
     assert report.startswith("64 of 256 neurons, mean: layer 8 values ")
+    assert 'concept, taken as a name: "woodcut" (3 prompts, like ' in report
     layers = LayerSet((8, 9), 16)
     without = "a picture of a star\na picture of a fish\na picture of a boat\nhalftone"
     asked = {"clip": demo.clip, "layers": layers, "concept": "woodcut", "without": without, "count": 64}
@@ -312,7 +322,7 @@ def test_a_sweep_gives_a_count_that_ablate_takes_and_shows_the_trade_off(execute
     assert "choose 256 of 256 neurons" in report
     assert all(picture.ndim == 4 and picture.shape[-1] == 3 for picture in (plot, sheet))
     model, _ = execute("LoCo_NeuronAblate", model=demo.model, neurons=neurons, count=count)
-    assert model.object_patches
+    assert model.wrappers["calc_cond_batch"]["loco_ablation"]
 
 
 @pytest.mark.slow

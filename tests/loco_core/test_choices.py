@@ -18,10 +18,13 @@ from loco_core.models.family import Naming
 from loco_core.models.layers import Part
 from loco_core.neurons.ablation import ChooseBy, Mode
 from loco_core.neurons.detection import NeuronTokens, Ranking
-from loco_core.prompts import Attribute, PromptPair, prompt_pairs
+from loco_core.prompts import Attribute, LineKind, PromptPair, prompt_pairs
 
 CORE = Path(__file__).resolve().parents[2] / "loco_core"
-CHOICES = [Attribute, ChooseBy, Effort, Kind, Mode, Naming, NeuronTokens, Part, Preservation, Ranking, Ridge, Tokens]
+CHOICES = [
+    *(Attribute, ChooseBy, Effort, Kind, LineKind, Mode, Naming, NeuronTokens, Part, Preservation, Ranking, Ridge),
+    Tokens,
+]
 every_choice = pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.__name__)
 
 

@@ -42,7 +42,7 @@ def test_neurons_are_sought_in_as_many_prompts_with_the_style_as_there_are_plain
 @fields("LoCo_LayerSearch")
 def test_searches_have_a_target_for_every_concept_and_eight_images_for_every_window(inputs):
     attribute = Attribute.parse(inputs["attribute"], "attribute")
-    pairs = prompt_pairs(inputs["concept_prompts"], inputs["target_prompts"], attribute)
+    pairs = prompt_pairs(inputs["concept_prompts"], inputs["target_prompts"], attribute).pairs
     assert all(pair.target and pair.concept.startswith(pair.target) for pair in pairs)
     assert len(pairs) * inputs["seed_count"] == 8
 

@@ -28,7 +28,8 @@ def find_layers(model: ModelPatcher) -> ModelLayers | None:
     """
     layers: list[TextLayer] = []
     names: list[str] = []
-    for name, _ in model.get_model_object("diffusion_model").named_modules():
+    unet = uncompiled(model.get_model_object("diffusion_model"))
+    for name, _ in unet.named_modules():
         if found := _LAYER_NAME.fullmatch(name):
             block, number, inner = found[1], int(found[2] or 0), int(found[3])
             layers.append(TextLayer(len(layers), block, 0 if block == "middle" else number, inner))
@@ -41,9 +42,14 @@ def find_layers(model: ModelPatcher) -> ModelLayers | None:
         modules=tuple(names),
         width=projection.in_features,
         family=UNET,
-        levels=tuple(model.get_model_object("diffusion_model").num_res_blocks),
+        levels=tuple(unet.num_res_blocks),
         predicts_v=isinstance(model.get_model_object("model_sampling"), V_PREDICTION),
     )
+
+
+def uncompiled(module: torch.nn.Module) -> torch.nn.Module:
+    """The module as it was before torch.compile, which wraps it in another."""
+    return getattr(module, "_orig_mod", module)
 
 
 def add_patch(model: ModelPatcher, patch: Callable[..., Any]) -> None:

@@ -45,6 +45,14 @@ def test_the_verdict_is_a_sentence(after, verdict):
     assert measure(after).verdict == verdict
 
 
+def test_the_verdict_which_is_drawn_above_the_images_names_a_prompt_as_plain_text():
+    weighted = "a (fish:1.2) in ((halftone))"
+    before, after = {STYLED: 0.8, PLAIN: 0.2, weighted: 0.5}, {STYLED: 0.2, PLAIN: 0.2, weighted: 0.44}
+    plan = ErasurePlan((PromptPair(STYLED, PLAIN),), (weighted,), (0, 1, 2, 3), SAMPLING)
+    result = measure_erasure(Painter(before), Painter(after), GreyScorer(), plan, 3)
+    assert result.verdict == f"removed, but {KEPT!r} lost 12%"
+
+
 def test_the_share_removed_is_measured_against_the_target_prompts():
     assert measure({STYLED: 0.5}).removed == pytest.approx(0.5, abs=1e-3)
 

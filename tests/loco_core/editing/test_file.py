@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from made_up import encode, recipe, shared_operator
 
 @pytest.fixture
 def edit():
-    return solve_edit(encode, recipe(["woodcut", "a halftone"], preserve=["a cat"], pooled=True))
+    asked = recipe(["woodcut", "a halftone"], preserve=["a cat"], pooled=True)
+    return solve_edit(encode, replace(asked, taken=("concept, taken as 2 prompts: x, y",)))
 
 
 @pytest.fixture
@@ -43,6 +45,7 @@ def test_the_file_tells_a_reader_without_this_package_how_it_was_made(path):
     assert told["layers"] == [8, 9]
     assert told["settings"]["ridge"] == "relative"
     assert told["text_encoder"] == "a text encoder"
+    assert told["taken"] == ["concept, taken as 2 prompts: x, y"]
     assert told["model"] == "a model with 16 cross-attention layers and embeddings 32 wide"
     assert told["width"] == 32
 

@@ -309,6 +309,24 @@ def test_the_csv_of_a_search_that_was_stopped_holds_what_was_done():
     assert lines[-1].startswith("0-1,keys and values,a dog in oil,a dog,7,4,")
 
 
+def test_a_report_tells_how_the_lines_were_taken_and_the_csv_what_was_scored():
+    _, result = run()
+    pairs = (PromptPair(r"a (cat:1.2) in oil \(thick\)", "a cat"), PAIRS[1])
+    result = replace(result, plan=replace(result.plan, pairs=pairs, taken=("concept, taken as a prompt: x",)))
+    assert report_text(result).splitlines()[-1] == "concept, taken as a prompt: x"
+    row, *_ = csv.DictReader(io.StringIO(scores_csv(result.plan, result.cells, result.scores)))
+    assert (row["concept"], row["scored_text"]) == (pairs[0].concept, "a cat in oil (thick)")
+
+
+def test_captions_are_drawn_as_plain_text():
+    engine, result = run()
+    drawings = []
+    for concept, target in (("a (cat:1.2) in oil", "((a cat))"), ("a cat in oil", "a cat")):
+        told = replace(result, plan=replace(result.plan, pairs=(PromptPair(concept, target), PAIRS[1])))
+        drawings.append((score_plot(told), model_figure(told, engine.layers), contact_sheet(told)))
+    assert all(np.array_equal(*both) for both in zip(*drawings, strict=True))
+
+
 def test_the_pictures_are_there_to_look_at():
     engine, result = run()
     assert score_plot(result).shape[2] == 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -225,10 +227,18 @@ def test_whole_prompts_stay_as_they_are():
     assert found.others == ()
 
 
+def test_a_report_tells_how_the_lines_were_taken():
+    contrast = contrast_prompts("woodcut", "a {cat|dog}\na fish\nhalftone")
+    told = neuron_lines(detect_neurons(Reader(), contrast, LAYERS))
+    assert 'concept, taken as a name: "woodcut" (2 prompts, like "a fish in the style of woodcut")' in told
+    assert 'without, taken as 2 contexts: "a {cat|dog}", "a fish"' in told
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
 def test_saved_neurons_are_loaded_as_they_were(neurons, tmp_path):
+    neurons = replace(neurons, taken=("concept, taken as a prompt: x",))
     save_neurons(neurons, tmp_path / "neurons.safetensors", {"torch": "1"})
     loaded = load_neurons(tmp_path / "neurons.safetensors")
     assert neuron_lines(loaded) == neuron_lines(neurons)

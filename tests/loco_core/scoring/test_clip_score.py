@@ -46,6 +46,21 @@ def test_an_image_has_the_same_score_alone_and_in_a_batch(scorer):
     torch.testing.assert_close(alone, scorer.score(images, texts), rtol=0, atol=1e-3)  # float32, other batch shapes
 
 
+@pytest.mark.parametrize(
+    ("prompt", "caption"),
+    [
+        ("a (red:1.3) star, ((woodcut))", "a red star, woodcut"),
+        (r"embedding:woodcut \(red\)", "woodcut (red)"),
+        ("(a star in the style of (woodcut:1.4):0.8)", "a star in the style of woodcut"),
+    ],
+)
+@torch.no_grad()
+def test_a_prompt_is_scored_as_what_it_says_without_weights(scorer, prompt, caption):
+    images = drawings(Scene("star", "woodcut", "red"))
+    expected = 100 * torch.cosine_similarity(scorer.embed_texts([caption]), scorer.embed_images(images))
+    torch.testing.assert_close(scorer.score(images, [prompt]), expected.clamp(min=0), rtol=0, atol=1e-3)  # float32
+
+
 def test_one_text_per_image_is_required(scorer):
     with pytest.raises(ValueError, match="1 images and 2 texts"):
         scorer.score(drawings(Scene("star", colour="red")), ["a", "b"])
