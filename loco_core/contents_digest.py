@@ -54,7 +54,10 @@ def _digest(value: object, met: Met) -> str:
         return _hashed([type(value).__qualname__, repr(value)])
     if id(value) not in met:
         met[id(value)] = value, type(value).__qualname__  # where it holds itself
-        told = _hashed([_digest(part, met) for part in _parts(value, met)])
+        try:
+            told = _hashed([_digest(part, met) for part in _parts(value, met)])
+        except RecursionError:  # too deep to be seen
+            told = _hashed([str(id(value))])
         met[id(value)] = value, told
     return met[id(value)][1]
 

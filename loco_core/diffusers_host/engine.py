@@ -10,7 +10,6 @@ Kept plain on purpose: it is also the reference against which the ComfyUI engine
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from functools import partial
 
 import torch
 
+from ..contents_digest import contents_digest
 from ..editing.closed_form import EditOperator
 from ..editing.solve import Edit
 from ..models.engine import Row, Sampling, TextEmbedding
@@ -250,10 +250,7 @@ class AblatedEngine:
 
     def digest(self) -> str:
         """Of the model, and of what becomes of which neurons."""
-        told = [self._engine.digest()]
-        for place, replacement in sorted(self._change.items()):
-            told += [f"{place} {replacement.factor}", weights_digest([replacement.neurons, replacement.shift])]
-        return hashlib.sha256(" ".join(told).encode()).hexdigest()[:16]
+        return contents_digest([self._engine.digest(), self._change])
 
     def generate(
         self, rows: Sequence[Row], sampling: Sampling, on_step: Callable[[], None] | None = None

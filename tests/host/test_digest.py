@@ -7,6 +7,7 @@ import gc
 import weakref
 
 import comfy.sample
+import numpy as np
 import pytest
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
@@ -70,6 +71,19 @@ def changes(host, pack, demo, encoder, inject_in, apply_edit, scope):
         model.model_options["function"] = functools.partial(closure, value)
         return model
 
+    def with_option(value: object):
+        model = demo.model.clone()
+        model.model_options["option"] = value
+        return model
+
+    def with_body(body: str):
+        module: dict = {}
+        exec(f"def act(x):\n    return {body}", module)  # noqa: S102 - the body stands in this test
+        return with_option(module["act"])
+
+    def array(last: float):
+        return with_option(np.append(np.zeros(4999), last))
+
     return {
         "injected": lambda: injected("a fish"),
         "injected another prompt": lambda: injected("a star"),
@@ -87,6 +101,12 @@ def changes(host, pack, demo, encoder, inject_in, apply_edit, scope):
         "three other closures": lambda: with_closures(1, 2, 4),
         "a partial": lambda: with_partial(1),
         "another partial": lambda: with_partial(2),
+        "a long array": lambda: array(0.0),
+        "a long array with another value": lambda: array(1.0),
+        "a function": lambda: with_body("x + 1"),
+        "a function with another body": lambda: with_body("x + 2"),
+        "a set": lambda: with_option(set("abc")),
+        "another set": lambda: with_option(set("abd")),
     }
 
 

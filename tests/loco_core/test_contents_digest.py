@@ -171,6 +171,22 @@ def test_a_value_that_holds_itself_has_a_digest():
     assert contents_digest(ring(1)) == contents_digest(ring(1)) != contents_digest(ring(2))
 
 
+def test_what_lies_too_deep_to_be_seen_is_another_value():
+    def nested() -> list:
+        value: list = []
+        for _ in range(100_000):
+            value = [value]
+        return value
+
+    one, other = nested(), nested()
+    try:
+        assert contents_digest(one) != contents_digest(other)
+    finally:
+        for value in (one, other):  # freed level by level
+            while value:
+                value = value.pop()
+
+
 def test_of_what_is_known_only_the_class_counts():
     modules = [torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), torch.nn.Conv2d(2, 2, 1)]
     digests = [contents_digest([module], [module]) for module in modules]

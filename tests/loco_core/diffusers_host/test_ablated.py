@@ -10,8 +10,8 @@ pytest.importorskip("diffusers")
 from loco_core.diffusers_host.demo_model import demo_pipeline
 from loco_core.diffusers_host.engine import AblatedEngine, DiffusersEngine
 from loco_core.models.engine import Row, Sampling
-from loco_core.models.layers import LayerSet
-from loco_core.neurons.ablation import ChooseBy, Mode, ablation, chosen_neurons
+from loco_core.models.layers import LayerSet, Part
+from loco_core.neurons.ablation import ChooseBy, Mode, Replacement, ablation, chosen_neurons
 from loco_core.neurons.detection import detect_neurons
 from loco_core.prompts import Contrast
 
@@ -38,3 +38,15 @@ def test_an_ablation_lasts_as_long_as_its_block_even_when_that_fails(engine):
         assert torch.equal(engine.generate([Row(fish, 0)], SAMPLING), before)
         ablated = AblatedEngine(engine, change)
         assert torch.equal(ablated.generate([Row(fish, 0)], SAMPLING), before) != changes
+
+
+def test_ablations_of_thousands_of_neurons_that_differ_in_one_have_digests_of_their_own(engine):
+    def ablated(neuron: int, shift: float, factor: float) -> AblatedEngine:
+        neurons, shifts = torch.arange(5000), torch.zeros(5000)
+        neurons[2500], shifts[1234] = neuron, shift
+        return AblatedEngine(engine, {(8, Part.VALUES): Replacement(neurons, factor, shifts)})
+
+    changes = [(2500, 0.0, 0.0), (6000, 0.0, 0.0), (2500, 1.0, 0.0), (2500, 0.0, 0.5)]
+    digests = [ablated(*change).digest() for change in changes]
+    assert len(set(digests)) == len(digests)
+    assert digests == [ablated(*change).digest() for change in changes]

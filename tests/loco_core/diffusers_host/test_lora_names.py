@@ -10,6 +10,8 @@ pytest.importorskip("diffusers")
 import diffusers
 from diffusers_unets import CONFIGS, UNEVEN, unet_of
 
+from loco_core.diffusers_host.demo_model import demo_pipeline
+from loco_core.diffusers_host.engine import DiffusersEngine
 from loco_core.diffusers_host.families.unet import read_layers
 from loco_core.lora_file import lora_tensors
 from loco_core.models.family import Naming
@@ -73,3 +75,10 @@ def test_keys_name_diffusers_modules_but_kohyas_the_original_ones_from_sdxl_on(r
                 assert key == f"lora_unet_{block}_1_{inner}"
             else:
                 assert key == f"lora_unet_{module.replace('.', '_')}"
+
+
+@pytest.mark.parametrize("predicts", ["epsilon", "v_prediction"])
+def test_what_the_model_predicts_is_what_its_scheduler_says(predicts):
+    pipeline = demo_pipeline()
+    pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, prediction_type=predicts)
+    assert DiffusersEngine(pipeline).layers.predicts_v == (predicts == "v_prediction")
