@@ -10,10 +10,11 @@ from comfy.clip_vision import ClipVisionModel
 from comfy.sd import CLIP
 from comfy.sd1_clip import SDClipModel
 
-from ...loco_core.scoring.clip_score import CosineScorer
+from ...loco_core.scoring.clip_score import CosineScorer, SeenText
 from ...loco_core.weights_digest import weights_digest
 from .digest import loaded_weights
 from .scorer import AT_ONCE
+from .text_encoder import Token
 from .weights import effective_weight
 
 ADVICE = (
@@ -32,6 +33,12 @@ class ClipVisionScorer(CosineScorer):
         name = f"{type(clip.cond_stage_model).__name__}'s {self._tower} with a CLIP Vision, {width} wide"
         super().__init__(name, _digest(clip, self._tower, clip_vision))
 
+    def seen(self, text: str) -> SeenText:
+        chunks = self._chunks(text)
+        words = [token for token, _, word in chunks[0] if word]
+        tokens = tuple(tuple(token.tolist()) if isinstance(token, torch.Tensor) else token for token in words)
+        return SeenText(tokens, sum(bool(word) for chunk in chunks for *_, word in chunk))
+
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         for text in texts:
             comfy.model_management.throw_exception_if_processing_interrupted()
@@ -40,8 +47,8 @@ class ClipVisionScorer(CosineScorer):
         return torch.cat([self._known[text] for text in texts])
 
     def _encode(self, text: str) -> torch.Tensor:
-        """The projected embedding [1, d] of the first 75 tokens, at weight 1."""
-        chunk = self._clip.tokenize(text)[self._tower.removeprefix("clip_")][0]
+        """The projected embedding [1, d] of the first chunk, at weight 1."""
+        chunk = self._chunks(text)[0]
         towers = self._clip.cond_stage_model
         towers.reset_clip_options()
         patcher = self._clip.load_model()
@@ -51,6 +58,10 @@ class ClipVisionScorer(CosineScorer):
         finally:
             towers.reset_clip_options()
         return embedding.float().cpu()
+
+    def _chunks(self, text: str) -> list[list[Token]]:
+        """The tower's tokens of a text."""
+        return self._clip.tokenize(text, return_word_ids=True)[self._tower.removeprefix("clip_")]
 
     def embed_images(self, images: torch.Tensor) -> torch.Tensor:
         seen = []
