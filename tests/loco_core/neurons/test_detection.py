@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from scipy import stats
 
+from loco_core.models.engine import TextEmbedding
 from loco_core.models.layers import PROJECTIONS, LayerSet, Part
 from loco_core.neurons.ablation import ChooseBy, Mode, Replacement, ablation, chosen_neurons
 from loco_core.neurons.detection import Neurons, NeuronScores, NeuronTokens, Ranking, detect_neurons
@@ -15,7 +16,7 @@ from loco_core.neurons.file import load_neurons, save_neurons
 from loco_core.neurons.pictures import neuron_plot
 from loco_core.neurons.report import neuron_lines
 from loco_core.prompts import Contrast, contrast_prompts
-from made_up import SD15, WIDTH, encode
+from made_up import SD15, WIDTH, chunk, encode
 
 LAYERS = LayerSet((8, 9), 16)
 WITH = tuple(f"{thing} in woodcut" for thing in ("star", "fish", "house", "tree", "boat"))
@@ -57,7 +58,7 @@ def neurons() -> Neurons:
 def outputs(prompts, weight: torch.Tensor, tokens: NeuronTokens) -> np.ndarray:
     rows = []
     for embedding in encode(prompts):
-        last = embedding.last_subject
+        last = embedding.chunks[0].last_subject
         own = {
             NeuronTokens.TAIL: embedding.tokens[last:],
             NeuronTokens.LAST_SUBJECT: embedding.tokens[[last]],
@@ -65,6 +66,27 @@ def outputs(prompts, weight: torch.Tensor, tokens: NeuronTokens) -> np.ndarray:
         }
         rows.append((own[tokens].double() @ weight.double().T).numpy().mean(0))
     return np.stack(rows)
+
+
+class LongReader(Reader):
+    """Encodes a prompt in as many chunks as bars stand in it."""
+
+    def encode(self, prompts):
+        found = []
+        for prompt in prompts:
+            parts = encode(prompt.split("|"))
+            chunks = [chunk(part.chunks[0].last_subject, start=77 * place) for place, part in enumerate(parts)]
+            found.append(TextEmbedding(prompt, torch.cat([part.tokens for part in parts]), tuple(chunks)))
+        return found
+
+
+@pytest.mark.parametrize("where", ["{}|by day|at sea", "by day|{}|at sea", "by day|at sea|{}"])
+@pytest.mark.parametrize("tokens", NeuronTokens)
+def test_every_chunk_of_a_long_prompt_is_part_of_its_sample(tokens, where):
+    """What tells the prompts apart is found in whichever chunk it stands: the other chunks are the same in all."""
+    prompts = [tuple(where.format(prompt) for prompt in side) for side in (WITH, WITHOUT)]
+    found = detect_neurons(LongReader(), Contrast(*prompts, ()), LAYERS, tokens=tokens)
+    assert min(float(score.z.abs().max()) for score in found.scores.values()) > 2
 
 
 @pytest.mark.parametrize("tokens", NeuronTokens)
