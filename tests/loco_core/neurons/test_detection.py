@@ -80,13 +80,20 @@ class LongReader(Reader):
         return found
 
 
-@pytest.mark.parametrize("where", ["{}|by day|at sea", "by day|{}|at sea", "by day|at sea|{}"])
-@pytest.mark.parametrize("tokens", NeuronTokens)
-def test_every_chunk_of_a_long_prompt_is_part_of_its_sample(tokens, where):
-    """What tells the prompts apart is found in whichever chunk it stands: the other chunks are the same in all."""
+@pytest.mark.parametrize(
+    ("tokens", "where"),
+    [
+        *((NeuronTokens.LAST_SUBJECT, where) for where in ("{}|by day|at sea", "by day|{}|at sea", "by day|at sea|{}")),
+        *((NeuronTokens.LAST_PADDED, where) for where in ("{}|by day|at sea", "by day|{}|at sea", "by day|at sea|{}")),
+        (NeuronTokens.TAIL, "by day|at sea|{}"),
+    ],
+)
+def test_a_concept_in_any_chunk_of_a_long_prompt_is_as_sure_as_in_a_short_one(tokens, where):
+    """Chunks that all prompts share move the mean of a sample, and z does not depend on that."""
     prompts = [tuple(where.format(prompt) for prompt in side) for side in (WITH, WITHOUT)]
     found = detect_neurons(LongReader(), Contrast(*prompts, ()), LAYERS, tokens=tokens)
-    assert min(float(score.z.abs().max()) for score in found.scores.values()) > 2
+    for place, score in detect(tokens=tokens).scores.items():
+        torch.testing.assert_close(found.scores[place].z, score.z, rtol=1e-3, atol=1e-3)  # float32 W
 
 
 @pytest.mark.parametrize("tokens", NeuronTokens)
