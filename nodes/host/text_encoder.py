@@ -25,6 +25,7 @@ def encode(clip: CLIP, prompts: Sequence[str]) -> list[TextEmbedding]:
     for prompt in prompts:
         comfy.model_management.throw_exception_if_processing_interrupted()
         towers = clip.tokenize(prompt, return_word_ids=True)
+        _check_inversions(clip, towers, prompt)
         plain = {name: [[(token, 1.0) for token, *_ in chunk] for chunk in chunks] for name, chunks in towers.items()}
         tokens, pooled = clip.encode_from_tokens(plain, return_pooled=True)
         if not torch.isfinite(tokens).all():
@@ -67,6 +68,21 @@ def _chunks(clip: CLIP, towers: Mapping[str, list[list[Token]]]) -> tuple[Chunk,
 
 def _is(token: Token, number: int | None) -> bool:
     return not isinstance(token[0], torch.Tensor) and token[0] == number
+
+
+def _check_inversions(clip: CLIP, towers: Mapping[str, list[list[Token]]], prompt: str) -> None:
+    """An error where a textual inversion is of another width than a tower's tokens: the host would leave it out."""
+    for name, chunks in towers.items():
+        widths = {token.shape[-1] for chunk in chunks for token, *_ in chunk if isinstance(token, torch.Tensor)}
+        if not widths:
+            continue
+        tower = getattr(clip.cond_stage_model, f"clip_{name}")
+        own = tower.transformer.get_input_embeddings().weight.shape[-1]
+        if widths != {own}:
+            raise ValueError(
+                f"clip: a textual inversion in {prompt!r} is {max(widths - {own})} wide and this text encoder's tokens "
+                f"{own}; use one that was made for this model"
+            )
 
 
 def _check(embedding: TextEmbedding) -> None:

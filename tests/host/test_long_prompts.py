@@ -9,6 +9,7 @@ from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
 from comfy.sdxl_clip import SDXLClipModel, SDXLTokenizer
 from comfy.supported_models_base import ClipTarget
 from comfy.text_encoders.sd2_clip import SD2ClipModel, SD2Tokenizer
+from safetensors.torch import save_file
 
 from loco_core.editing.recipe import Tokens
 from loco_core.editing.token_pairs import token_pairs
@@ -131,6 +132,31 @@ def test_a_textual_inversion_that_is_missing_is_named_where_a_prompt_says_nothin
     inputs = {"concept": "woodcut", "preserve": "a picture of a fish"} | {field: prompt}
     with pytest.raises(ValueError, match="clip: embedding:no_such_style was not found, and .* models/embeddings"):
         execute("LoCo_EditSolve", clip=demo.clip, layers=LAYERS, **inputs)
+
+
+@pytest.fixture
+def with_inversion(tmp_path):
+    """with_inversion(width) -> a small CLIP, 32 wide, and a textual inversion of two vectors called "mine"."""
+
+    def build(width: int) -> CLIP:
+        save_file({"emb_params": torch.ones(2, width)}, tmp_path / "mine.safetensors")
+        clip = small_clip(l=77)
+        clip.tokenizer.clip_l.embedding_directory = str(tmp_path)
+        return clip
+
+    return build
+
+
+def test_the_vectors_of_a_textual_inversion_are_words(host, encoder, with_inversion):
+    (embedding,) = encoder(with_inversion(32))(["a star embedding:mine"])
+    assert embedding.chunks == (Chunk(0, 1, 5, 77),)
+
+
+def test_a_textual_inversion_of_another_model_is_refused(host, encoder, with_inversion):
+    with pytest.raises(
+        ValueError, match="clip: a textual inversion in .* is 48 wide and this text encoder's tokens 32"
+    ):
+        encoder(with_inversion(48))(["a star embedding:mine"])
 
 
 def test_words_beside_a_missing_textual_inversion_are_edited(execute, demo):
