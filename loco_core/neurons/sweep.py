@@ -131,4 +131,4 @@ def sweep_text(result: SweepResult) -> str:
     for place, count in enumerate(result.counts):
         mark = "  <-" if place == result.best else ""
         lines.append(f"{count:7d}   {result.removed[place]:6.0%}   {result.kept[place]:4.0%}{mark}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *result.before.warnings])

@@ -106,3 +106,15 @@ def test_counts_that_are_none_are_refused(text, sentence):
 def test_a_sweep_without_anything_to_keep_is_refused():
     with pytest.raises(ValueError, match="keep prompts: empty"):
         sweep(plan=ErasurePlan(PLAN.pairs, (), (0,), PLAN.sampling))
+
+
+def test_prompts_of_which_the_scorer_sees_the_beginning_alone_stand_in_the_report():
+    request = SweepRequest(PLAN, NEURONS, (10, 40), Ranking.Z)
+    result = sweep_neurons(request, painter(), lambda change: painter(count(change)), GreyScorer(words=3), 3)
+    assert f"WARNING: the scorer sees the first 3 of 4 tokens of {STYLED!r}" in sweep_text(result)
+
+
+def test_a_concept_after_all_that_the_scorer_sees_is_an_error_before_any_image_is_made():
+    request = SweepRequest(PLAN, NEURONS, (10, 40), Ranking.Z)
+    with pytest.raises(ValueError, match="scorer: it sees the first 2 tokens of a prompt"):
+        sweep_neurons(request, Painter({}), lambda change: Painter({}), GreyScorer(words=2), 3)
