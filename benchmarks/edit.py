@@ -144,7 +144,7 @@ class Bench:
             token_pairs(concept, target, Tokens.LAST_SUBJECT) for concept, target in zip(concepts, targets, strict=True)
         ]
         originals, replacements = (torch.cat(part, 1) for part in zip(*pairs, strict=True))
-        kept = [embedding.tokens[embedding.last_subject] for embedding in self.encode(recipe.preserve)]
+        kept = [embedding.tokens[embedding.chunks[-1].last_subject] for embedding in self.encode(recipe.preserve)]
         return originals, replacements, torch.stack(kept, 1).double()
 
     def preservation_error(self, edit: Edit) -> float:

@@ -15,7 +15,7 @@ from demo.comfy_host import node
 from demo.jobs import GUIDANCE, PLAIN_PROMPTS, SIZE
 from demo.server import Server
 from demo.world import STYLES
-from loco_core.models.engine import TextEmbedding
+from loco_core.models.engine import Chunk, TextEmbedding
 from loco_core.models.families.unet import UNET
 from loco_core.models.layers import LayerSet
 from loco_core.neurons.detection import detect_neurons
@@ -99,8 +99,9 @@ def _detection_cost(shape: str) -> dict[str, float]:
     width, outputs = SHAPES[shape]
     weights = problem(shape).weights
     prompts = contrast_prompts("woodcut", "\n".join([*PLAIN_PROMPTS, *(name for name in STYLES if name != "woodcut")]))
+    chunks = (Chunk(0, 1, 9, TOKENS),)
     embeddings = {
-        text: TextEmbedding(text, torch.randn(TOKENS, width), 8) for text in (*prompts.concept, *prompts.without)
+        text: TextEmbedding(text, torch.randn(TOKENS, width), chunks) for text in (*prompts.concept, *prompts.without)
     }
 
     class Made:

@@ -11,10 +11,11 @@ import torch
 from loco_core.editing.closed_form import EditOperator
 from loco_core.editing.recipe import EditRecipe, EditSettings
 from loco_core.editing.solve import Edit, EditFigures
-from loco_core.models.engine import TextEmbedding
+from loco_core.models.engine import Chunk, TextEmbedding
 from loco_core.models.families.unet import UNET
 from loco_core.models.layers import LayerSet, ModelLayers, TextLayer
 from loco_core.prompts import PromptPair
+from loco_core.scoring.clip_score import SeenText
 
 WIDTH, POOLED = 32, 8
 LAYERS = LayerSet((8, 9), 16)
@@ -65,6 +66,11 @@ def shared_operator(edit: Edit) -> EditOperator:
     return operator
 
 
+def chunk(last_subject: int, length: int = 77, start: int = 0) -> Chunk:
+    """Rows of a chunk that begins with a start token; `last_subject` is counted from there."""
+    return Chunk(start, start + 1, start + last_subject + 1, start + length)
+
+
 def encode(prompts: Sequence[str]) -> list[TextEmbedding]:
     """A made-up text encoder that reads from left to right: a token's embedding depends on all words up to it."""
     embeddings = []
@@ -77,7 +83,7 @@ def encode(prompts: Sequence[str]) -> list[TextEmbedding]:
             own = torch.randn(WIDTH, generator=torch.Generator().manual_seed(seed))
             tokens.append(own + 0.01 * torch.randn(WIDTH, generator=torch.Generator().manual_seed(len(tokens))))
         pooled = torch.randn(POOLED, generator=torch.Generator().manual_seed(sum(map(ord, prompt))))
-        embeddings.append(TextEmbedding(prompt, torch.stack(tokens), len(words), pooled))
+        embeddings.append(TextEmbedding(prompt, torch.stack(tokens), (chunk(len(words)),), pooled))
     return embeddings
 
 
@@ -90,7 +96,7 @@ class Painter:
         self._greys = greys
 
     def encode(self, prompts):
-        return [TextEmbedding(prompt, torch.zeros(2, 1), 0) for prompt in prompts]
+        return [TextEmbedding(prompt, torch.zeros(2, 1), (chunk(0, length=2),)) for prompt in prompts]
 
     def generate(self, rows, sampling, on_step=None):
         greys = [self._greys[row.embedding.prompt] + row.seed / 1000 for row in rows]
@@ -98,9 +104,16 @@ class Painter:
 
 
 class GreyScorer:
-    """Scores an image's grey x 100, whatever the text."""
+    """Scores an image's grey x 100, whatever the text, of which it sees so many words."""
 
     name, digest = "grey", "0123"
+
+    def __init__(self, words: int = 75) -> None:
+        self._words = words
+
+    def seen(self, text):
+        words = text.split()
+        return SeenText(tuple(words[: self._words]), len(words))
 
     def score(self, images, texts):
         assert len(images) == len(texts)

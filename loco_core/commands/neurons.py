@@ -247,7 +247,8 @@ def effects(settings: Settings, compared: Compared, file: Path, out: Path, **how
         measured = measure_effects(request, engine, ablated, compared.scorer, settings.rows, progress)
     save_neurons(measured, out / "neurons.safetensors", options.versions())
     write_picture(out / "effects.png", effect_plot(measured))
-    click.echo("\n".join([*neuron_lines(measured), f"saved in {out}"]))
+    warnings = compared.plan.unseen_by(compared.scorer)
+    click.echo("\n".join([*neuron_lines(measured), *warnings, f"saved in {out}"]))
 
 
 def _fitting(settings: Settings, file: Path) -> tuple[DiffusersEngine, Neurons]:

@@ -6,6 +6,7 @@ print(erasure_text(result))
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ from ..prompt_text import plain_text
 from ..prompts import PromptPair, check_pairs_differ
 from ..scoring.clip_score import LEAST_EFFECT, Scorer, finite_scores
 from ..scoring.intervals import Estimate, estimate
+from ..scoring.long_texts import unseen_ends
+
+logger = logging.getLogger(__name__)
 
 # Images scored together.
 AT_ONCE = 8
@@ -70,6 +74,10 @@ class ErasurePlan:
         """The prompts that are compared before and after, the concepts first."""
         return [*self.concepts, *self.kept]
 
+    def unseen_by(self, scorer: Scorer) -> tuple[str, ...]:
+        """Warnings of prompts that the scorer sees in part; an error where it cannot tell concept from target."""
+        return unseen_ends(scorer, self.pairs, self.shown)
+
     @property
     def images(self) -> int:
         """How many images the report needs: targets, concepts twice, kept prompts twice."""
@@ -119,7 +127,7 @@ class ErasureResult:
     """concept: the concept prompts' images against these prompts; floor: what the target prompts' images, by the model
     before, score against the same. kept: by prompt; kept_floor: what the targets' images score against it on average.
     similarity: [n] per kept image, CLIP's cosine x 100 between before and after. Thumbnails uint8 [n, h, w, 3], the
-    concepts first.
+    concepts first. warnings: what the scorer could not see.
     """
 
     plan: ErasurePlan
@@ -130,6 +138,7 @@ class ErasureResult:
     similarity: np.ndarray
     thumbnails_before: np.ndarray
     thumbnails_after: np.ndarray
+    warnings: tuple[str, ...]
 
     @property
     def removed(self) -> float:
@@ -185,7 +194,7 @@ class Before:
     """The images by the model as loaded, uint8 [n, H, W, 3], the concepts' first, and their scores [n].
 
     floor: what the target prompts' images score against the concept prompts, and kept_floor, by kept prompt, what they
-    score against it on average.
+    score against it on average. warnings: what the scorer cannot see.
     """
 
     plan: ErasurePlan
@@ -194,6 +203,7 @@ class Before:
     scores: np.ndarray
     floor: np.ndarray
     kept_floor: dict[str, float]
+    warnings: tuple[str, ...]
 
     def check_shows(self) -> None:
         """An error where there is nothing to measure: no concept in the images, or none of what is to be kept."""
@@ -216,12 +226,15 @@ class Before:
 
 
 def measure_before(engine: Engine, scorer: Scorer, plan: ErasurePlan, maker: ImageMaker) -> Before:
+    warnings = plan.unseen_by(scorer)
+    for warning in warnings:
+        logger.warning(warning)
     targets = maker.make(engine, [pair.target for pair in plan.pairs], "targets")
     floor = _scored(scorer, plan, targets, plan.concepts)
     kept_floor = {kept: float(_scored(scorer, plan, targets, [kept] * len(plan.pairs)).mean()) for kept in plan.kept}
     images = maker.make(engine, plan.shown, "before")
     scores = _scored(scorer, plan, images, plan.shown)
-    return Before(plan, images, _thumbnails(images), scores, floor, kept_floor)
+    return Before(plan, images, _thumbnails(images), scores, floor, kept_floor, warnings)
 
 
 def measure_after(
@@ -245,6 +258,7 @@ def measure_after(
         similarity=np.concatenate([np.zeros(0), *similarities]),
         thumbnails_before=before.thumbnails,
         thumbnails_after=_thumbnails(images),
+        warnings=before.warnings,
     )
 
 
@@ -296,6 +310,7 @@ def erasure_text(result: ErasureResult) -> str:
     way = "" if np.isnan(result.removed) else f"; {result.removed:.0%} of the way"
     lines = [
         result.verdict,
+        *result.warnings,
         f"CLIP-Score against the prompts, {len(result.plan.seeds)} images per prompt, before -> after:",
         line("concept", result.concept),
         f"  target prompts against the concept, as loaded: {result.floor.mean():.2f}{way}",

@@ -25,6 +25,7 @@ class DeepFloydEngine(DiffusersEngine):
 
     family = DEEPFLOYD
     factor = 1
+    chunk_length = DEEPFLOYD.chunk_length  # the pipeline's own, whatever T5 could take
 
     def _ids(self, prompt: str) -> list[int]:
         """T5 marks the end of a text, but not its start; the pipeline writes all in lower case."""
@@ -61,12 +62,12 @@ class DeepFloydEngine(DiffusersEngine):
     ) -> EditOperator:
         originals, replacements = [], []
         for concept, target in zip(concepts, targets, strict=True):
-            if min(concept.last_subject, target.last_subject) < 0:
+            if concept.empty or target.empty:
                 raise ValueError("concept and target: empty; give at least one word each")
-            own, other = self.layer_input(layer, concept), self.layer_input(layer, target)
-            partners = torch.arange(concept.last_subject + 1).clamp(max=target.last_subject)
-            originals.append(own[: concept.last_subject + 1])
-            replacements.append(other[partners])
+            (own,), (other,) = concept.chunks, target.chunks  # `encode` refuses what is longer
+            subjects = torch.arange(own.end_of_text)
+            originals.append(self.layer_input(layer, concept)[subjects])
+            replacements.append(self.layer_input(layer, target)[subjects.clamp(max=other.last_subject)])
         return solve(torch.cat(originals).T, torch.cat(replacements).T, PAPER_LAMBDA)
 
     @torch.no_grad()

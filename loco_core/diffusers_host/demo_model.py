@@ -27,6 +27,8 @@ UNET = {
     "cross_attention_dim": 128,
 }
 TEXT = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "num_hidden_layers": 2}
+# CLIP's own, as every number in its vocabulary.
+END_OF_TEXT = 49407
 NOISE = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -76,8 +78,8 @@ def _vae(tensors: dict[str, torch.Tensor]) -> diffusers.AutoencoderTiny:
 
 
 def _text_encoder(tensors: dict[str, torch.Tensor]) -> CLIPTextModel:
-    special = {"bos_token_id": FAMILY.end_of_text - 1, "eos_token_id": FAMILY.end_of_text}
-    config = CLIPTextConfig(**TEXT, **special, hidden_act="gelu", vocab_size=FAMILY.end_of_text + 1)
+    special = {"bos_token_id": END_OF_TEXT - 1, "eos_token_id": END_OF_TEXT}
+    config = CLIPTextConfig(**TEXT, **special, hidden_act="gelu", vocab_size=END_OF_TEXT + 1)
     encoder = CLIPTextModel(config)
     prefix = "cond_stage_model.transformer.text_model."
     state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

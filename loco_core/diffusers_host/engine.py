@@ -20,7 +20,7 @@ import torch
 from ..contents_digest import contents_digest
 from ..editing.closed_form import EditOperator
 from ..editing.solve import Edit
-from ..models.engine import Row, Sampling, TextEmbedding
+from ..models.engine import Chunk, Row, Sampling, TextEmbedding
 from ..models.families.unet import UNET
 from ..models.family import Family
 from ..models.layers import PROJECTIONS, Part
@@ -46,21 +46,27 @@ class DiffusersEngine:
         self.layers = read_layers(self._unet, self.family, predicts_v)
         self._negatives: dict[str, TextEmbedding] = {}
 
+    @property
+    def chunk_length(self) -> int:
+        """How many tokens, with their ends, the text encoder takes: what diffusers cuts a longer prompt to."""
+        return self._pipeline.tokenizer.model_max_length
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> list[TextEmbedding]:
-        """Text embeddings; a prompt longer than the text encoder's window is an error, for diffusers would cut it."""
+        """Text embeddings; a prompt longer than the text encoder takes is an error, for diffusers would cut it."""
         embeddings = []
         for prompt in prompts:
             ids = self._ids(prompt)
-            limit = self.family.chunk_length
+            limit = self.chunk_length
             if len(ids) > limit:
                 raise ValueError(f"prompt: {prompt!r} has {len(ids)} tokens with its ends; shorten it to {limit}")
             tokens, pooled = self._embed(prompt)
             if not torch.isfinite(tokens).all():
                 raise ValueError(f"text encoder: NaN or Inf in the embedding of {prompt!r}")
-            last_subject = ids.index(self._pipeline.tokenizer.eos_token_id) - 1
+            first = int(ids[0] == self._pipeline.tokenizer.bos_token_id)
+            chunk = Chunk(0, first, len(ids) - 1, len(tokens))
             pooled = None if pooled is None else pooled.float().cpu()
-            embeddings.append(TextEmbedding(prompt, tokens.float().cpu(), last_subject, pooled))
+            embeddings.append(TextEmbedding(prompt, tokens.float().cpu(), (chunk,), pooled))
         return embeddings
 
     def _ids(self, prompt: str) -> list[int]:

@@ -185,10 +185,10 @@ def _room(basis: torch.Tensor | None, originals: torch.Tensor, targets: torch.Te
 
 
 def _largest_change(operator: EditOperator, tokens: torch.Tensor) -> float:
-    """max |A p| / |p| over columns p."""
+    """max |A p| / |p| over columns p; of a column of zeros nothing changes."""
     largest = 0.0
     for part in tokens.split(COLUMNS_AT_ONCE, dim=1):
         own = part.double()
-        changes = torch.linalg.norm(operator.change(own), dim=0) / torch.linalg.norm(own, dim=0)
-        largest = max(largest, changes.max().item())
+        sizes = torch.linalg.norm(own, dim=0).clamp(min=torch.finfo(own.dtype).tiny)
+        largest = max(largest, (torch.linalg.norm(operator.change(own), dim=0) / sizes).max().item())
     return largest

@@ -3,70 +3,69 @@
     originals, targets = token_pairs(concept, target, Tokens.TAIL)   # X_o and X_t, [d, n] each
 
 Subject tokens are paired from the last one backwards, after the words that both prompts begin with; end of text with
-end of text, and padding by its position in the last chunk. An empty target has no subject: each token is then paired
-with what the empty prompt has in its place. The paper (section 6) pairs the last subject tokens alone.
+end of text, and padding by its position, or with the end of text where the target still has words there. An empty
+target has no subject: each token is then paired with what the empty prompt has in its place. The paper (section 6)
+pairs the last subject tokens alone.
+
+A long prompt is encoded in several chunks, and the concept may stand in any of them: the first chunks are paired, then
+the second ones, and so on. Where one prompt has fewer, its last chunk is paired with all that are left of the other: a
+text layer's attention is the same when what it gets is repeated.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 
-from ..models.engine import TextEmbedding
+from ..models.engine import Chunk, TextEmbedding
 from .recipe import Tokens
 
 # Token embeddings closer than this share of their length are of the same words: CLIP encodes from left to right.
 SAME_TOKEN = 1e-4
 
 
-@dataclass(frozen=True, eq=False)
-class _Chunk:
-    """The last chunk of a prompt: its tokens [t, d], and where the last subject token and the end of text are."""
-
-    tokens: torch.Tensor
-    last: int
-
-    @property
-    def end(self) -> int:
-        return self.last + 1
-
-
 def token_pairs(concept: TextEmbedding, target: TextEmbedding, tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
     """X_o and X_t of one prompt pair, [d, n] each in float64 on the CPU: token embeddings as columns, paired."""
-    own, other = _last_chunk(concept), _last_chunk(target)
-    if not own.last:
+    if concept.empty:
         raise ValueError("concept: empty; give at least one word")
-    common = _common_beginning(own.tokens[: own.end], other.tokens[: other.end])
-    positions = _edited_positions(own, other, tokens)
-    partners = [_partner(position, own, other, common) for position in positions]
-    return own.tokens[positions].double().cpu().T, other.tokens[partners].double().cpu().T
+    rows: list[int] = []
+    partners: list[int] = []
+    for place in range(max(len(concept.chunks), len(target.chunks))):
+        number = min(place, len(concept.chunks) - 1)
+        own, other = concept.chunks[number], target.chunks[min(place, len(target.chunks) - 1)]
+        common = _common_beginning(
+            concept.tokens[own.start : own.end_of_text], target.tokens[other.start : other.end_of_text]
+        )
+        edited = _edited_rows(own, concept.tails[number], tokens)
+        rows += edited
+        partners += [_partner(row, own, other, common) for row in edited]
+    return concept.tokens[rows].double().cpu().T, target.tokens[partners].double().cpu().T
 
 
-def _last_chunk(embedding: TextEmbedding) -> _Chunk:
-    start = embedding.last_chunk
-    return _Chunk(embedding.tokens[start:], embedding.last_subject - start)
-
-
-def _edited_positions(own: _Chunk, other: _Chunk, tokens: Tokens) -> list[int]:
+def _edited_rows(own: Chunk, tail: range, tokens: Tokens) -> Sequence[int]:
+    """The rows of a chunk of the concept that are edited."""
     if tokens is Tokens.LAST_SUBJECT:
-        return [own.last]
+        return [own.last_subject]
     if tokens is Tokens.ALL_SUBJECT:
-        return list(range(1, own.end))
+        return range(own.first_subject, own.end_of_text)
     if tokens is Tokens.END_OF_TEXT:
-        return [own.end]
-    padding = range(max(own.end, other.end) + 1, min(len(own.tokens), len(other.tokens)))
-    return [own.last, own.end, *padding]
+        return [own.end_of_text]
+    return tail
 
 
-def _partner(position: int, own: _Chunk, other: _Chunk, common: int) -> int:
-    """The target's position that a position of the concept is paired with."""
-    if not other.last or position > own.end or position < common:
-        return position
-    if position == own.end:
-        return other.end
-    from_last = own.last - position
-    return max(1, min(common, other.last), other.last - from_last)
+def _partner(row: int, own: Chunk, other: Chunk, common: int) -> int:
+    """The target's row that a row of the concept is paired with."""
+    position = row - own.start
+    same_place = min(other.start + position, other.stop - 1)
+    if other.empty or position < common:
+        return same_place
+    if row == own.end_of_text:
+        return other.end_of_text
+    if row > own.end_of_text:
+        return max(same_place, other.end_of_text)
+    from_last = own.last_subject - row
+    return max(other.first_subject, min(other.start + common, other.last_subject), other.last_subject - from_last)
 
 
 def _common_beginning(tokens: torch.Tensor, others: torch.Tensor) -> int:

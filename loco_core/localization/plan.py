@@ -17,6 +17,8 @@ from functools import cached_property
 from ..models.engine import Sampling
 from ..models.layers import LayerSet, ModelLayers, Part, windows
 from ..prompts import Attribute, PromptPair, check_pairs_differ
+from ..scoring.clip_score import Scorer
+from ..scoring.long_texts import unseen_ends
 from .strategies import Effort, affordable, first_round, quick_steps
 
 # The window size that stands for: find it.
@@ -68,6 +70,10 @@ class SearchPlan:
     def scored_text(self, pair: PromptPair) -> str:
         """The prompt an image is scored against: the target of a fact, else the concept."""
         return pair.target if self.attribute is Attribute.FACT else pair.concept
+
+    def unseen_by(self, scorer: Scorer) -> tuple[str, ...]:
+        """Warnings of prompts that the scorer sees in part; an error where it cannot tell concept from target."""
+        return unseen_ends(scorer, self.pairs, [self.scored_text(pair) for pair in self.pairs])
 
     def windows(self, layers: ModelLayers) -> list[LayerSet]:
         """The windows to try in such a model, before any other size."""

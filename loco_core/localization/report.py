@@ -87,6 +87,7 @@ def report_text(result: SearchResult) -> str:
             f"{raced.mean:.2f} in the search's of {plan.steps}"
         )
     found += [
+        *result.warnings,
         f"CLIP-Score against the {against} prompts in images of {plan.steps} steps (difference to the unmodified "
         "images \u00b1 half the 95 % interval; images):",
         f"  unmodified    {result.baseline.mean():6.2f}  ({len(result.baseline)})",
@@ -134,6 +135,7 @@ def result_json(result: SearchResult, came_from: dict[str, str]) -> str:
         "effects": [_numbers(result.effect(window)) for window in result.windows],
         "steps": plan.steps,
         "cost": result.cost,
+        "warnings": list(result.warnings),
         "pairs": [asdict(pair) for pair in plan.pairs],
         "seeds": list(plan.seeds),
         "sampling": asdict(plan.sampling),

@@ -15,6 +15,7 @@ the images (see `strategies`), and the scores are judged (see `verdict`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ from .plan import AUTO, SearchPlan
 from .score_table import Cell, Evaluate, ScoreTable
 from .strategies import Effort, exhaustive, grown, race
 from .verdict import Kind, Verdict, judge, shows
+
+logger = logging.getLogger(__name__)
 
 # A race's window is confirmed if its effect in images of all steps is at least this share of that in the race's.
 CONFIRMED_SHARE = 0.5
@@ -54,7 +57,7 @@ class SearchResult:
     layers: the winning window; empty where the concept has no effect. table: the scores by which windows were compared.
     window_count: how many windows there are to try. confirmation: None where the table's images had all steps already.
     cells, scores and thumbnails (uint8 [h, w, 3]) of every image in the order in which they were made. cost: in images
-    of all steps.
+    of all steps. warnings: what the scorer could not see.
     """
 
     plan: SearchPlan
@@ -67,6 +70,7 @@ class SearchResult:
     scores: np.ndarray
     thumbnails: tuple[np.ndarray, ...]
     cost: float
+    warnings: tuple[str, ...]
 
     @property
     def windows(self) -> list[LayerSet]:
@@ -111,6 +115,9 @@ def search(
     journal: Journal | None = None,
 ) -> SearchResult:
     """Finds the window. With a `journal` it goes on where an earlier run was ended."""
+    warnings = plan.unseen_by(scorer)
+    for warning in warnings:
+        logger.warning(warning)
     tried, pairs = plan.windows(engine.layers), len(plan.pairs)
     evaluation = Evaluation(engine, scorer, plan, rows_per_batch, progress, journal)
     table = ScoreTable(evaluation, len(plan.images), plan.steps, plan.sign, len(engine.layers))
@@ -136,6 +143,7 @@ def search(
         scores=np.array(evaluation.scores),
         thumbnails=tuple(evaluation.thumbnails),
         cost=evaluation.cost,
+        warnings=warnings,
     )
 
 

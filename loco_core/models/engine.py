@@ -18,20 +18,56 @@ import torch
 from .layers import LayerSet, ModelLayers, Part
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """A part of a prompt that its text encoder took at once, as rows of the prompt's embedding.
+
+    It begins at row `start`. Its words are the rows from `first_subject` to before `end_of_text`, the row of the token
+    that ends them; padding follows, to before row `stop`.
+    """
+
+    start: int
+    first_subject: int
+    end_of_text: int
+    stop: int
+
+    @property
+    def last_subject(self) -> int:
+        """The row of the last word's last token; without words, the row before the end of text."""
+        return self.end_of_text - 1
+
+    @property
+    def empty(self) -> bool:
+        return self.first_subject == self.end_of_text
+
+
 @dataclass(frozen=True, eq=False)
 class TextEmbedding:
     """What the text layers are conditioned on for a prompt.
 
-    tokens: [T, d], one row per token. last_chunk: the first row of the last chunk, where a long prompt is encoded in
-    several. last_subject: the row of the last token that is neither special nor padding, in the last chunk; the
-    end-of-text token follows it, then padding. pooled: [p] where the model has one.
+    tokens: [T, d], one row per token. chunks: the parts in which the prompt was encoded, one after the other; a short
+    prompt is one. pooled: [p] where the model has one.
     """
 
     prompt: str
     tokens: torch.Tensor
-    last_subject: int
+    chunks: tuple[Chunk, ...]
     pooled: torch.Tensor | None = None
-    last_chunk: int = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether the prompt has no words."""
+        return all(chunk.empty for chunk in self.chunks)
+
+    @property
+    def tails(self) -> list[range]:
+        """Of each chunk, the rows that carry the words before them.
+
+        In the last chunk these are the last subject token, the end of text and the padding. A chunk that the prompt
+        goes on after has no padding: there all words carry what stands before them, so its tail is all but its start.
+        """
+        *full, last = self.chunks
+        return [*(range(chunk.first_subject, chunk.stop) for chunk in full), range(last.last_subject, last.stop)]
 
 
 Encode = Callable[[Sequence[str]], list[TextEmbedding]]

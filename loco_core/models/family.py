@@ -81,13 +81,12 @@ class Family(ABC):
     """A family of models.
 
     projections: the names of the modules that are W_K and W_V, inside a layer's module. chunk_length: how many tokens,
-    special ones included, its text encoder takes at once. end_of_text: the token that follows the last word. grammar:
+    special ones included, its own text encoder takes at once; another one may be at work. grammar:
     how a person writes layers down.
     """
 
     projections: ClassVar[Mapping[Part, str]]
     chunk_length: ClassVar[int]
-    end_of_text: ClassVar[int]
     grammar: ClassVar[str]
     presets: ClassVar[tuple[Preset, ...]] = ()
 

@@ -45,7 +45,7 @@ Place = tuple[int, Part]
 
 class NeuronTokens(Choice):
     """Which tokens of a prompt are its sample: the last subject token to the last padding, the paper's, or the authors'
-    code's.
+    code's. A long prompt has such tokens in each of its chunks (see TextEmbedding.tails).
     """
 
     TAIL = "last subject token and tail"
@@ -193,17 +193,18 @@ def _check_prompts(with_concept: Sequence[str], without_concept: Sequence[str]) 
 
 
 def _samples(embeddings: Sequence[TextEmbedding], tokens: NeuronTokens) -> torch.Tensor:
-    """One row per prompt: the mean of its chosen tokens, [n, d] in float64."""
+    """One row per prompt: the mean of its chosen tokens, [n, d] in float64. The chunks of a long prompt count alike."""
     rows = []
     for embedding in embeddings:
         if not torch.isfinite(embedding.tokens).all():
             raise ValueError(f"text encoder: NaN or Inf in the embedding of {embedding.prompt!r}")
-        chosen = embedding.tokens[embedding.last_subject :]
+        chosen: list[list[int]] = [list(tail) for tail in embedding.tails]
         if tokens is NeuronTokens.LAST_SUBJECT:
-            chosen = chosen[:1]
+            chosen = [[chunk.last_subject] for chunk in embedding.chunks]
         elif tokens is NeuronTokens.LAST_PADDED:
-            chosen = chosen[-1:]
-        rows.append(chosen.double().cpu().mean(0))
+            chosen = [[chunk.stop - 1] for chunk in embedding.chunks]
+        own = embedding.tokens.double().cpu()
+        rows.append(torch.stack([own[part].mean(0) for part in chosen]).mean(0))
     return torch.stack(rows)
 
 

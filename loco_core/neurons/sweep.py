@@ -141,4 +141,4 @@ def sweep_text(result: SweepResult) -> str:
     unweighed = [repr(plain_text(prompt)) for prompt, share in result.results[0].kept_shares.items() if np.isnan(share)]
     if unweighed:
         lines.append(f"not weighed: {', '.join(unweighed)}; the target prompts' images fit it as well")
-    return "\n".join(lines)
+    return "\n".join([*lines, *result.before.warnings])

@@ -7,7 +7,8 @@ scorer.score(images, ["a red star", "a blue fish"])   # cosine x 100, clipped at
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +40,18 @@ VOCABULARY = 49408
 LEAST_EFFECT = 0.5
 
 
+@dataclass(frozen=True)
+class SeenText:
+    """What a scorer sees of a text: the first of its `total` tokens, without those that begin and end it."""
+
+    tokens: tuple[Hashable, ...]
+    total: int
+
+    @property
+    def whole(self) -> bool:
+        return len(self.tokens) == self.total
+
+
 class Scorer(Protocol):
     """Scores images against texts; what the search asks for.
 
@@ -47,6 +60,10 @@ class Scorer(Protocol):
 
     name: str
     digest: str
+
+    def seen(self, text: str) -> SeenText:
+        """What it sees of a text, which may be longer than its text tower takes."""
+        ...
 
     def score(self, images: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         """One score per image [N, H, W, 3] and its own text: [N]."""
@@ -70,6 +87,10 @@ class CosineScorer:
 
     def __init__(self, name: str, digest: str) -> None:
         self.name, self.digest = name, digest
+
+    def seen(self, text: str) -> SeenText:
+        """What `embed_texts` makes an embedding of."""
+        raise NotImplementedError
 
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Text embeddings [N, d], of any length."""
@@ -114,6 +135,10 @@ class ClipScorer(CosineScorer):
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    def seen(self, text: str) -> SeenText:
+        tokens = self._tokenizer.encode(text)
+        return SeenText(tuple(tokens[: self.model.context_length - 2]), len(tokens))
 
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         return self.model.encode_text(self._tokenizer(list(texts)).to(self._device))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from comfy_api.latest import io
 
 from ...loco_core.editing.file import load_edit
 from ...loco_core.editing.report import report_lines
-from ..host.folders import EDITS, saved_path
+from ..host.folders import EDITS, changed_at, saved_path
 from ..host.progress import node_output
 from ..inputs.shared import saved_file_input
 from ..sockets import Edit
@@ -31,8 +33,8 @@ class EditLoadNode(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> float:
-        return saved_path(EDITS, file).stat().st_mtime
+    def fingerprint_inputs(cls, file: str | None) -> float:
+        return changed_at(partial(saved_path, EDITS), file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

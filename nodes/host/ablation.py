@@ -46,6 +46,11 @@ class Positions:
 
     def covers(self, length: int) -> torch.Tensor:
         """Which of so many tokens, in chunks one after the other, are meant: booleans [length]."""
+        if length % len(self.chosen):
+            raise ValueError(
+                f"token positions: the layers get {length} tokens, which are no chunks of {len(self.chosen)}; the text "
+                "encoder takes others, or another node changes their number. Give 'all'"
+            )
         return self.chosen[torch.arange(length) % len(self.chosen)]
 
 

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # Under which the wrappers are registered, and leave what they noted in the run's transformer_options.
 KEY = "loco_branches"
+# What guiders call the conditioning that says what is wanted.
+POSITIVE = "positive"
 # Under which the marks of rows go with the host's conditionings.
 MARKS = "loco_rows"
 
@@ -141,7 +143,7 @@ class Scope:
 def call_rows(options: dict, count: int) -> CallRows:
     """What is known of the `count` rows at a patch; an error where they are not those that the marks tell of."""
     run: Run | None = options.get(KEY)
-    if run is None:
+    if run is None or not run.positive:
         raise ValueError("branch: this sampler does not tell its positive prompt from others; choose 'both'")
     if run.rows is None:
         raise ValueError(
@@ -175,7 +177,12 @@ def tell_branches(model: ModelPatcher) -> None:
 def _note_positive(executor: WrapperExecutor, *arguments, **options):
     """Around a guider's whole sampling, whose model_options are its own."""
     guider = executor.class_obj
-    positive = frozenset(conditioning["uuid"] for conditioning in guider.conds.get("positive") or ())
+    positive = frozenset(
+        conditioning["uuid"]
+        for name, conditionings in guider.conds.items()
+        if name == POSITIVE or name.endswith(f"_{POSITIVE}")  # other packs' guiders may have several
+        for conditioning in conditionings or ()
+    )
     sampling = guider.model_patcher.get_model_object("model_sampling")
     guider.model_options["transformer_options"][KEY] = Run(positive, sampling.percent_to_sigma)
     with _uncompiled() if TORCH_COMPILE_KWARGS in guider.model_options else nullcontext():
@@ -197,17 +204,31 @@ def _mark_rows(executor: WrapperExecutor, model, conditionings: list, x, timeste
 
     For regional prompts the host lets each one end with copies of the others' entries: its first entry is its own.
     """
-    run: Run | None = model_options["transformer_options"].get(KEY)
+    options = model_options["transformer_options"]
+    run: Run | None = options.get(KEY)
     if run is not None:
+        numbers = _numbers(x, options.get("context_window"))
         conditionings = [
-            own and [_marked(entry, own[0]["uuid"] in run.positive, x) for entry in own] for own in conditionings
+            own and [_marked(entry, own[0]["uuid"] in run.positive, numbers) for entry in own] for own in conditionings
         ]
     return executor(model, conditionings, x, timestep, model_options)
 
 
-def _marked(entry: dict, positive: bool, x: torch.Tensor) -> dict:
-    """The host's entry with a mark [number, positive] for each row of `x`."""
-    numbers = torch.arange(len(x), device=x.device, dtype=torch.float32)
+def _numbers(x: torch.Tensor, window: Any | None) -> torch.Tensor:
+    """Which of the sampler's batch each row of `x` is.
+
+    The host may sample a batch in windows of some of its rows, with a row from before them in front.
+    """
+    rows = list(range(len(x)))
+    if window is not None and window.dim == 0:
+        anchor = getattr(window, "causal_anchor_index", None)
+        own = [*([anchor] if anchor is not None and anchor >= 0 else []), *window.index_list]
+        rows = own if len(own) == len(x) else rows
+    return torch.tensor(rows, device=x.device, dtype=torch.float32)
+
+
+def _marked(entry: dict, positive: bool, numbers: torch.Tensor) -> dict:
+    """The host's entry with a mark [number, positive] for each row."""
     marks = torch.stack([numbers, torch.full_like(numbers, positive)], 1)
     return {**entry, "model_conds": {**entry["model_conds"], MARKS: CONDRegular(marks)}}
 

@@ -12,10 +12,11 @@ from comfy.sd import CLIP
 from comfy.sd1_clip import SDClipModel
 
 from ...loco_core.prompt_text import literal
-from ...loco_core.scoring.clip_score import CosineScorer
+from ...loco_core.scoring.clip_score import CosineScorer, SeenText
 from ...loco_core.weights_digest import weights_digest
 from .digest import patched_weights_digest
 from .scorer import AT_ONCE
+from .text_encoder import Token
 
 ADVICE = (
     "For instance clip_l.safetensors in Load CLIP (type stable_diffusion) with a CLIP ViT-L/14 in Load CLIP Vision, or "
@@ -33,16 +34,22 @@ class ClipVisionScorer(CosineScorer):
         name = f"{type(clip.cond_stage_model).__name__}'s {self._tower} with a CLIP Vision, {width} wide"
         super().__init__(name, _digest(clip, self._tower, clip_vision))
 
+    def seen(self, text: str) -> SeenText:
+        chunks = self._chunks(text)
+        words = [token for token, _, word in chunks[0] if word]
+        tokens = tuple(tuple(token.tolist()) if isinstance(token, torch.Tensor) else token for token in words)
+        return SeenText(tokens, sum(bool(word) for chunk in chunks for *_, word in chunk))
+
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         for text in texts:
             comfy.model_management.throw_exception_if_processing_interrupted()
             if text not in self._known:
-                self._known[text] = self._encode(literal(text))  # a caption's brackets are no weight's
+                self._known[text] = self._encode(text)
         return torch.cat([self._known[text] for text in texts])
 
     def _encode(self, text: str) -> torch.Tensor:
-        """The projected embedding [1, d] of the first 75 tokens, at weight 1."""
-        chunk = self._clip.tokenize(text)[self._tower.removeprefix("clip_")][0]
+        """The projected embedding [1, d] of the first chunk, at weight 1."""
+        chunk = self._chunks(text)[0]
         towers = self._clip.cond_stage_model
         towers.reset_clip_options()
         patcher = self._clip.load_model()
@@ -52,6 +59,10 @@ class ClipVisionScorer(CosineScorer):
         finally:
             towers.reset_clip_options()
         return embedding.float().cpu()
+
+    def _chunks(self, text: str) -> list[list[Token]]:
+        """The tower's tokens of a caption, whose brackets are no weight's."""
+        return self._clip.tokenize(literal(text), return_word_ids=True)[self._tower.removeprefix("clip_")]
 
     def embed_images(self, images: torch.Tensor) -> torch.Tensor:
         seen = []

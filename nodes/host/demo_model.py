@@ -21,7 +21,7 @@ TEXT_ENCODER = {
     "num_hidden_layers": 2,
     "hidden_act": "gelu",
     "max_position_embeddings": UNET.chunk_length,
-    "eos_token_id": UNET.end_of_text,
+    "eos_token_id": 49407,
 }
 
 

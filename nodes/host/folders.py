@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import comfyui_version
 import folder_paths
 import torch
 
+from ...loco_core.files import replacing
 from .demo_model import DEMO
 
 # In models/, and in output/, where LoCo Edit Save and LoCo Neuron Save put them.
@@ -39,6 +41,11 @@ def saved_path(folder: str, file: str) -> Path:
     return Path(path)
 
 
+def changed_at(path_of: Callable[[str], Path], file: str | None) -> float:
+    """When a file was last written: what a node's result depends on. 0 for a linked name, not known before the run."""
+    return 0.0 if file is None else path_of(file).stat().st_mtime
+
+
 def scorer_path(file: str) -> Path:
     """The file of open_clip weights."""
     path = folder_paths.get_full_path(SCORERS, file)
@@ -54,31 +61,40 @@ def scorer_path(file: str) -> Path:
 def saved_searches() -> list[str]:
     """The JSON files of searches in the output folder, newest first, with forward slashes: others have other names."""
     output = Path(folder_paths.get_output_directory())
-    files = sorted(filter(Path.is_file, output.rglob("*_.json")), key=os.path.getmtime, reverse=True)
-    return [path.relative_to(output).as_posix() for path in files]
+    names, _ = folder_paths.recursive_search(str(output))  # as the host lists files: links are followed
+    files = [output / name for name in names if name.endswith("_.json")]
+    newest_first = sorted(filter(Path.is_file, files), key=os.path.getmtime, reverse=True)
+    return [path.relative_to(output).as_posix() for path in newest_first]
 
 
 def search_path(file: str) -> Path:
     """The file of a search in the output folder; a name that leads out of it is not looked at."""
-    output = Path(folder_paths.get_output_directory()).resolve()
-    path = (output / file).resolve()
+    output = Path(os.path.abspath(folder_paths.get_output_directory()))
+    path = Path(os.path.abspath(output / file))  # links in the folder may lead to other places, names may not
     if not path.is_relative_to(output) or not path.is_file():
         raise ValueError(f"file: {file!r} is not in the output folder; run LocoGen Layer Search, which saves one there")
     return path
 
 
 def output_path(prefix: str, suffix: str) -> Path:
-    """A new file's path in the output folder."""
+    """A new file's path in the output folder, where it can be written: that is known before the work begins."""
     normal = os.path.normpath(prefix.strip())  # the host counts no files of a name that ends with a slash
     if os.path.basename(normal) in ("", ".", ".."):
         raise ValueError(f"filename_prefix: {prefix!r} holds no name; give one, like 'loco/mine'")
     try:
         folder, name, counter, *_ = folder_paths.get_save_image_path(normal, folder_paths.get_output_directory())
+        path = Path(folder) / f"{name}_{counter:05}_{suffix}"
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(b"\n")
+        path.unlink()
     except OSError as error:
-        raise ValueError(f"filename_prefix: {prefix!r} cannot be written to ({error})") from error
+        raise ValueError(f"filename_prefix: {prefix!r} cannot be written to ({error}); give another name") from error
     except Exception as error:  # the host raises nothing more precise
-        raise ValueError(f"filename_prefix: {prefix!r} leads out of the output folder; give a name in it") from error
-    return Path(folder) / f"{name}_{counter:05}_{suffix}"
+        raise ValueError(
+            f"filename_prefix: {prefix!r} leads out of the output folder, or through a link in it, which this ComfyUI "
+            "does not save into; give a name in it"
+        ) from error
+    return path
 
 
 def output_name(path: Path) -> str:

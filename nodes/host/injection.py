@@ -15,6 +15,9 @@ from .branches import Scope, call_rows, tell_branches
 from .families import unet
 from .text_patch import GivenTokens, TokensPatch
 
+# What a conditioning can ask for that an injection does not do, and what it is where nothing is asked.
+SETTINGS = {"mask": None, "area": None, "hooks": None, "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
+
 
 class InterventionPatch(TokensPatch):
     """The layers of each row's intervention get that intervention's embedding, in the rows of the positive prompt."""
@@ -103,7 +106,14 @@ def _tokens(conditioning: list, width: int) -> torch.Tensor:
         raise ValueError(
             f"conditioning: {len(conditioning)} prompts; connect one CLIP Text Encode, not a combination of several"
         )
-    tokens = conditioning[0][0]
+    tokens, settings = conditioning[0]
+    ignored = sorted(name for name, usual in SETTINGS.items() if settings.get(name, usual) != usual)
+    if ignored:
+        raise ValueError(
+            f"conditioning: its settings {', '.join(ignored)} (of a node that limits it to a time or an area) have no "
+            "effect on single layers; connect the prompt without them, and use start_percent, end_percent and strength "
+            "here"
+        )
     if tokens.ndim != 3 or tokens.shape[-1] != width:
         raise ValueError(
             f"conditioning: its embeddings are {tokens.shape[-1]} wide, the model gets {width}; "

@@ -25,13 +25,14 @@ WHOLE_BATCH = {"dpm_adaptive"}
 def samplers() -> list[str]:
     """The host's samplers under which an image does not depend on its neighbours in the batch.
 
-    Another pack's sampler that draws noise is left out: it need not draw it as the host's do.
+    Another pack's samplers are left out: they may draw noise, and not as the host's do.
     """
-    return [
-        name
-        for name in comfy.samplers.KSampler.SAMPLERS
-        if name not in WHOLE_BATCH and (not _draws_noise(name) or _function(name).__module__ == k_diffusion.__name__)
-    ]
+    return [name for name in comfy.samplers.KSampler.SAMPLERS if name not in WHOLE_BATCH and _is_the_hosts(name)]
+
+
+def _is_the_hosts(name: str) -> bool:
+    function = _function(name)
+    return function is None or function.__module__ == k_diffusion.__name__
 
 
 def row_sampler(name: str, seeds: Sequence[int]) -> comfy.samplers.Sampler:

@@ -8,7 +8,7 @@ import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ...loco_core.scoring.clip_score import ClipScorer
+from ...loco_core.scoring.clip_score import ClipScorer, SeenText
 
 # Images scored between two looks at Cancel: about a second of a ViT-B on a CPU.
 AT_ONCE = 8
@@ -25,6 +25,9 @@ class ManagedScorer:
             load_device=comfy.model_management.text_encoder_device(),
             offload_device=comfy.model_management.text_encoder_offload_device(),
         )
+
+    def seen(self, text: str) -> SeenText:
+        return self._scorer.seen(text)
 
     def score(self, images: torch.Tensor, texts: list[str]) -> torch.Tensor:
         return self._in_parts(self._scorer.score, images, texts)

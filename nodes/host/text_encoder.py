@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import comfy.model_management
 import torch
 from comfy.sd import CLIP
 
-from ...loco_core.models.engine import TextEmbedding
-from ...loco_core.models.families.unet import UNET
+from ...loco_core.models.engine import Chunk, TextEmbedding
+
+# A token's number, or a vector of a textual inversion; its weight; its word's number, 0 for what is no word.
+Token: TypeAlias = tuple[int | torch.Tensor, float, int]
+
+# How a prompt names a textual inversion.
+_TEXTUAL_INVERSION = re.compile(r"embedding:[^\s,:()]+")
 
 
 def encode(clip: CLIP, prompts: Sequence[str]) -> list[TextEmbedding]:
@@ -17,24 +24,20 @@ def encode(clip: CLIP, prompts: Sequence[str]) -> list[TextEmbedding]:
     embeddings = []
     for prompt in prompts:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        towers = {
-            tower: [[(token, 1.0, *rest) for token, _, *rest in chunk] for chunk in chunks]
-            for tower, chunks in clip.tokenize(prompt).items()
-        }
-        tokens, pooled = clip.encode_from_tokens(towers, return_pooled=True)
+        towers = clip.tokenize(prompt, return_word_ids=True)
+        _check_inversions(clip, towers, prompt)
+        plain = {name: [[(token, 1.0) for token, *_ in chunk] for chunk in chunks] for name, chunks in towers.items()}
+        tokens, pooled = clip.encode_from_tokens(plain, return_pooled=True)
         if not torch.isfinite(tokens).all():
             raise ValueError(f"clip: NaN or Inf in the text embedding of {prompt!r}")
-        chunks = next(iter(towers.values()))
-        last_chunk = UNET.chunk_length * (len(chunks) - 1)
-        embeddings.append(
-            TextEmbedding(
-                prompt=prompt,
-                tokens=tokens[0].float().cpu(),
-                last_subject=last_chunk + _end_of_text(chunks[-1]) - 1,
-                pooled=None if pooled is None else pooled[0].float().cpu(),
-                last_chunk=last_chunk,
-            )
+        embedding = TextEmbedding(
+            prompt=prompt,
+            tokens=tokens[0].float().cpu(),
+            chunks=_chunks(clip, towers),
+            pooled=None if pooled is None else pooled[0].float().cpu(),
         )
+        _check(embedding)
+        embeddings.append(embedding)
     return embeddings
 
 
@@ -44,11 +47,55 @@ def text_encoder(clip: CLIP) -> str:
     return f"{type(clip.cond_stage_model).__name__}, {layer}"
 
 
-def _end_of_text(chunk: list[tuple]) -> int:
-    """The position of the first end-of-text token in a chunk of (token, weight); a textual inversion is a tensor."""
-    for position, (token, *_) in enumerate(chunk):
-        if not isinstance(token, torch.Tensor) and token == UNET.end_of_text:
-            return position
-    raise ValueError(
-        "clip: its tokens have no end-of-text token; use the CLIP of a Stable Diffusion or SDXL checkpoint"
-    )
+def _chunks(clip: CLIP, towers: Mapping[str, list[list[Token]]]) -> tuple[Chunk, ...]:
+    """The chunks of the embedding. Where an encoder has several towers, the host cuts them to the shortest."""
+    tower = min(towers, key=lambda name: sum(map(len, towers[name])))
+    end_token = getattr(getattr(clip.tokenizer, f"clip_{tower}", None), "end_token", None)
+    chunks, start = [], 0
+    for tokens in towers[tower]:
+        words = [place for place, (_, _, word) in enumerate(tokens) if word]
+        end = words[-1] + 1 if words else 0
+        while end < len(tokens) and not _is(tokens[end], end_token):
+            end += 1
+        if end == len(tokens):
+            raise ValueError(
+                "clip: its tokens have no end-of-text token; use the CLIP of a Stable Diffusion or SDXL checkpoint"
+            )
+        chunks.append(Chunk(start, start + (words[0] if words else end), start + end, start + len(tokens)))
+        start += len(tokens)
+    return tuple(chunks)
+
+
+def _is(token: Token, number: int | None) -> bool:
+    return not isinstance(token[0], torch.Tensor) and token[0] == number
+
+
+def _check_inversions(clip: CLIP, towers: Mapping[str, list[list[Token]]], prompt: str) -> None:
+    """An error where a textual inversion is of another width than a tower's tokens: the host would leave it out."""
+    for name, chunks in towers.items():
+        widths = {token.shape[-1] for chunk in chunks for token, *_ in chunk if isinstance(token, torch.Tensor)}
+        if not widths:
+            continue
+        tower = getattr(clip.cond_stage_model, f"clip_{name}")
+        own = tower.transformer.get_input_embeddings().weight.shape[-1]
+        if widths != {own}:
+            raise ValueError(
+                f"clip: a textual inversion in {prompt!r} is {max(widths - {own})} wide and this text encoder's tokens "
+                f"{own}; use one that was made for this model"
+            )
+
+
+def _check(embedding: TextEmbedding) -> None:
+    """An error where the encoder returned something else than the prompt's tokens, or the prompt lost all its words."""
+    prompt, given, asked = embedding.prompt, len(embedding.tokens), embedding.chunks[-1].stop
+    if given != asked:
+        raise ValueError(
+            f"clip: it returned {given} token embeddings for the {asked} tokens of {prompt!r}; a node before this one "
+            "changes what it returns (NegPip doubles them): connect the CLIP, and the model, from before that node"
+        )
+    missing = _TEXTUAL_INVERSION.findall(prompt)
+    if embedding.empty and missing:
+        raise ValueError(
+            f"clip: {', '.join(missing)} was not found, and {prompt!r} says nothing else; put the file into "
+            "models/embeddings, or correct its name"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...loco_core.localization.report import layers_of_search
-from ..host.folders import saved_searches, search_path
+from ..host.folders import changed_at, saved_searches, search_path
 from ..host.progress import node_output
 from ..inputs.shared import layers_output
 
@@ -37,8 +37,8 @@ class LayersLoadNode(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> float:
-        return search_path(file).stat().st_mtime
+    def fingerprint_inputs(cls, file: str | None) -> float:
+        return changed_at(search_path, file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

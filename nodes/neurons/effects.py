@@ -76,7 +76,8 @@ class NeuronEffectsNode(io.ComfyNode):
         request = EffectsRequest(plan, neurons, int(runs), rounds, mode)
         progress = image_progress(request.images, plan.sampling.steps, cls.hidden.unique_id)
         measured = measure_effects(request, engine, engine.ablated, scorer, batch_rows, progress)
-        report, plot = "\n".join(neuron_lines(measured)), to_image(effect_plot(measured))
+        report = "\n".join([*neuron_lines(measured), *plan.unseen_by(scorer)])
+        plot = to_image(effect_plot(measured))
         return node_output(cls, measured, plot, report, text=report, images=(plot,))
 
 

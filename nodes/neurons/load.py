@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from comfy_api.latest import io
 
 from ...loco_core.neurons.file import load_neurons
 from ...loco_core.neurons.report import neuron_lines
-from ..host.folders import NEURONS, saved_path
+from ..host.folders import NEURONS, changed_at, saved_path
 from ..host.progress import node_output
 from ..inputs.shared import saved_file_input
 from ..sockets import Neurons
@@ -33,8 +35,8 @@ class NeuronLoadNode(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> float:
-        return saved_path(NEURONS, file).stat().st_mtime
+    def fingerprint_inputs(cls, file: str | None) -> float:
+        return changed_at(partial(saved_path, NEURONS), file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

@@ -179,6 +179,16 @@ def test_repeated_tokens_of_an_injector_keep_their_positions(demo, encode, ablat
     assert torch.equal(sample(parts, own, negative), sample(ablate(injected, change), own, negative))
 
 
+@pytest.mark.parametrize("length", [40, 154 + 1, 248])
+def test_positions_are_refused_where_the_layers_get_no_chunks_of_77_tokens(demo, encode, ablate, neurons, length):
+    own, negative = (
+        [[tokens[:, :length].repeat(1, 4, 1)[:, :length], rest]]
+        for ((tokens, rest),) in (encode(OWN), encode(NEGATIVE))
+    )
+    with pytest.raises(ValueError, match=f"token positions: the layers get {length} tokens, which are no chunks of 77"):
+        sample(ablate(demo.model, top(neurons), positions="1-76"), own, negative, steps=1)
+
+
 def test_a_clone_of_an_ablated_model_is_ablated_as_it_is(demo, encode, ablate, neurons):
     own, negative = encode(OWN), encode(NEGATIVE)
     ablated = ablate(demo.model, top(neurons), "positive", 0.0, 0.7)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from comfy_extras import nodes_sag
 
-from loco_core.models.engine import Intervention, Row, Sampling
+from loco_core.models.engine import Chunk, Intervention, Row, Sampling
 from loco_core.models.layers import LayerSet, Part
 
 SEED = 3
@@ -70,8 +70,9 @@ def test_the_embedding_is_the_hosts_own_and_its_last_subject_token_precedes_the_
     (expected,) = host.nodes.CLIPTextEncode().encode(demo.clip, prompt)
     torch.testing.assert_close(embedding.tokens, expected[0][0][0].float(), rtol=0, atol=0)
     tokens = [token for token, _ in demo.clip.tokenize(prompt)["l"][0]]
-    assert tokens[embedding.last_subject + 1] == 49407
-    assert tokens[embedding.last_subject] not in (49406, 49407)
+    (chunk,) = embedding.chunks
+    assert tokens[chunk.end_of_text] == 49407
+    assert tokens[chunk.last_subject] not in (49406, 49407)
 
 
 def test_prompt_weights_do_not_reach_the_embedding(engine):
@@ -79,10 +80,11 @@ def test_prompt_weights_do_not_reach_the_embedding(engine):
     torch.testing.assert_close(plain.tokens, weighted.tokens, rtol=0, atol=0)
 
 
-def test_a_long_prompt_has_its_last_subject_token_in_its_last_chunk(engine):
+def test_a_long_prompt_has_words_in_each_of_its_chunks(engine):
     (embedding,) = engine.encode([" ".join(["star"] * 80)])
     assert len(embedding.tokens) == 2 * 77
-    assert embedding.last_subject == 77 + 5  # 75 words fill the first chunk; 5 follow the second start token
+    # 75 words fill the first chunk; 5 follow the second start token
+    assert embedding.chunks == (Chunk(0, 1, 76, 77), Chunk(77, 78, 83, 154))
 
 
 def test_a_row_without_intervention_is_the_stock_image(engine, generate, stock):

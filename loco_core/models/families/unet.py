@@ -39,7 +39,6 @@ _BLOCK = re.compile(r"([dmu])(\d+)(?:-(\d+))?(?:\.(\d+)(?:-(\d+))?)?")
 class UNet(Family):
     projections = {Part.KEYS: "to_k", Part.VALUES: "to_v"}
     chunk_length = 77
-    end_of_text = 49407
     grammar = "give indices like '8-9' or '3, 8-9', or blocks like 'd2.2-9, m0, u1'"
     presets = (
         Preset("SD 1.5", Attribute.STYLE, 8, 2, "the paper, section 5.2"),

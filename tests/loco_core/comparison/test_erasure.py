@@ -162,3 +162,20 @@ def test_the_sheet_shows_concepts_and_kept_prompts():
 def test_no_seeds_is_an_error():
     with pytest.raises(ValueError, match="seeds: 0"):
         measure({}, seeds=())
+
+
+def test_prompts_of_which_the_scorer_sees_the_beginning_alone_stand_in_the_report(caplog):
+    plan = ErasurePlan((PromptPair(STYLED, PLAIN),), (KEPT,), (0,), SAMPLING)
+    painter = Painter({STYLED: 0.8, PLAIN: 0.2, KEPT: 0.5})
+    text = erasure_text(measure_erasure(painter, painter, GreyScorer(words=3), plan, 3))
+    for prompt in (STYLED, KEPT):
+        warning = f"WARNING: the scorer sees the first 3 of 4 tokens of {prompt!r}"
+        assert warning in text
+        assert warning in caplog.text
+
+
+def test_a_concept_after_all_that_the_scorer_sees_is_an_error_before_any_image_is_made():
+    plan = ErasurePlan((PromptPair(STYLED, PLAIN),), (KEPT,), (0,), SAMPLING)
+    without_images = Painter({})
+    with pytest.raises(ValueError, match="scorer: it sees the first 2 tokens of a prompt"):
+        measure_erasure(without_images, without_images, GreyScorer(words=2), plan, 3)

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from loco_core.diffusers_host.deepfloyd import DeepFloydEngine
-from loco_core.models.engine import Intervention, Row, Sampling
+from loco_core.models.engine import Chunk, Intervention, Row, Sampling
 from loco_core.models.layers import LayerSet
 
 WORDS = "<pad> </s> a painting in the style of van gogh red star blue fish".split()
@@ -70,13 +70,13 @@ def test_it_has_22_layers_in_forward_order(engine):
 def test_the_last_subject_token_precedes_the_end(engine):
     (star,) = engine.encode([STAR])
     assert star.tokens.shape == (77, 24)
-    assert star.last_subject == len(STAR.split()) - 1
+    assert star.chunks == (Chunk(0, 0, len(STAR.split()), 77),)  # T5 has no start token
 
 
 def test_capitals_are_read_as_the_pipeline_reads_them(engine):
     small, capital = engine.encode([STAR, "A Red Star in the style of Van Gogh"])
     assert torch.equal(small.tokens, capital.tokens)
-    assert small.last_subject == capital.last_subject
+    assert small.chunks == capital.chunks
 
 
 def test_an_edit_of_nothing_is_refused(engine):
@@ -129,7 +129,7 @@ def test_an_edit_over_all_subject_tokens_makes_the_layers_read_the_concept_as_th
     own, other = (engine.layer_input(12, embeddings[0]).float() for embeddings in (concepts, targets))
     with engine.edited_subjects(concepts, targets, LayerSet((12,), 22)):
         for old, new in zip(before, engine.key_value_weights(12), strict=True):
-            count = targets[0].last_subject + 1
+            count = targets[0].chunks[0].end_of_text
             wanted = other[:count] @ old.T
             distance = torch.linalg.norm(own[:count] @ new.T - wanted) / torch.linalg.norm(own[:count] @ old.T - wanted)
             assert distance < 0.1  # the ridge keeps it from being zero

@@ -20,7 +20,7 @@ from loco_core.editing.token_pairs import token_pairs
 from loco_core.localization.plan import SearchPlan
 from loco_core.localization.search import search
 from loco_core.localization.strategies import Effort
-from loco_core.models.engine import Intervention, Row, Sampling
+from loco_core.models.engine import Chunk, Intervention, Row, Sampling
 from loco_core.models.layers import LayerSet, windows
 from loco_core.prompts import Attribute, PromptPair
 from loco_core.scoring.clip_score import load_scorer
@@ -193,6 +193,15 @@ def test_an_edit_gives_the_weights_of_the_authors_d_by_d_formula(engine):
     for old, new in zip(before, after, strict=True):
         expected = (old @ replacements @ originals.T + 0.01 * old) @ inverse
         assert torch.linalg.norm(new - expected) / torch.linalg.norm(expected) <= 1e-5
+
+
+@pytest.mark.parametrize("length", [12, 40, 77])
+def test_a_prompt_has_room_for_as_many_tokens_as_the_tokenizer_at_hand_says(engine, monkeypatch, length):
+    monkeypatch.setattr(engine._pipeline.tokenizer, "model_max_length", length)
+    (full,) = engine.encode([" ".join(["star"] * (length - 2))])
+    assert full.chunks == (Chunk(0, 1, length - 1, length),)
+    with pytest.raises(ValueError, match=f"has {length + 1} tokens with its ends; shorten it to {length}"):
+        engine.encode([" ".join(["star"] * (length - 1))])
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------

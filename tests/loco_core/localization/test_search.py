@@ -20,8 +20,9 @@ from loco_core.localization.verdict import Kind
 from loco_core.models.engine import Sampling, TextEmbedding
 from loco_core.models.layers import Part
 from loco_core.prompts import Attribute, PromptPair
+from loco_core.scoring.clip_score import SeenText
 from loco_core.scoring.intervals import Estimate
-from made_up import unet
+from made_up import chunk, unet
 
 LAYERS = 8
 SAMPLING = Sampling(4, 7.5, "euler", "normal", 32, 16)
@@ -36,7 +37,7 @@ class PlantedEngine:
         self.planted, self.batches = planted, []
 
     def encode(self, prompts):
-        return [TextEmbedding(prompt, torch.zeros(77, 4), 3) for prompt in prompts]
+        return [TextEmbedding(prompt, torch.zeros(77, 4), (chunk(3),)) for prompt in prompts]
 
     def generate(self, rows, sampling, on_step=None):
         self.batches.append([(row.embedding.prompt, row.seed) for row in rows])
@@ -50,6 +51,11 @@ class BrightnessScorer:
     """30 for a white image and 10 for a black one; the other way round against a text without the concept."""
 
     name = "brightness"
+    words = 75
+
+    def seen(self, text):
+        words = text.split()
+        return SeenText(tuple(words[: self.words]), len(words))
 
     def score(self, images, texts):
         sign = torch.tensor([1.0 if "oil" in text else -1.0 for text in texts])
@@ -351,3 +357,28 @@ def test_the_contact_sheet_begins_with_what_is_to_go_and_with_what_all_layers_ma
 
 def test_a_layer_is_coloured_by_the_best_window_that_it_is_in():
     assert layer_effects(run()[1]).tolist() == [0, 0, 0, 0, 1, 1, 0, 0]
+
+
+class ShortSighted(BrightnessScorer):
+    """Sees three words of a text."""
+
+    words = 3
+
+
+def test_a_prompt_of_which_the_scorer_sees_the_beginning_alone_stands_in_the_report_and_the_files(caplog):
+    plan = SearchPlan(PAIRS, (7,), Attribute.STYLE, 2, SAMPLING, effort=Effort.EXHAUSTIVE)
+    result = search(PlantedEngine({4, 5}), ShortSighted(), plan, 5)
+    warning = "WARNING: the scorer sees the first 3 of 4 tokens of 'a cat in oil'; what follows does not count"
+    assert warning in report_text(result)
+    assert warning in json.loads(result_json(result, {}))["warnings"][0]
+    assert warning in caplog.text
+
+
+def test_a_concept_after_all_that_the_scorer_sees_is_an_error_before_any_image_is_made():
+    pairs = (PromptPair("a cat at sea in oil", "a cat at sea"),)
+    plan, engine = SearchPlan(pairs, (7,), Attribute.STYLE, 2, SAMPLING), PlantedEngine({4, 5})
+    with pytest.raises(
+        ValueError, match="scorer: it sees the first 3 tokens of a prompt, and 'a cat at sea in oil' and"
+    ):
+        search(engine, ShortSighted(), plan, 5)
+    assert not engine.batches

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from scipy import stats
 
+from loco_core.models.engine import TextEmbedding
 from loco_core.models.layers import PROJECTIONS, LayerSet, Part
 from loco_core.neurons.ablation import ChooseBy, Mode, Replacement, ablation, chosen_neurons
 from loco_core.neurons.detection import Neurons, NeuronScores, NeuronTokens, Ranking, detect_neurons
@@ -17,7 +18,7 @@ from loco_core.neurons.file import load_neurons, save_neurons
 from loco_core.neurons.pictures import neuron_plot
 from loco_core.neurons.report import neuron_lines
 from loco_core.prompts import Contrast, contrast_prompts
-from made_up import SD15, WIDTH, encode
+from made_up import SD15, WIDTH, chunk, encode
 
 LAYERS = LayerSet((8, 9), 16)
 WITH = tuple(f"{thing} in woodcut" for thing in ("star", "fish", "house", "tree", "boat"))
@@ -59,7 +60,7 @@ def neurons() -> Neurons:
 def outputs(prompts, weight: torch.Tensor, tokens: NeuronTokens) -> np.ndarray:
     rows = []
     for embedding in encode(prompts):
-        last = embedding.last_subject
+        last = embedding.chunks[0].last_subject
         own = {
             NeuronTokens.TAIL: embedding.tokens[last:],
             NeuronTokens.LAST_SUBJECT: embedding.tokens[[last]],
@@ -67,6 +68,34 @@ def outputs(prompts, weight: torch.Tensor, tokens: NeuronTokens) -> np.ndarray:
         }
         rows.append((own[tokens].double() @ weight.double().T).numpy().mean(0))
     return np.stack(rows)
+
+
+class LongReader(Reader):
+    """Encodes a prompt in as many chunks as bars stand in it."""
+
+    def encode(self, prompts):
+        found = []
+        for prompt in prompts:
+            parts = encode(prompt.split("|"))
+            chunks = [chunk(part.chunks[0].last_subject, start=77 * place) for place, part in enumerate(parts)]
+            found.append(TextEmbedding(prompt, torch.cat([part.tokens for part in parts]), tuple(chunks)))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("tokens", "where"),
+    [
+        *((NeuronTokens.LAST_SUBJECT, where) for where in ("{}|by day|at sea", "by day|{}|at sea", "by day|at sea|{}")),
+        *((NeuronTokens.LAST_PADDED, where) for where in ("{}|by day|at sea", "by day|{}|at sea", "by day|at sea|{}")),
+        (NeuronTokens.TAIL, "by day|at sea|{}"),
+    ],
+)
+def test_a_concept_in_any_chunk_of_a_long_prompt_is_as_sure_as_in_a_short_one(tokens, where):
+    """Chunks that all prompts share move the mean of a sample, and z does not depend on that."""
+    prompts = [tuple(where.format(prompt) for prompt in side) for side in (WITH, WITHOUT)]
+    found = detect_neurons(LongReader(), Contrast(*prompts, ()), LAYERS, tokens=tokens)
+    for place, score in detect(tokens=tokens).scores.items():
+        torch.testing.assert_close(found.scores[place].z, score.z, rtol=1e-3, atol=1e-3)  # float32 W
 
 
 @pytest.mark.parametrize("tokens", NeuronTokens)

@@ -187,3 +187,9 @@ def test_saved_effects_are_loaded_as_they_were(tmp_path):
 def test_what_cannot_be_measured_is_refused(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         measure(**change)
+
+
+def test_a_concept_after_all_that_the_scorer_sees_is_an_error_before_any_image_is_made():
+    request = EffectsRequest(PLAN, NEURONS)
+    with pytest.raises(ValueError, match="scorer: it sees the first 2 tokens of a prompt"):
+        measure_effects(request, Painter({}), lambda change: Painter({}), GreyScorer(words=2), 4)

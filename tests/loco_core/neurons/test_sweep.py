@@ -95,6 +95,7 @@ class Damaged(GreyScorer):
     """Gives NaN for the images that `spoilt` says: of a number, counted from 0, in the order of scoring."""
 
     def __init__(self, spoilt) -> None:
+        super().__init__()
         self._spoilt, self._scored = spoilt, 0
 
     def score(self, images, texts):
@@ -172,3 +173,15 @@ def test_counts_that_are_none_are_refused(text, sentence):
 def test_what_cannot_be_weighed_is_refused_before_any_image(kept, sentence):
     with pytest.raises(ValueError, match=sentence):
         SweepRequest(replace(PLAN, kept=kept), NEURONS, (10,))
+
+
+def test_prompts_of_which_the_scorer_sees_the_beginning_alone_stand_in_the_report():
+    request = SweepRequest(PLAN, NEURONS, (10, 40), Ranking.Z)
+    result = sweep_neurons(request, painter(), lambda change: painter(count(change)), GreyScorer(words=3), 3)
+    assert f"WARNING: the scorer sees the first 3 of 4 tokens of {STYLED!r}" in sweep_text(result)
+
+
+def test_a_concept_after_all_that_the_scorer_sees_is_an_error_before_any_image_is_made():
+    request = SweepRequest(PLAN, NEURONS, (10, 40), Ranking.Z)
+    with pytest.raises(ValueError, match="scorer: it sees the first 2 tokens of a prompt"):
+        sweep_neurons(request, Painter({}), lambda change: Painter({}), GreyScorer(words=2), 3)
