@@ -16,6 +16,7 @@ class Kind(Choice):
 
     LOCALIZED = "localized"
     SPREAD = "spread over several layers"
+    NO_RIVAL = "too wide a window to tell"
     NO_EFFECT = "no effect"
 
 
@@ -77,14 +78,15 @@ def shows(table: ScoreTable, pairs: int) -> bool:
 
 def judge(table: ScoreTable, best: LayerSet, tried: list[LayerSet], pairs: int) -> Verdict:
     """The verdict on the window that won. Asks for images of it, of all layers and of its best rival, the same for all,
-    until it is sure, has all, or has spent as many as two windows have.
+    until it is sure, has all, or has spent as many as two windows have. Where no window fits beside it there is nothing
+    to compare it with, so nothing is asked for.
 
     Being surely above a share guards against a window that won by luck: on the demo model the best window for an
     object had half of the effect in 12 images, and a sixth of it in 40.
     """
     apart = [window for window in tried if not set(window) & set(best)]
     if not apart:
-        return Verdict(Kind.SPREAD, estimate(table.effects(table.whole), pairs), estimate(table.effects(best), pairs))
+        return Verdict(Kind.NO_RIVAL, estimate(table.effects(table.whole), pairs), estimate(table.effects(best), pairs))
     count = min(table.images, max(table.count(best), 2 * pairs))
     end = table.made + 2 * table.images  # a rival by luck falls back with more images, and there may be many such
     while True:
