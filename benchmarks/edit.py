@@ -150,7 +150,7 @@ class Bench:
     def preservation_error(self, edit: Edit) -> float:
         """max |(W^ - W) q| / |W q| over the directions preserved exactly, with float32 weights."""
         kept = self.encode(list(dict.fromkeys([*(p.target for p in edit.recipe.pairs), "", *edit.recipe.preserve])))
-        basis = leading_directions(torch.cat([e.tokens for e in kept]).double().T, PRESERVED_TOLERANCE)
+        basis = leading_directions([e.tokens.T for e in kept], PRESERVED_TOLERANCE)
         before = [self.engine.key_value_weights(layer) for layer in edit.recipe.layers]
         with self.engine.edited(edit):
             after = [self.engine.key_value_weights(layer) for layer in edit.recipe.layers]

@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from .lettering import Font, lettered, wrapped
+
 # Colours of plots: what is best, all others, and what they are compared with.
 BEST, OTHER, BASELINE = "#d1495b", "#8d99ae", "#2b2d42"
 # Colours of sheets: text, background, and the frame of a marked row.
@@ -18,6 +20,9 @@ INK, PAPER, RULE = (28, 28, 32), (255, 255, 255), (209, 73, 91)
 SHEET_COLUMNS = 12
 # Lines of the text above images.
 CAPTION_LINES = 5
+# Titles of plots: their size, and the share of the plot's width that their lines take.
+TITLE_POINTS, TITLE_SHARE = 10, 0.9
+POINTS_PER_INCH = 72
 
 
 def rows_sheet(
@@ -28,12 +33,15 @@ def rows_sheet(
     """
     rows, count, height, width = images.shape[:4]
     font = ImageFont.load_default(14)
-    wrapped = [_wrapped(caption, font, width) for caption in captions]
-    label_width, gap, header = 132, 4, 4 + 18 * max(map(len, wrapped))
+    above = [lettered(caption) for caption in captions]
+    texts = [_caption(shown.text, shown.font(14), width) for shown in above]
+    label_width, gap, header = 132, 4, 4 + 18 * max(map(len, texts))
     sheet = Image.new("RGB", (label_width + count * (width + gap), header + rows * (height + gap)), PAPER)
     pen = ImageDraw.Draw(sheet)
-    for column, lines in enumerate(wrapped):
-        pen.text((label_width + column * (width + gap), 2), "\n".join(lines), fill=INK, font=font)
+    for column, (shown, lines) in enumerate(zip(above, texts, strict=True)):
+        for line, text in enumerate(lines):
+            place = (label_width + column * (width + gap), 2 + 18 * line)
+            pen.text(place, text, fill=INK, font=shown.font(14))
     for row, label in enumerate(labels):
         top = header + row * (height + gap)
         for line, text in enumerate(label):
@@ -51,13 +59,15 @@ def before_after_sheet(title: str, before: np.ndarray, after: np.ndarray) -> np.
     columns = min(count, SHEET_COLUMNS)
     font = ImageFont.load_default(18)
     label_width, gap = 90, 2
-    lines = _wrapped(title, font, columns * (width + gap))
+    shown = lettered(title)
+    lines = _caption(shown.text, shown.font(18), columns * (width + gap))
     header = 8 + 22 * len(lines)
     band = 2 * (height + gap) + 4 * gap
     size = (label_width + columns * (width + gap), header + -(-count // columns) * band)
     sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((label_width, 4), "\n".join(lines), fill=INK, font=font)
+    for line, text in enumerate(lines):
+        pen.text((label_width, 4 + 22 * line), text, fill=INK, font=shown.font(18))
     for start in range(0, count, columns):
         for row, (label, images) in enumerate((("before", before), ("after", after))):
             top = header + start // columns * band + row * (height + gap)
@@ -69,7 +79,10 @@ def before_after_sheet(title: str, before: np.ndarray, after: np.ndarray) -> np.
 
 def entitle(axes: Axes, text: str) -> None:
     """Puts a title above, on as many lines as it needs; a prompt may hold a dollar sign, which begins no formula."""
-    axes.set_title(text.replace("$", r"\$"), fontsize=10, wrap=True)
+    shown = lettered(text)
+    width = TITLE_SHARE * axes.figure.bbox.width / axes.figure.dpi * POINTS_PER_INCH
+    lines = [part for line in shown.text.split("\n") for part in wrapped(line, shown.font(TITLE_POINTS), width)]
+    axes.set_title("\n".join(lines).replace("$", r"\$"), fontproperties=shown.properties(TITLE_POINTS))
 
 
 def drawn(figure: Figure) -> np.ndarray:
@@ -79,13 +92,9 @@ def drawn(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    """The text in lines of `width` pixels, unless a word is longer; what CAPTION_LINES cannot hold is cut."""
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and font.getlength(f"{lines[-1]} {word}") > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
+def _caption(text: str, font: Font, width: int) -> list[str]:
+    """The text in lines of `width` pixels; what CAPTION_LINES cannot hold is cut."""
+    lines = wrapped(text, font, width)
     if len(lines) > CAPTION_LINES:
         lines[CAPTION_LINES - 1 :] = [lines[CAPTION_LINES - 1] + "\u2026"]
     return lines

@@ -6,8 +6,9 @@ with replacing(path) as unfinished:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,39 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+logger = logging.getLogger(__name__)
+
+# In the names that are tried where another program holds a file open: "scores_2.csv" to "scores_9.csv".
+OTHER_NAMES = range(2, 10)
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder, which becomes `path` when all went well and is gone when not."""
+    """A temporary name in the same folder, which becomes `path` when all went well and is gone when not.
+
+    Where another program holds `path` open, as spreadsheets do on Windows, the file gets a name beside it and a
+    warning says so: hours of work must not be lost to that.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
     try:
         yield unfinished
-        unfinished.replace(path)
+        _rename(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _rename(unfinished: Path, path: Path) -> None:
+    try:
+        unfinished.replace(path)
+    except PermissionError:
+        for number in OTHER_NAMES:
+            other = path.with_name(f"{path.stem}_{number}{path.suffix}")
+            with suppress(PermissionError):
+                unfinished.replace(other)
+                logger.warning("%s is open in another program; what belongs there is in %s", path, other.name)
+                return
+        raise
 
 
 def read_safetensors(path: Path, format_name: str) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

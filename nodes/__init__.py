@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .comparison import clip_scorer, clip_vision_scorer, erasure_report
 from .editing import apply, combine, export_lora, load, save, solve
 from .host import demo_model, folders
+from .host.loaded import checked
 from .injection import conditioning_injector
 from .localization import layer_search, layer_select, layers_load
 from .neurons import ablate, detect, effects, sweep
@@ -40,7 +41,7 @@ MODULES = (
 
 class LocoExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [node for module in MODULES for node in module.NODES]
+        return [checked(node) for module in MODULES for node in module.NODES]
 
 
 def extension() -> LocoExtension:

@@ -1,22 +1,70 @@
-// Shows a node's text again when its result comes from the cache: the host sends the text, but only progress is shown.
+// Shows what nodes say: where they are, a subgraph that was closed while it ran too, and again when the page is loaded
+// again. The host shows a text itself only while its node runs, and only in the graph that is on the canvas.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
-// The node of an execution id: "5", or "5:3" for node 3 in subgraph node 5.
+// Runs of the history that are looked through.
+const RUNS = 64;
+
+// What nodes said last, by execution id: "5", or "5:3" for node 3 in subgraph node 5.
+let texts = new Map();
+
+function rootGraph() {
+  return app.rootGraph ?? app.graph;
+}
+
 function findNode(id) {
-  let graph = app.rootGraph ?? app.graph;
+  let graph = rootGraph();
   let node = null;
-  for (const part of String(id).split(":")) {
+  for (const part of id.split(":")) {
     node = graph?.getNodeById(part);
     graph = node?.subgraph;
   }
   return node;
 }
 
+function keep(outputs) {
+  for (const [id, output] of Object.entries(outputs)) {
+    const text = output?.text?.join("\n");
+    if (text) texts.set(id, text);
+  }
+}
+
+// The host looks for a node without colons in its id in the graph on the canvas.
+function show(id) {
+  const node = findNode(id);
+  if (node?.comfyClass?.startsWith("LoCo_") && node.graph === app.canvas.graph) {
+    api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text: texts.get(id) });
+  }
+}
+
+function showAll() {
+  [...texts.keys()].forEach(show);
+}
+
+// What this workflow's nodes said in the runs that the host remembers, the oldest first.
+async function remember() {
+  const workflow = rootGraph().id;
+  const answer = await api.fetchApi(`/history?max_items=${RUNS}`);
+  texts = new Map();
+  for (const run of Object.values(await answer.json())) {
+    if (run.prompt[3]?.extra_pnginfo?.workflow?.id === workflow) keep(run.outputs);
+  }
+}
+
 api.addEventListener("executed", ({ detail }) => {
   const id = String(detail.display_node ?? detail.node);
-  const text = detail.output?.text?.join("\n");
-  if (text && findNode(id)?.comfyClass?.startsWith("LoCo_")) {
-    api.dispatchCustomEvent("progress_text", { nodeId: id, text });
-  }
+  keep({ [id]: detail.output });
+  if (texts.has(id)) show(id);
+});
+
+app.registerExtension({
+  name: "Loco.Text",
+  setup() {
+    app.canvas.canvas.addEventListener("litegraph:set-graph", showAll);
+  },
+  async afterConfigureGraph() {
+    await remember();
+    showAll();
+  },
 });

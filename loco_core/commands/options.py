@@ -19,8 +19,8 @@ from .. import images
 from ..choices import Choice
 from ..diffusers_host.demo_model import SCORER as DEMO_SCORER
 from ..diffusers_host.demo_model import demo_pipeline
-from ..diffusers_host.engine import VAE_FACTOR, DiffusersEngine
-from ..diffusers_host.pipelines import SAMPLERS, SPACINGS, load_pipeline
+from ..diffusers_host.engine import DiffusersEngine
+from ..diffusers_host.pipelines import SAMPLERS, SPACINGS, VAE_FACTOR, best_device, load_pipeline, own_size
 from ..drawing import before_after_sheet
 from ..files import write_picture
 from ..models.engine import Sampling
@@ -32,6 +32,8 @@ Decorator = Callable[[Command], Command]
 
 # The name of the model that ships with this project.
 DEMO = "demo"
+# Width and height in pixels of its images.
+DEMO_SIZE = 128
 # Largest side, in pixels, of a picture on the before/after sheet.
 SHEET_PICTURE = 256
 
@@ -62,24 +64,23 @@ class Settings:
 
 @dataclass(frozen=True)
 class SamplingPreset:
-    """Sampling settings that go together; size in pixels."""
+    """Sampling settings that go together."""
 
     steps: int
     guidance: float
-    size: int
     sampler: str
     spacing: str
 
 
 PRESETS = {
-    "demo": SamplingPreset(20, 2.0, 128, "euler", "linspace"),
-    "paper": SamplingPreset(50, 7.5, 512, "pndm", "leading"),
+    "demo": SamplingPreset(20, 2.0, "euler", "linspace"),
+    "paper": SamplingPreset(50, 7.5, "pndm", "leading"),
 }
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """What a person chose of the sampling; what is None is the preset's."""
+    """What a person chose of the sampling; what is None is the preset's, a size the model's own."""
 
     model: str
     preset: str | None
@@ -95,7 +96,7 @@ class SamplingOptions:
     @property
     def settings(self) -> Settings:
         base = PRESETS[self.preset or ("demo" if self.model == DEMO else "paper")]
-        pixels = self.size or base.size
+        pixels = self.size or (DEMO_SIZE if self.model == DEMO else own_size(Path(self.model)))
         sampling = Sampling(
             steps=self.steps or base.steps,
             guidance=self.guidance or base.guidance,
@@ -127,13 +128,17 @@ SAMPLING_OPTIONS: list[Decorator] = [
         "--preset",
         type=click.Choice(list(PRESETS)),
         help="Sampling settings: 'paper' is 50 steps, guidance "
-        "7.5, 512x512, PNDM. Without it: 'demo' for the demo model, 'paper' for others. The options below "
+        "7.5, PNDM. Without it: 'demo' for the demo model, 'paper' for others. The options below "
         "change them one by one.",
     ),
     click.option("--steps", type=click.IntRange(1), help="Sampler steps."),
     click.option("--guidance", type=click.FloatRange(1), help="Classifier-free guidance (CFG)."),
     click.option(
-        "--size", type=click.IntRange(64), callback=whole_latents, help="Width and height in pixels; 1024 for SDXL."
+        "--size",
+        type=click.IntRange(64),
+        callback=whole_latents,
+        help="Width and height in pixels. Without it those that the model was made for: 512 for Stable Diffusion 1.x, "
+        "768 or 512 for 2.x, 1024 for SDXL.",
     ),
     click.option("--sampler", type=click.Choice(list(SAMPLERS)), help="How the noise is taken away step by step."),
     click.option("--spacing", type=click.Choice(SPACINGS), help="How the steps are spread over the noise levels."),
@@ -241,7 +246,7 @@ def load_clip(model: str, scorer: Path | None, architecture: str | None = None) 
     if scorer is None and model != DEMO:
         raise ValueError("scorer: give --scorer, a .safetensors file of open_clip weights")
     clip = load_scorer(scorer or DEMO_SCORER, architecture)
-    clip.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    clip.model.to(best_device())
     return clip
 
 

@@ -12,6 +12,7 @@ import diffusers
 
 from .. import (
     Effort,
+    Journal,
     Part,
     SearchPlan,
     SearchProgress,
@@ -21,6 +22,7 @@ from .. import (
     result_json,
     scores_csv,
     search,
+    search_settings,
 )
 from ..files import write_picture, write_text
 from ..localization.evaluation import Evaluation
@@ -28,6 +30,9 @@ from ..localization.pictures import contact_sheet, model_figure, score_plot
 from ..localization.plan import AUTO
 from . import options
 from .options import OneOf, Replacing, Settings
+
+# In the output folder: where a search keeps what it has finished until it ends.
+UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class TraceChoices:
 @options.settings
 def trace(settings: Settings, replacing: Replacing, **given: Any) -> None:
     """LocoGen: find the layers. Writes result.json, scores.csv (every image), scores.png, model.png (the
-    U-Net with its layers by effect) and windows.png.
+    U-Net with its layers by effect) and windows.png. Where it was stopped, the same command goes on.
 
     \b
     python -m loco_core trace --concept woodcut --target "a painting"
@@ -88,17 +93,24 @@ def trace(settings: Settings, replacing: Replacing, **given: Any) -> None:
     )
     clip = options.load_clip(settings.model, chosen.scorer, chosen.architecture)
     engine, out = options.load_engine(settings.model), chosen.out
+    most = plan.most_images(engine.layers)
+    came_from = provenance(engine, clip, f"diffusers {diffusers.__version__}")
+    journal = Journal.open(out / UNFINISHED, search_settings(plan, came_from["model_digest"], clip))
+    if len(journal):
+        click.echo(f"going on with {len(journal)} images of a search that was not finished")
     with options.bar() as progress:
-        task = progress.add_task("unmodified", total=math.ceil(plan.most_images(engine.layers)))
+        task = progress.add_task("unmodified", total=math.ceil(most))
 
         def on_batch(evaluation: Evaluation) -> None:
-            progress.update(task, completed=round(evaluation.cost), description=evaluation.label)
+            own = round(evaluation.cost - evaluation.recalled)  # the time left is told by what this run makes
+            left = math.ceil(most - evaluation.recalled)
+            progress.update(task, completed=own, total=left, description=evaluation.label)
             write_text(out / "scores.csv", scores_csv(plan, evaluation.cells, evaluation.scores))
 
-        result = search(engine, clip, plan, settings.rows, SearchProgress(on_batch))
-    came_from = provenance(engine, clip, f"diffusers {diffusers.__version__}")
+        result = search(engine, clip, plan, settings.rows, SearchProgress(on_batch), journal)
     write_text(out / "result.json", result_json(result, came_from))
     write_picture(out / "scores.png", score_plot(result))
     write_picture(out / "model.png", model_figure(result, engine.layers))
     write_picture(out / "windows.png", contact_sheet(result))
+    journal.finish()
     click.echo(f"{report_text(result)}\nsaved in {out}")

@@ -27,10 +27,7 @@ from ..models.layers import PROJECTIONS, Part
 from ..neurons.ablation import Ablation, Replacement
 from ..weights_digest import weights_digest
 from .families.unet import read_layers
-from .pipelines import Pipeline, scheduler_for
-
-# Pixels per latent, in each direction.
-VAE_FACTOR = 8
+from .pipelines import VAE_FACTOR, Pipeline, scheduler_for
 
 
 class DiffusersEngine:

@@ -15,6 +15,11 @@ import torch
 from ..choices import check_one_of
 from ..models.engine import Sampling
 
+# Pixels per latent, in each direction.
+VAE_FACTOR = 8
+# Pixels in each direction of Stable Diffusion 1.x, where a folder does not tell.
+SIZE = 512
+
 Pipeline: TypeAlias = "diffusers.StableDiffusionPipeline | diffusers.StableDiffusionXLPipeline"
 # A model's own configuration must not move the steps elsewhere than asked.
 _SPACED = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
@@ -33,17 +38,34 @@ SAMPLERS: dict[str, tuple[Any, dict[str, Any]]] = {
 SPACINGS = ("leading", "linspace", "trailing")
 
 
+def best_device() -> str:
+    """The fastest device that PyTorch finds here."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def own_size(folder: Path) -> int:
+    """Width and height in pixels of the images that the model in a diffusers folder was made for."""
+    try:
+        config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # load_pipeline says what is wrong with the folder
+        return SIZE
+    return VAE_FACTOR * config["sample_size"] if isinstance(config.get("sample_size"), int) else SIZE
+
+
 def load_pipeline(folder: Path) -> Pipeline:
     """The pipeline in a local diffusers folder; nothing is downloaded, unpickled or run from there.
 
-    On a GPU in float16, but for the VAE, which overflows there in SDXL; in float32 without one.
+    On CUDA in float16, but for the VAE, which overflows there in SDXL; elsewhere in float32.
     """
     index = folder / "model_index.json"
     if not index.is_file():
         raise ValueError(f"model: {folder} is not a diffusers folder, which has a model_index.json")
-    cuda = torch.cuda.is_available()
+    device = best_device()
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
-    options["torch_dtype"] = {"default": torch.float16, "vae": torch.float32} if cuda else torch.float32
+    halved = {"default": torch.float16, "vae": torch.float32}
+    options["torch_dtype"] = halved if device == "cuda" else torch.float32
     if list(folder.glob("unet/*.fp16.safetensors")) and not list(folder.glob("unet/*model.safetensors")):
         options["variant"] = "fp16"
     try:
@@ -59,7 +81,7 @@ def load_pipeline(folder: Path) -> Pipeline:
         raise
     except Exception as error:  # whatever a damaged or foreign folder makes of diffusers' code
         raise ValueError(f"model: diffusers cannot load {folder} ({error!r})") from error
-    return pipeline.to("cuda" if cuda else "cpu")
+    return pipeline.to(device)
 
 
 def scheduler_for(own: diffusers.SchedulerMixin, sampling: Sampling) -> diffusers.SchedulerMixin:

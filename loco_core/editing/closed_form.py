@@ -9,10 +9,13 @@ Two ways to preserve the outputs of other embeddings P:
 - exactly: with Q an orthonormal basis of P and Z = X_o - Q Q^T X_o, A = D Z^T (Z Z^T + lambda I)^-1, so that A Q = 0;
 - weighted (UCE's retain term): A = D X_o^T (X_o X_o^T + beta P P^T + lambda I)^-1.
 With the columns' thin SVD U S V^T all of them are [D V S / (S^2 + lambda)] U^T: no d x d solve, and thin factors.
+Of more than d columns U and S^2 are the eigenvectors and eigenvalues of Z Z^T, and D V S is D Z^T U. So the columns
+need not be kept: many concepts take no more memory than d columns do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +23,8 @@ from torch.nn import functional
 
 # Parts of an operator below this share of the largest one are rounding.
 NEGLIGIBLE = 1e-12
+# Eigenvalues of a product of columns with themselves below this share of the largest one are rounding.
+ROUNDING = 1e-14
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +47,7 @@ class EditOperator:
         """The largest factor by which A stretches an embedding."""
         if not self.rank:
             return 0.0
-        (_, left), (_, right) = torch.linalg.qr(self.up), torch.linalg.qr(self.down.T)
+        left, right = (torch.linalg.qr(factor, mode="r").R for factor in (self.up, self.down.T))
         return torch.linalg.matrix_norm(left @ right.T, ord=2).item()
 
     def change(self, columns: torch.Tensor) -> torch.Tensor:
@@ -60,32 +65,90 @@ class EditOperator:
         return (weight @ up) @ down
 
 
-def solve(
-    originals: torch.Tensor,
-    targets: torch.Tensor,
-    ridge: float,
-    basis: torch.Tensor | None = None,
-    weighted: torch.Tensor | None = None,
-) -> EditOperator:
-    """The operator for columns X_o and X_t, [d, n] each, and lambda = `ridge`.
+class Columns:
+    """The columns Z and D = X_t - X_o of any number of prompts, as much of them as the closed form needs.
 
-    `basis` is Q, [d, q] and orthonormal, of what is preserved exactly; `weighted` is sqrt(beta) P, [d, p].
+        columns = Columns(width)
+        columns.add(free, change)              # for each prompt
+        operator = columns.operator(ridge)
+
+    Up to d columns are kept themselves. Of all, the products Z Z^T and D Z^T are kept, [d, d] each.
     """
-    if not (torch.isfinite(originals).all() and torch.isfinite(targets).all()):
-        raise ValueError("text embeddings: NaN or Inf; the text encoder gave no usable embedding for these prompts")
-    free, change = originals.double(), targets.double() - originals.double()
-    if basis is not None:
-        free = project_out(basis, free)
-    if weighted is not None:
-        free, change = torch.cat([free, weighted], 1), torch.cat([change, torch.zeros_like(weighted)], 1)
-    left, singular, right = torch.linalg.svd(free, full_matrices=False)
-    up = change @ right.T * (singular / (singular**2 + ridge))
-    sizes = torch.linalg.norm(up, dim=0)
-    kept = sizes > NEGLIGIBLE * sizes.max()
-    up, left = up[:, kept], left[:, kept]
-    if basis is not None:
-        left = project_out(basis, left)  # again, for the rounding of small singular values
-    return EditOperator(up.contiguous(), left.T.contiguous())
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._squares, self._products = torch.zeros(2, width, width, dtype=torch.float64)
+        self._count, self._change = 0, 0.0
+
+    def add(self, free: torch.Tensor, change: torch.Tensor) -> None:
+        """Adds columns of Z and of D, [d, k] each in float64."""
+        if not (torch.isfinite(free).all() and torch.isfinite(change).all()):
+            raise ValueError("text embeddings: NaN or Inf; the text encoder gave no usable embedding for these prompts")
+        self._count += free.shape[1]
+        self._change += change.square().sum().item()
+        self._squares.addmm_(free, free.T)
+        self._products.addmm_(change, free.T)
+        if self._count <= self._width:
+            self._kept.append((free, change))
+        else:
+            self._kept.clear()
+
+    def operator(
+        self,
+        ridge: float,
+        basis: torch.Tensor | None = None,
+        preserved: Sequence[torch.Tensor] = (),
+        weight: float = 1.0,
+    ) -> EditOperator:
+        """The operator for lambda = `ridge`.
+
+        `basis` is Q, [d, q] and orthonormal, of what is preserved exactly: Z is what lies outside it. `preserved` is P,
+        in parts [d, k], and `weight` is beta.
+        """
+        left, squares, products = self._directions(preserved, weight)
+        up = products / (squares + ridge)
+        sizes = torch.linalg.norm(up, dim=0)
+        large = sizes > NEGLIGIBLE * sizes.max()
+        up, left = up[:, large], left[:, large]
+        if basis is not None:
+            left = project_out(basis, left)  # again, for the rounding of small singular values
+        return EditOperator(up.contiguous(), left.T.contiguous())
+
+    def _directions(
+        self, preserved: Sequence[torch.Tensor], weight: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """U, S^2 and D V S."""
+        if self._kept and not preserved:
+            free, change = (torch.cat(parts, 1) for parts in zip(*self._kept, strict=True))
+            left, singular, right = torch.linalg.svd(free, full_matrices=False)
+            return left, singular**2, change @ right.T * singular
+        squares = self._squares.clone()
+        for part in preserved:
+            own = part.double()
+            squares.addmm_(own, own.T, alpha=weight)
+        values, left = torch.linalg.eigh(squares)
+        true = values >= ROUNDING * values[-1]
+        left = left[:, true]
+        return left, values[true], self._products @ left
+
+    def residual(self, operator: EditOperator) -> float:
+        """|A Z - D| / |D|; 0 where D is."""
+        if not self._change:
+            return 0.0
+        edit = operator.up @ operator.down
+        left = ((edit @ self._squares - 2 * self._products) * edit).sum().item() + self._change
+        return (max(0.0, left) / self._change) ** 0.5
+
+
+def solve(
+    originals: torch.Tensor, targets: torch.Tensor, ridge: float, basis: torch.Tensor | None = None
+) -> EditOperator:
+    """The operator for X_o and X_t, [d, n] each, and lambda = `ridge`. `basis` is Q, [d, q], to preserve exactly."""
+    own, change = originals.double(), targets.double() - originals.double()
+    columns = Columns(len(own))
+    columns.add(own if basis is None else project_out(basis, own), change)
+    return columns.operator(ridge, basis)
 
 
 def project_out(basis: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -93,18 +156,27 @@ def project_out(basis: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     return columns - basis @ (basis.T @ columns)
 
 
-def leading_directions(columns: torch.Tensor, tolerance: float) -> torch.Tensor:
-    """An orthonormal basis [d, q] of the columns [d, n], each counted with length 1.
+def leading_directions(parts: Sequence[torch.Tensor], tolerance: float) -> torch.Tensor:
+    """An orthonormal basis [d, q], in float64, of columns that come in parts [d, k], each counted with length 1.
 
     Directions whose singular value is below `tolerance` times the largest are left out: the tokens of one prompt, its
     padding above all, are so nearly collinear that without a tolerance rounding would be preserved.
     """
-    weights = 1 / torch.linalg.norm(columns, dim=0).clamp(min=torch.finfo(columns.dtype).tiny)
-    # By the smaller Gram matrix: less than half the memory of a singular value decomposition of the columns.
-    if columns.shape[1] > columns.shape[0]:
-        unit = columns * weights
-        squares, vectors = torch.linalg.eigh(unit @ unit.T)
+    width = len(parts[0])
+    # By the smaller of the two products: less than half the memory of a singular value decomposition of the columns.
+    if sum(part.shape[1] for part in parts) > width:
+        products = torch.zeros(width, width, dtype=torch.float64)
+        for part in parts:
+            unit = _unit(part)
+            products.addmm_(unit, unit.T)
+        squares, vectors = torch.linalg.eigh(products)
         return vectors[:, squares > tolerance**2 * squares[-1]]
-    squares, vectors = torch.linalg.eigh((columns.T @ columns).mul_(weights).mul_(weights[:, None]))
-    leading = vectors[:, squares > tolerance**2 * squares[-1]]
-    return torch.linalg.qr(columns @ (weights[:, None] * leading)).Q
+    unit = torch.cat([_unit(part) for part in parts], 1)
+    squares, vectors = torch.linalg.eigh(unit.T @ unit)
+    return torch.linalg.qr(unit @ vectors[:, squares > tolerance**2 * squares[-1]]).Q
+
+
+def _unit(columns: torch.Tensor) -> torch.Tensor:
+    """The columns in float64, each of length 1; one of zeros stays."""
+    columns = columns.double()
+    return columns / torch.linalg.norm(columns, dim=0).clamp(min=torch.finfo(columns.dtype).tiny)

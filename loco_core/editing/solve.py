@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..models.engine import Encode, TextEmbedding
-from .closed_form import EditOperator, leading_directions, project_out, solve
+from ..prompts import PromptPair
+from .closed_form import Columns, EditOperator, leading_directions, project_out
 from .fingerprint import fingerprint
-from .recipe import EditRecipe, Preservation, Ridge
+from .recipe import EditRecipe, EditSettings, Preservation, Ridge
 from .token_pairs import token_pairs
 
 # lambda_K = lambda_V for every model (paper, section 6; the authors' code).
@@ -30,8 +31,8 @@ PRESERVED_TOLERANCE = 0.03
 LITTLE_ROOM = 0.1
 # ... and below this one a refusal.
 NO_ROOM = 0.02
-# Preserved tokens that are checked at once, to spare memory.
-COLUMNS_AT_ONCE = 128
+# Concept prompts that are encoded at once: a prompt's embedding takes 0.6 MB with SDXL.
+PROMPTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -67,64 +68,40 @@ class Edit:
     pooled: EditOperator | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Columns:
-    """Embeddings as columns. originals and targets: X_o and X_t, [d, n] in float64; sizes: how many columns each prompt
-    pair has; kept: what is preserved, [d, p].
-    """
-
-    originals: torch.Tensor
-    targets: torch.Tensor
-    sizes: list[int]
-    kept: torch.Tensor | None
-
-    @classmethod
-    def joined(cls, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], kept: torch.Tensor | None) -> Columns:
-        """Of each prompt pair's X_o and X_t."""
-        originals = torch.cat([own for own, _ in pairs], 1)
-        targets = torch.cat([other for _, other in pairs], 1)
-        return cls(originals, targets, [own.shape[1] for own, _ in pairs], kept)
-
-
 def solve_edit(encode: Encode, recipe: EditRecipe) -> Edit:
-    """Solves all concepts of the recipe jointly: their order does not matter."""
-    if recipe.settings.preservation is not Preservation.NONE:
+    """Solves all concepts of the recipe jointly: their order does not matter.
+
+    The embeddings of concept prompts are not kept, so that many concepts do not need much memory.
+    """
+    settings, pairs = recipe.settings, recipe.pairs
+    targets, kept = list(dict.fromkeys(pair.target for pair in pairs)), []
+    if settings.preservation is not Preservation.NONE:
         _refuse_contradiction(recipe)
+        kept = list(dict.fromkeys([*targets, "", *recipe.preserve]))
     recipe = replace(recipe, fingerprint=fingerprint(encode))
-    tokens, pooled = _encoded(encode, recipe)
-    operator, figures = _solved(recipe, tokens)
-    pooled_operator = None if pooled is None else _solved(recipe, pooled)[0]
+    prompts = kept or targets
+    known = dict(zip(prompts, encode(prompts), strict=True))
+    tokens = _Problem(settings, known[prompts[0]].tokens.shape[1], [known[prompt].tokens for prompt in kept])
+    pooled = None
+    if settings.pooled:
+        pooled = _Problem(settings, _pooled(known[prompts[0]]).shape[1], [_pooled(known[prompt]) for prompt in kept])
+    for start in range(0, len(pairs), PROMPTS_AT_ONCE):
+        part = pairs[start : start + PROMPTS_AT_ONCE]
+        for pair, concept in zip(part, encode([pair.concept for pair in part]), strict=True):
+            target = known[pair.target]
+            tokens.add(pair, *token_pairs(concept, target, settings.tokens))
+            if pooled is not None:
+                pooled.add(pair, _pooled(concept).T.double(), _pooled(target).T.double())
+    operator, figures = tokens.solved()
+    pooled_operator = None if pooled is None else pooled.solved()[0]
     return Edit(recipe, dict.fromkeys(recipe.layers, operator), operator.width, figures, pooled_operator)
 
 
-def _encoded(encode: Encode, recipe: EditRecipe) -> tuple[Columns, Columns | None]:
-    """The columns of the recipe's prompts; those of pooled embeddings where these are edited too."""
-    pairs = recipe.pairs
-    concepts, targets = [pair.concept for pair in pairs], [pair.target for pair in pairs]
-    kept_prompts = list(dict.fromkeys([*targets, "", *recipe.preserve]))
-    if recipe.settings.preservation is Preservation.NONE:
-        kept_prompts = []
-    prompts = list(dict.fromkeys([*concepts, *targets, *kept_prompts]))
-    embeddings = dict(zip(prompts, encode(prompts), strict=True))  # each once: nearly all the time goes there
-    both = [(embeddings[pair.concept], embeddings[pair.target]) for pair in pairs]
-    kept = [embeddings[prompt] for prompt in kept_prompts]
-    tokens = Columns.joined(
-        [token_pairs(concept, target, recipe.settings.tokens) for concept, target in both],
-        torch.cat([embedding.tokens for embedding in kept]).cpu().T if kept else None,
-    )
-    if not recipe.settings.pooled:
-        return tokens, None
-    pooled = Columns.joined(
-        [(_pooled(concept)[:, None].double(), _pooled(target)[:, None].double()) for concept, target in both],
-        torch.stack([_pooled(embedding) for embedding in kept], 1) if kept else None,
-    )
-    return tokens, pooled
-
-
 def _pooled(embedding: TextEmbedding) -> torch.Tensor:
+    """[1, p], as if it were a token."""
     if embedding.pooled is None:
         raise ValueError("pooled: this text encoder gives no pooled embedding that the model gets; switch it off")
-    return embedding.pooled
+    return embedding.pooled.cpu()[None]
 
 
 def _refuse_contradiction(recipe: EditRecipe) -> None:
@@ -137,57 +114,57 @@ def _refuse_contradiction(recipe: EditRecipe) -> None:
         )
 
 
-def _solved(recipe: EditRecipe, columns: Columns) -> tuple[EditOperator, EditFigures]:
-    """The operator for X_o and X_t, preserving what is to be kept as the settings say."""
-    settings, originals, targets = recipe.settings, columns.originals, columns.targets
-    ridge = PAPER_LAMBDA
-    if settings.ridge is Ridge.RELATIVE:
-        ridge = settings.relative_ridge * originals.square().sum(0).mean().item()
-    basis = weighted = None
-    if columns.kept is not None and settings.preservation is Preservation.EXACT:
-        basis = leading_directions(columns.kept.double(), PRESERVED_TOLERANCE)
-    elif columns.kept is not None:
-        weighted = (PRESERVED_WEIGHT * len(columns.sizes)) ** 0.5 * columns.kept.double()
-    room = _room_by_prompt(recipe, columns, basis)
-    operator = solve(originals, targets, ridge, basis, weighted)
-    change = targets - originals
-    moved = torch.linalg.norm(change)
-    figures = EditFigures(
-        rank=operator.rank,
-        spectral_norm=operator.spectral_norm(),
-        residual=(torch.linalg.norm(operator.change(originals) - change) / moved).item() if moved else 0.0,
-        room=room,
-        kept_directions=0 if basis is None else basis.shape[1],
-        kept_error=0.0 if basis is None else _largest_change(operator, basis),
-        token_error=0.0 if columns.kept is None else _largest_change(operator, columns.kept),
-    )
-    return operator, figures
+class _Problem:
+    """The closed form for prompt pairs that are added one by one; `kept` are the tokens [T, d] of what to preserve."""
 
+    def __init__(self, settings: EditSettings, width: int, kept: Sequence[torch.Tensor]) -> None:
+        self._settings, self._columns = settings, Columns(width)
+        self._kept = [tokens.cpu().T for tokens in kept]
+        self._basis: torch.Tensor | None = None
+        if settings.preservation is Preservation.EXACT:
+            self._basis = leading_directions(self._kept, PRESERVED_TOLERANCE)
+        self._squares, self._count, self._room = 0.0, 0, list[float]()
 
-def _room_by_prompt(recipe: EditRecipe, columns: Columns, basis: torch.Tensor | None) -> tuple[float, ...]:
-    """|Z| / |X_o| of each concept prompt; an error where one has next to none."""
-    own = zip(columns.originals.split(columns.sizes, 1), columns.targets.split(columns.sizes, 1), strict=True)
-    room = tuple(_room(basis, originals, targets) for originals, targets in own)
-    for pair, share in zip(recipe.pairs, room, strict=True):
-        if share < NO_ROOM:
+    def add(self, pair: PromptPair, originals: torch.Tensor, targets: torch.Tensor) -> None:
+        """Adds X_o and X_t of a pair, [d, n] each in float64; an error where preservation leaves it next to no room."""
+        free = originals if self._basis is None else project_out(self._basis, originals)
+        same = torch.equal(originals, targets)  # nothing is to change, so no room is needed
+        room = 1.0 if same else (torch.linalg.norm(free) / torch.linalg.norm(originals)).item()
+        if room < NO_ROOM:
             raise ValueError(
-                f"preserve: only {share:.1%} of {pair.concept!r} is left outside what is to be preserved, too little "
+                f"preserve: only {room:.1%} of {pair.concept!r} is left outside what is to be preserved, too little "
                 "to edit it; take out of 'preserve' what says the same, or choose preservation 'weighted'"
             )
-    return room
+        self._columns.add(free, targets - originals)
+        self._squares += originals.square().sum().item()
+        self._count += originals.shape[1]
+        self._room.append(room)
+
+    def solved(self) -> tuple[EditOperator, EditFigures]:
+        """The operator for all pairs, preserving what is to be kept as the settings say."""
+        ridge = PAPER_LAMBDA
+        if self._settings.ridge is Ridge.RELATIVE:
+            ridge = self._settings.relative_ridge * self._squares / self._count
+        if self._basis is not None:
+            operator = self._columns.operator(ridge, self._basis)
+        else:
+            operator = self._columns.operator(ridge, None, self._kept, PRESERVED_WEIGHT * len(self._room))
+        figures = EditFigures(
+            rank=operator.rank,
+            spectral_norm=operator.spectral_norm(),
+            residual=self._columns.residual(operator),
+            room=tuple(self._room),
+            kept_directions=0 if self._basis is None else self._basis.shape[1],
+            kept_error=0.0 if self._basis is None else _largest_change(operator, [self._basis]),
+            token_error=_largest_change(operator, self._kept),
+        )
+        return operator, figures
 
 
-def _room(basis: torch.Tensor | None, originals: torch.Tensor, targets: torch.Tensor) -> float:
-    """|Z| / |X_o|; 1 where there is nothing to change."""
-    if basis is None or torch.equal(originals, targets):
-        return 1.0
-    return (torch.linalg.norm(project_out(basis, originals)) / torch.linalg.norm(originals)).item()
-
-
-def _largest_change(operator: EditOperator, tokens: torch.Tensor) -> float:
-    """max |A p| / |p| over columns p; of a column of zeros nothing changes."""
+def _largest_change(operator: EditOperator, parts: Sequence[torch.Tensor]) -> float:
+    """max |A p| / |p| over columns p, which come in parts [d, k]; 0 of none, and of a column of zeros."""
     largest = 0.0
-    for part in tokens.split(COLUMNS_AT_ONCE, dim=1):
+    for part in parts:
         own = part.double()
         sizes = torch.linalg.norm(own, dim=0).clamp(min=torch.finfo(own.dtype).tiny)
         largest = max(largest, (torch.linalg.norm(operator.change(own), dim=0) / sizes).max().item())

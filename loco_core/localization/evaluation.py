@@ -53,11 +53,17 @@ class Evaluation:
         self.cells: list[Cell] = []
         self.scores: list[float] = []
         self.thumbnails: list[np.ndarray] = []
+        self._recalled_steps = 0
 
     @property
     def cost(self) -> float:
         """What the images made so far cost the denoiser, in images of the plan's own steps."""
         return sum(cell.steps for cell in self.cells) / self._plan.sampling.steps
+
+    @property
+    def recalled(self) -> float:
+        """The part of the cost that an earlier run has paid: its images are in the journal."""
+        return self._recalled_steps / self._plan.sampling.steps
 
     @property
     def label(self) -> str:
@@ -76,6 +82,8 @@ class Evaluation:
             made = self._make(cells, steps)
             if self._journal is not None:
                 self._journal.add(cells, made)
+        else:
+            self._recalled_steps += steps * len(cells)
         self.cells += cells
         self.scores += made.scores.tolist()
         self.thumbnails += list(made.thumbnails)

@@ -33,6 +33,11 @@ def verdict_text(result: SearchResult) -> str:
     if verdict.kind is Kind.NO_EFFECT:
         return _no_effect_text(result)
     share = f"{verdict.share:.0%} of the effect of all layers"
+    if verdict.kind is Kind.NO_RIVAL:
+        return (
+            f"{verdict.kind}: layers {result.layers} have {share}, and no other window fits beside them to compare "
+            "with. Give a smaller window size to learn whether the concept is in few layers."
+        )
     if verdict.kind is Kind.SPREAD:
         unsure = verdict.excess and verdict.excess.mean > 0 and verdict.excess.confidence_positive < SURE
         share += ", which may be less than half in other images" if unsure else ""

@@ -16,6 +16,7 @@ class Kind(Choice):
 
     LOCALIZED = "localized"
     SPREAD = "spread over several layers"
+    NO_RIVAL = "too wide a window to tell"
     NO_EFFECT = "no effect"
 
 
@@ -78,7 +79,8 @@ def shows(table: ScoreTable, pairs: int) -> bool:
 def judge(table: ScoreTable, best: LayerSet, tried: list[LayerSet], pairs: int) -> Verdict:
     """The verdict on the window that won. Asks for images of it, of all layers and of its best rival, the same for all,
     until it is sure, has all, or has spent as many as two windows have. Where all layers turn out to have no effect in
-    them, there is none to share.
+    them, there is none to share. Where no window fits beside the best, there is none to compare it with, so nothing is
+    asked for.
 
     Being surely above a share guards against a window that won by luck: on the demo model the best window for an
     object had half of the effect in 12 images, and a sixth of it in 40.
@@ -86,7 +88,7 @@ def judge(table: ScoreTable, best: LayerSet, tried: list[LayerSet], pairs: int) 
     apart = [window for window in tried if not set(window) & set(best)]
     if not apart:
         whole, effect = (estimate(table.effects(window), pairs) for window in (table.whole, best))
-        return Verdict(Kind.SPREAD, whole, effect) if whole.mean >= LEAST_EFFECT else Verdict(Kind.NO_EFFECT, whole)
+        return Verdict(Kind.NO_RIVAL, whole, effect) if whole.mean >= LEAST_EFFECT else Verdict(Kind.NO_EFFECT, whole)
     count = min(table.images, max(table.count(best), 2 * pairs))
     end = table.made + 2 * table.images  # a rival by luck falls back with more images, and there may be many such
     while True:

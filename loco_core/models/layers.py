@@ -147,12 +147,14 @@ class ModelLayers:
         return f"{self.modules[layer]}.{self.family.projections[projection]}"
 
     def parse(self, text: str) -> LayerSet:
-        """The layers that a person wrote down: entries separated by commas, each an index, a range, or blocks in the
-        words of the family. An empty text is the empty set.
+        """The layers that a person wrote down: entries separated by commas, each an index, a range, "all", or blocks in
+        the words of the family. An empty text is the empty set.
         """
         indices: list[int] = []
-        for entry in filter(None, (part.strip().lower() for part in text.split(","))):
-            if match := _INDICES.fullmatch(entry):
+        for entry in filter(None, (_DASH.sub("-", part.strip().lower()) for part in _COMMA.split(text))):
+            if entry == ALL:
+                indices += self.all
+            elif match := _INDICES.fullmatch(entry):
                 indices += parse_range(entry, match[1], match[2], len(self), "layers")
             else:
                 indices += self.family.parse_block(entry, self)
@@ -169,6 +171,11 @@ class ModelLayers:
         return LayerSet(tuple(range(preset.first, preset.first + preset.window_size)), len(self)), preset
 
 
+# A person's word for every layer.
+ALL = "all"
+# As word processors and East Asian keyboards write them, with spaces around a dash.
+_COMMA = re.compile("[,\N{FULLWIDTH COMMA}\N{IDEOGRAPHIC COMMA}]")
+_DASH = re.compile(r"\s*[-\N{HYPHEN}-\N{HORIZONTAL BAR}\N{MINUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}]\s*")
 _INDICES = re.compile(r"(\d+)(?:-(\d+))?")
 
 

@@ -17,7 +17,7 @@ import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch.nn import functional
 
 from ..images import in_8_bits
@@ -34,6 +34,8 @@ DOWNLOADS = {
     "ViT-bigG-14": "laion2b_s39b_b160k",
 }
 HUB_WEIGHTS = "open_clip_model.safetensors"
+# So begin the names of weights in transformers' files.
+TRANSFORMERS = ("text_model.", "vision_model.")
 # Tokens of CLIP's own tokenizer.
 VOCABULARY = 49408
 # Points of CLIP-Score: a difference below it is no effect, however sure.
@@ -165,6 +167,8 @@ def load_scorer(weights: Path, architecture: str | None = None) -> ClipScorer:
             "leave it to the file"
         )
     try:
+        with safe_open(weights, "pt") as file:
+            _refuse_transformers(weights, file.keys())
         if from_hub:
             model = open_clip.create_model(f"local-dir:{weights.parent}", require_pretrained=True)
         else:
@@ -172,6 +176,16 @@ def load_scorer(weights: Path, architecture: str | None = None) -> ClipScorer:
     except (RuntimeError, KeyError, FileNotFoundError, SafetensorError) as error:
         raise ValueError(f"scorer: {weights.name} does not hold a model that open_clip can load ({error})") from error
     return ClipScorer(model, weights.parent.name if from_hub else weights.stem)
+
+
+def _refuse_transformers(weights: Path, keys: Sequence[str]) -> None:
+    """An error for a file of transformers, which names the same weights otherwise; clip_l.safetensors is one too."""
+    if any(key.startswith(TRANSFORMERS) for key in keys):
+        raise ValueError(
+            f"scorer: {weights.name} is in transformers' format; take {HUB_WEIGHTS} and open_clip_config.json of a "
+            "model in open_clip's format, for instance timm/vit_base_patch16_clip_224.openai from the Hugging Face "
+            "Hub. In ComfyUI, Load CLIP, Load CLIP Vision and LoCo CLIP Vision Scorer take transformers' files"
+        )
 
 
 def download_scorer(architecture: str) -> ClipScorer:

@@ -15,7 +15,7 @@ from ..host.progress import node_output
 from ..host.text_encoder import encode
 from ..inputs.shared import MODEL, schedule_inputs, strength_input
 from ..sockets import Edit, Layers
-from .inputs import EDIT_CLIP, EDIT_LAYERS, EditInputs, edit_inputs
+from .inputs import EDIT_CLIP, EDIT_LAYERS, EditInputs, edit_inputs, edit_report_output
 
 
 class EditApplyNode(io.ComfyNode):
@@ -68,7 +68,7 @@ class EditApplyNode(io.ComfyNode):
                 ),
                 *schedule_inputs(" Only with mode 'context'."),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="The edited model.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="The edited model."), edit_report_output()],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,  # so that a cached run shows the text again
         )
@@ -93,8 +93,8 @@ class EditApplyNode(io.ComfyNode):
         schedule = Schedule(start_percent, end_percent)
         edited = apply_edit(model, read_layers(model), edit, strength, EditMode.parse(mode, "mode"), schedule)
         nothing = not strength or not len(edit.recipe.layers)
-        text = "nothing is edited: strength 0, or no layers" if nothing else "\n".join(report_lines(edit))
-        return node_output(cls, edited, text=text)
+        report = "nothing is edited: strength 0, or no layers" if nothing else "\n".join(report_lines(edit))
+        return node_output(cls, edited, report, text=report)
 
 
 NODES = [EditApplyNode]

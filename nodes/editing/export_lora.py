@@ -12,7 +12,7 @@ from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
 from ..host.layers import read_layers
 from ..host.progress import node_output, with_bar
-from ..inputs.shared import lora_inputs, saved_file_output, strength_input
+from ..inputs.shared import export_report_output, lora_inputs, saved_file_output, strength_input
 from ..sockets import Edit
 
 
@@ -32,7 +32,7 @@ class EditExportLoRANode(io.ComfyNode):
                 strength_input("The strength of the edit when the LoRA is loaded at strength 1."),
                 *lora_inputs("loras/loco_edit"),
             ],
-            outputs=[saved_file_output()],
+            outputs=[saved_file_output(), export_report_output()],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
@@ -45,8 +45,9 @@ class EditExportLoRANode(io.ComfyNode):
         weights = with_bar(ComfyEngine(model, None, None, layers).key_value_weights, len(edit.operators))
         tensors = edit_lora(edit, layers, weights, strength, naming, pooled_weight(model, edit))
         save_lora(tensors, path, layers, {**recipe_metadata(edit, versions()), "loco_strength": str(strength)})
-        text = f"saved as {output_name(path)}\nmade with {edit.recipe.text_encoder}; load other LoRAs before the export"
-        return node_output(cls, output_name(path), text=text)
+        made = f"made with {edit.recipe.text_encoder}; load other LoRAs before the export"
+        report = f"saved as {output_name(path)}\n{made}"
+        return node_output(cls, output_name(path), report, text=report)
 
 
 NODES = [EditExportLoRANode]

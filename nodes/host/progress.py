@@ -25,8 +25,11 @@ PREVIEW = 512
 def node_output(
     node: type[io.ComfyNode], *outputs: Any, text: str, images: Sequence[torch.Tensor] = ()
 ) -> io.NodeOutput:
-    """A node's outputs, with text and pictures [1, H, W, 3] on the node."""
-    show_text(text, node.hidden.unique_id)
+    """A node's outputs, with text and pictures [1, H, W, 3] on the node.
+
+    The host tells both to the browser, keeps them in its history, and tells them again where the outputs are cached;
+    web/text.js then shows the text.
+    """
     previews = [value for image in images for value in ui.PreviewImage(image, cls=node).values]
     shown = {"text": (text,), "images": previews} if previews else {"text": (text,)}
     return io.NodeOutput(*outputs, ui=shown)
@@ -65,7 +68,8 @@ def show_text(text: str, node_id: str | None) -> None:
 class ImageProgress:
     """One bar over every image's sampler steps; `intro`, then what is in work, as text and picture.
 
-    A batch counts as one image while it is made: how many it holds is known when it is done.
+    A batch counts as one image while it is made: how many it holds is known when it is done. The time left is told by
+    what this run has made: images of an earlier one, which a search goes on with, took no time.
     """
 
     def __init__(self, images: int, steps: int, node_id: str | None, intro: str) -> None:
@@ -77,11 +81,14 @@ class ImageProgress:
     def on_step(self) -> None:
         self._bar.update(1)
 
-    def on_batch(self, done: float, total: int, label: str, thumbnail: np.ndarray) -> None:
-        """`done` of `total` images; an image of few steps is a part of one."""
+    def on_batch(self, done: float, total: int, label: str, thumbnail: np.ndarray, recalled: float = 0) -> None:
+        """`done` of `total` images, `recalled` of them by an earlier run; an image of few steps is a part of one."""
         self._bar.update_absolute(round(done * self._steps), preview=("JPEG", Image.fromarray(thumbnail), PREVIEW))
-        left = (time.monotonic() - self._begun) / done * (total - done)
-        show_text(f"{done:.0f} of {total} images, {label}, {duration(left)} left", self._node_id)
+        told = f"{done:.0f} of {total} images, {label}"
+        if done > recalled:
+            left = (time.monotonic() - self._begun) / (done - recalled) * (total - done)
+            told = f"{told}, {duration(left)} left"
+        show_text(told, self._node_id)
 
 
 def image_progress(images: int, steps: int, node_id: str | None) -> Progress:

@@ -42,7 +42,7 @@ def run_search(
         show_text(told, node_id)
 
     def on_batch(made: Evaluation) -> None:
-        progress.on_batch(min(made.cost, most), most, made.label, made.thumbnails[-1])
+        progress.on_batch(min(made.cost, most), most, made.label, made.thumbnails[-1], made.recalled)
 
     result = search(engine, scorer, plan, batch_rows, SearchProgress(on_batch, progress.on_step), journal)
     write_text(path, result_json(result, came_from))

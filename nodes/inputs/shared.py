@@ -80,6 +80,10 @@ def saved_file_output() -> io.Output:
     return io.String.Output(display_name="file", tooltip="The name of the saved file, inside the output folder.")
 
 
+def export_report_output() -> io.Output:
+    return io.String.Output(display_name="report", tooltip="What is in the file, and how to load it.")
+
+
 def lora_inputs(filename_prefix: str) -> list[io.Input]:
     return [
         io.Combo.Input(

@@ -30,7 +30,8 @@ class LayerSelectNode(io.ComfyNode):
                     default="8-9",
                     tooltip="Indices: '8-9', or '3, 8-9'. Or blocks, counted from 0 among those that get the prompt: "
                     "'m0' is the middle, 'u1' all of the second block on the way up, 'd2.2-9' transformer blocks 2 to "
-                    "9 of the third block on the way down. Empty: no layer.",
+                    "9 of the third block on the way down. Names of other programs work too: 'OUT04', 'MID', "
+                    "'output:0'. 'all': every layer. Empty: no layer.",
                 ),
                 io.Combo.Input(
                     "preset",

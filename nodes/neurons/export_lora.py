@@ -13,7 +13,7 @@ from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
 from ..host.layers import read_layers
 from ..host.progress import node_output
-from ..inputs.shared import lora_inputs, saved_file_output
+from ..inputs.shared import export_report_output, lora_inputs, saved_file_output
 from ..sockets import Neurons
 from .inputs import AblationInputs, choice_inputs, mode_input, scale_input
 
@@ -37,7 +37,7 @@ class NeuronExportLoRANode(io.ComfyNode):
                 scale_input(),
                 *lora_inputs("loras/loco_neurons"),
             ],
-            outputs=[saved_file_output()],
+            outputs=[saved_file_output(), export_report_output()],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
@@ -52,8 +52,8 @@ class NeuronExportLoRANode(io.ComfyNode):
         tensors = ablation_lora(change, engine.layers, engine.key_value_weights, naming)
         save_lora(tensors, path, engine.layers, neuron_recipe(neurons, versions()))
         total = sum(len(replacement.neurons) for replacement in change.values())
-        text = f"saved as {output_name(path)}: {total} neurons, {inputs.mode}; load other LoRAs before the export"
-        return node_output(cls, output_name(path), text=text)
+        report = f"saved as {output_name(path)}: {total} neurons, {inputs.mode}; load other LoRAs before the export"
+        return node_output(cls, output_name(path), report, text=report)
 
 
 NODES = [NeuronExportLoRANode]

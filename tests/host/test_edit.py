@@ -64,7 +64,7 @@ def test_what_is_preserved_exactly_reads_as_before(demo, encoder, solve, apply_e
     edit = solve(preserve=kept)
     embeddings = encoder(demo.clip)(["a painting", "", *kept])
     tokens = torch.cat([embedding.tokens for embedding in embeddings]).double().T
-    basis = leading_directions(tokens, PRESERVED_TOLERANCE)
+    basis = leading_directions([tokens], PRESERVED_TOLERANCE)
     assert basis.shape[1] == edit.figures.kept_directions > 3
     before, after = weights(demo.model), weights(apply_edit(demo.model, edit, 1.0))
     for layer in (8, 9):

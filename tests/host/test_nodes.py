@@ -134,10 +134,10 @@ def test_every_help_page_shows_a_small_picture_of_its_node(node_id):
 def test_the_edit_node_edits_the_layers_it_is_given(execute, demo, sample):
     layers = LayerSet((8, 9), 16)
     inputs = {"model": demo.model, "clip": demo.clip, "layers": layers, "concept": "woodcut", "preserve": ""}
-    (edited,) = execute("LoCo_EditApply", **inputs)
+    edited, _ = execute("LoCo_EditApply", **inputs)
     prompt = "a red star in the style of woodcut"
     assert (sample(edited, demo.clip, prompt) - sample(demo.model, demo.clip, prompt)).abs().max() > 0.1
-    (untouched,) = execute("LoCo_EditApply", **inputs, strength=0.0)
+    untouched, _ = execute("LoCo_EditApply", **inputs, strength=0.0)
     assert (sample(untouched, demo.clip, prompt) - sample(demo.model, demo.clip, prompt)).abs().max() == 0
 
 
@@ -158,8 +158,8 @@ def test_a_solved_edit_is_what_apply_would_have_solved(execute, demo, sample, so
     assert "text encoder: DemoClip, last layer as the model's default" in report
     assert 'concept, taken as a name: "woodcut" (4 prompts, like "a picture in the style of woodcut")' in report
     layers = LayerSet((8, 9), 16)
-    (one,) = execute("LoCo_EditApply", model=demo.model, edit=edit)
-    (other,) = execute(
+    one, _ = execute("LoCo_EditApply", model=demo.model, edit=edit)
+    other, _ = execute(
         "LoCo_EditApply", model=demo.model, clip=demo.clip, layers=layers, concept="woodcut", preserve=""
     )
     prompt = "a red star in the style of woodcut"
@@ -207,14 +207,14 @@ def test_nothing_is_written_over_a_file_of_the_same_prefix(execute, solve, prefi
 
 def test_an_exported_lora_is_offered_by_the_stock_loader_and_tells_how_it_was_made(execute, host, demo, sample, solve):
     edit, _ = solve()
-    (file,) = execute("LoCo_EditExportLoRA", model=demo.model, edit=edit)
+    file, _ = execute("LoCo_EditExportLoRA", model=demo.model, edit=edit)
     path = Path(host.folder_paths.get_output_directory()) / file
     with safe_open(path, "pt") as opened:
         told = json.loads(opened.metadata()["loco_recipe"])
     assert told["text_encoder"] == "DemoClip, last layer as the model's default"
     assert told["layers"] == [8, 9]
     loaded = host.nodes.LoraLoaderModelOnly().load_lora_model_only(demo.model, path.name, 1.0)[0]
-    (edited,) = execute("LoCo_EditApply", model=demo.model, edit=edit)
+    edited, _ = execute("LoCo_EditApply", model=demo.model, edit=edit)
     prompt = "a red star in the style of woodcut"
     plain, one, other = (sample(model, demo.clip, prompt) for model in (demo.model, edited, loaded))
     assert (one - other).norm() <= 1e-2 * (one - plain).norm()  # float16
@@ -223,7 +223,7 @@ def test_an_exported_lora_is_offered_by_the_stock_loader_and_tells_how_it_was_ma
 @pytest.mark.slow
 def test_the_erasure_report_says_what_became_of_the_concept_and_of_the_rest(execute, demo, solve, host, pack):
     edit, _ = solve("pointillism")
-    (edited,) = execute("LoCo_EditApply", model=demo.model, edit=edit)
+    edited, _ = execute("LoCo_EditApply", model=demo.model, edit=edit)
     (scorer,) = execute("LoCo_CLIPScorer", file="loco_demo_clip.safetensors")
     sheet, report = execute(
         "LoCo_ErasureReport",
@@ -342,7 +342,7 @@ def test_measured_effects_are_a_ranking_for_ablate_that_is_saved_and_loaded(exec
 def test_ablated_neurons_are_a_lora_for_the_stock_loader(host, execute, demo, sample, detect, mode, scale):
     neurons, _, _ = detect()
     asked = {"model": demo.model, "neurons": neurons, "count": 64, "mode": mode, "scale": scale}
-    (file,) = execute("LoCo_NeuronExportLoRA", **asked)
+    file, _ = execute("LoCo_NeuronExportLoRA", **asked)
     name = file.removeprefix("loras/")
     loaded = host.nodes.LoraLoaderModelOnly().load_lora_model_only(demo.model, name, 1.0)[0]
     ablated, _ = execute("LoCo_NeuronAblate", **asked)

@@ -84,6 +84,12 @@ def test_a_node_its_inputs_and_its_outputs_are_explained_in_a_persons_words(sche
     assert [text for text in (schema.description, *texts.values()) if INTERNAL.search(text)] == []
 
 
+def test_a_node_that_says_something_has_it_as_an_output_too(host, schema):
+    """What is only shown is lost to whoever runs a graph without a browser, or closes the subgraph that it is in."""
+    says = any(hidden.value == "UNIQUE_ID" for hidden in schema.hidden)
+    assert says == any(output.get_io_type() == "STRING" for output in schema.outputs)
+
+
 def test_a_node_is_found_by_other_words_than_its_name(schema):
     assert schema.search_aliases
     assert len(set(schema.search_aliases)) == len(schema.search_aliases)

@@ -7,7 +7,6 @@ the same embedding, so one operator edits them all.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from ...prompts import Attribute
 from ..family import Family, FloorPlan, Heading, Naming, PlacedBlock, Preset
@@ -33,13 +32,22 @@ DIFFUSERS_CODE = "diffusers"
 # From this many on, the paper's windows have 3 layers, else 2.
 LARGE = 24
 
-_BLOCK = re.compile(r"([dmu])(\d+)(?:-(\d+))?(?:\.(\d+)(?:-(\d+))?)?")
+# What other programs call the blocks, by the numbers of the original code.
+ORIGINAL = {"in": "input", "mid": "middle", "out": "output"}
+
+# After the blocks, those of the transformer blocks in them.
+_INNER = r"(?:\.(?P<inner>\d+)(?:-(?P<inner_last>\d+))?)?"
+_BLOCK = re.compile(rf"(?P<kind>[dmu])(?P<first>\d+)(?:-(?P<last>\d+))?{_INNER}")
+_ORIGINAL = re.compile(
+    r"(?P<name>(?P<kind>in|mid|out)(?:put|dle)?(?:_blocks?\.?|:)?)"
+    rf"(?:(?P<first>\d+)(?:-(?:(?P=name))?(?P<last>\d+))?)?{_INNER}"
+)
 
 
 class UNet(Family):
     projections = {Part.KEYS: "to_k", Part.VALUES: "to_v"}
     chunk_length = 77
-    grammar = "give indices like '8-9' or '3, 8-9', or blocks like 'd2.2-9, m0, u1'"
+    grammar = "give indices like '8-9' or '3, 8-9', blocks like 'd2.2-9, m0, u1' or 'OUT04', or 'all'"
     presets = (
         Preset("SD 1.5", Attribute.STYLE, 8, 2, "the paper, section 5.2"),
         Preset("SD 1.5", Attribute.OBJECT, 6, 2, "the paper, section 5.2"),
@@ -60,21 +68,43 @@ class UNet(Family):
     def parse_block(self, entry: str, layers: ModelLayers) -> list[int]:
         """A block entry is d, m or u (down, middle, up) and the number of the block, counting from 0 the blocks that
         have cross-attention; then, after a dot, the transformer blocks in it: "d2.2-9", "m0", "u1.4", "u0-2". Without
-        the dot all of them are meant.
+        the dot all of them are meant. The names of other programs count all blocks of the original code: "OUT04",
+        "MID", "IN07-IN08", "output:0".
         """
-        match = _BLOCK.fullmatch(entry)
-        if match is None:
+        if match := _BLOCK.fullmatch(entry):
+            block = SIDES[match["kind"]]
+            numbers = self._block_numbers(block, layers)
+            places = parse_range(entry, match["first"], match["last"], len(numbers), f"{match['kind']} blocks")
+            chosen = [numbers[place] for place in places]
+        elif match := _ORIGINAL.fullmatch(entry):
+            block = ORIGINAL[match["kind"]]
+            chosen = self._original_numbers(entry, match, layers)
+        else:
             raise ValueError(f"layers: {entry!r} is not understood; {self.grammar}")
-        side, indices = match[1], []
-        numbers = self._block_numbers(SIDES[side], layers)
-        for place in parse_range(entry, match[2], match[3], len(numbers), f"{side} blocks"):
-            inside = [layer for layer in layers if (layer.block, layer.block_number) == (SIDES[side], numbers[place])]
-            chosen: Sequence[int] = range(len(inside))
-            if match[4]:
-                what = f"transformer blocks in {side}{place}"
-                chosen = parse_range(entry, match[4], match[5], len(inside), what)
-            indices += [inside[number].index for number in chosen]
+        indices = []
+        for number in chosen:
+            inside = [layer.index for layer in layers if (layer.block, layer.block_number) == (block, number)]
+            if match["inner"]:
+                what = f"transformer blocks in {self.block_name(layers[inside[0]], layers).partition('.')[0]}"
+                inner = parse_range(entry, match["inner"], match["inner_last"], len(inside), what)
+                inside = inside[inner.start : inner.stop]
+            indices += inside
         return indices
+
+    def _original_numbers(self, entry: str, match: re.Match[str], layers: ModelLayers) -> list[int]:
+        """The numbers of the blocks that an entry of another program names, as far as they have text layers."""
+        block = ORIGINAL[match["kind"]]
+        numbers = self._block_numbers(block, layers)
+        if block == "middle" or match["first"] is None:  # there is one middle block, whatever number it is given
+            return numbers
+        wanted = parse_range(entry, match["first"], match["last"], numbers[-1] + 1, f"{block} blocks")
+        found = [number for number in numbers if number in wanted]
+        if not found:
+            raise ValueError(
+                f"layers: {entry!r} has no cross-attention; the {block} blocks that have it in this model are "
+                f"{', '.join(map(str, numbers))}"
+            )
+        return found
 
     def block_name(self, layer: TextLayer, layers: ModelLayers) -> str:
         letter = next(letter for letter, block in SIDES.items() if block == layer.block)

@@ -53,7 +53,7 @@ def solved(pack, execute):
             with cost() as measured, pytest.MonkeyPatch.context() as patch:
                 patch.setattr(node, "encode", timed)
                 edit, _ = execute("LoCo_EditSolve", clip=loaded.clip, layers=layers)
-                (edited,) = execute("LoCo_EditApply", model=loaded.model, edit=edit)
+                edited, _ = execute("LoCo_EditApply", model=loaded.model, edit=edit)
                 comfy.model_management.load_models_gpu([edited])
             known[family] = edit, measured, encoding
         return known[family]
@@ -71,7 +71,7 @@ def by_lora(host, execute):
     """by_lora(model, edit) -> the model with the exported LoRA of the edit from the stock loader."""
 
     def run(model: ModelPatcher, edit) -> ModelPatcher:
-        (name,) = execute("LoCo_EditExportLoRA", model=model, edit=edit, filename_prefix="loras/full_size")
+        name, _ = execute("LoCo_EditExportLoRA", model=model, edit=edit, filename_prefix="loras/full_size")
         path = Path(host.folder_paths.get_output_directory()) / name
         host.folder_paths.add_model_folder_path("loras", str(path.parent))
         return host.nodes.LoraLoaderModelOnly().load_lora_model_only(model, path.name, 1.0)[0]
@@ -189,7 +189,7 @@ def test_a_model_loaded_in_part_is_edited_as_a_whole_one(
 ):
     edit, *_ = solved(family, loaded)
     prompt = encode(loaded.clip, PROMPT)
-    (edited,) = execute("LoCo_EditApply", model=loaded.model, edit=edit, mode=mode)
+    edited, _ = execute("LoCo_EditApply", model=loaded.model, edit=edit, mode=mode)
     unedited, whole = sample(loaded.model, prompt), sample(edited, prompt)
     inside = loaded.model.model
     assert not inside.model_lowvram
@@ -204,7 +204,7 @@ def test_a_model_loaded_in_part_is_edited_as_a_whole_one(
 def test_a_saved_edited_model_comes_back_with_the_edit_in_it(host, execute, solved, encode, loaded_float16, family):
     edit, *_ = solved(family, loaded_float16)
     prompt = encode(loaded_float16.clip, PROMPT)
-    (edited,) = execute("LoCo_EditApply", model=loaded_float16.model, edit=edit)
+    edited, _ = execute("LoCo_EditApply", model=loaded_float16.model, edit=edit)
     ModelSave().save(edited, "diffusion_models/full_size")
     (path,) = Path(host.folder_paths.get_output_directory()).glob("diffusion_models/full_size*.safetensors")
     try:

@@ -54,7 +54,7 @@ def test_half_of_the_neurons_ablated_to_zero_are_the_same_at_run_time_in_the_wei
     models = [
         execute("LoCo_NeuronAblate", model=loaded.model, apply=way, **chosen)[0] for way in ("run time", "weights")
     ]
-    (name,) = execute("LoCo_NeuronExportLoRA", model=loaded.model, filename_prefix="loras/full_size", **chosen)
+    name, _ = execute("LoCo_NeuronExportLoRA", model=loaded.model, filename_prefix="loras/full_size", **chosen)
     path = Path(host.folder_paths.get_output_directory()) / name
     host.folder_paths.add_model_folder_path("loras", str(path.parent))
     models.append(host.nodes.LoraLoaderModelOnly().load_lora_model_only(loaded.model, path.name, 1.0)[0])

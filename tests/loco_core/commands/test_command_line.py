@@ -8,17 +8,20 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import torch
 from PIL import Image
 from safetensors import safe_open
 
 pytest.importorskip("diffusers")
 
 from loco_core.commands import app as command_line
-from loco_core.commands import trace
+from loco_core.commands import options, trace
+from loco_core.diffusers_host.pipelines import best_device
 from loco_core.editing.file import load_edit
 from loco_core.localization.evaluation import SearchProgress
 
@@ -49,22 +52,53 @@ def test_the_readmes_script_finds_the_layers_of_the_demo_models_styles():
     assert "localized: layers 8-9" in ran.stdout, ran.stderr
 
 
-def test_ctrl_c_leaves_the_scores_of_the_finished_images(tmp_path, monkeypatch, capsys):
-    search = trace.search
+def test_after_ctrl_c_the_finished_images_are_there_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
+    search, recalled = trace.search, []  # the cost, batch by batch, that the first run had paid
 
-    def stopped(engine, scorer, plan, rows, progress):
+    def stopped(engine, scorer, plan, rows, progress, journal):
         def press_after_two_batches(evaluation):
             progress.on_batch(evaluation)
-            if len(evaluation.scores) == 6:  # unmodified and all layers, then four windows
+            recalled.append(evaluation.recalled)
+            if len(evaluation.scores) == 6 and not any(recalled):  # unmodified and all layers, then four windows
                 raise KeyboardInterrupt
 
-        return search(engine, scorer, plan, rows, SearchProgress(press_after_two_batches))
+        return search(engine, scorer, plan, rows, SearchProgress(press_after_two_batches), journal)
 
     monkeypatch.setattr(trace, "search", stopped)
-    assert command_line.main(["trace", *WOODCUT, *QUICK[:-1], "4", "--out", str(tmp_path)]) == 130
+    asked = ["trace", *WOODCUT, *QUICK[:-1], "4", "--out", str(tmp_path)]
+    assert command_line.main(asked) == 130
     assert "what was finished is in the output folder" in capsys.readouterr().err
     with (tmp_path / "scores.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 6
+    assert command_line.main(asked) == 0
+    assert "going on with 6 images of a search that was not finished" in capsys.readouterr().out
+    assert max(recalled) == 6  # they are not made again
+    with (tmp_path / "scores.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 17
+    assert list((tmp_path / "unfinished").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("latents", "pixels"),
+    [(64, 512), (96, 768), (128, 1024), (None, 512)],  # SD 1.5, SD 2.1, SDXL, a folder that does not tell
+)
+def test_images_have_the_size_that_the_model_was_made_for(tmp_path, latents, pixels):
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text(json.dumps({"sample_size": latents} if latents else {}))
+    chosen = options.SamplingOptions(str(tmp_path), None, None, None, None, None, None, "", 0, 8)
+    assert (chosen.settings.sampling.width, chosen.settings.sampling.height) == (pixels, pixels)
+    assert replace(chosen, size=640).settings.sampling.width == 640
+    assert replace(chosen, model="demo").settings.sampling.width == 128
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"),
+    [(True, False, "cuda"), (False, True, "mps"), (False, False, "cpu"), (True, True, "cuda")],
+)
+def test_the_fastest_device_is_used(monkeypatch, cuda, mps, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert best_device() == device
 
 
 def test_edit_writes_a_lora_with_its_recipe_and_a_picture(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from loco_core.editing.closed_form import EditOperator, leading_directions, solve
+from loco_core.editing.closed_form import Columns, EditOperator, leading_directions, solve
 from loco_core.editing.solve import PAPER_LAMBDA
 
 D = 64
@@ -36,7 +36,7 @@ def test_the_operator_is_the_papers_edit_for_few_columns_and_for_more_than_d(cou
 
 def test_exact_preservation_is_the_solve_in_the_null_space_of_what_is_preserved():
     originals, targets, ridge = random(D, 5, seed=1), random(D, 5, seed=2), 0.3
-    basis = leading_directions(random(D, 8, seed=3), 1e-6)
+    basis = leading_directions([random(D, 8, seed=3)], 1e-6)
     free = originals - basis @ basis.T @ originals
     expected = (targets - originals) @ free.T @ torch.linalg.inv(free @ free.T + ridge * torch.eye(D).double())
     operator = solve(originals, targets, ridge, basis=basis)
@@ -50,15 +50,50 @@ def test_weighted_preservation_is_the_solve_with_the_retain_term():
     beta, ridge = 25, 0.3
     gram = originals @ originals.T + beta * preserved @ preserved.T + ridge * torch.eye(D).double()
     expected = (targets - originals) @ originals.T @ torch.linalg.inv(gram)
-    operator = solve(originals, targets, ridge, weighted=beta**0.5 * preserved)
+    columns = Columns(D)
+    columns.add(originals, targets - originals)
+    operator = columns.operator(ridge, preserved=[preserved[:, :3], preserved[:, 3:]], weight=beta)
     torch.testing.assert_close(operator.up @ operator.down, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("count", [20, 64, 65, 3000])  # fewer columns than d, as many, and more
+@pytest.mark.parametrize("preserved", ["nothing", "exactly", "weighted"])
+def test_columns_that_come_in_parts_give_the_d_by_d_solve_and_its_residual(count, preserved):
+    """Nearly collinear columns, as the padding of prompts is; the operators agree to 1e-6 of their size or better."""
+    base, kept, ridge, beta = random(D, 7, seed=1), random(D, 6, seed=3), 0.01, 25
+    originals = base.repeat(1, count // 7 + 1)[:, :count] + 0.01 * random(D, count, seed=4)
+    targets = random(D, 1, seed=2) + 0.01 * random(D, count, seed=5)
+    change, free, gram = targets - originals, originals, ridge * torch.eye(D).double()
+    asked = {}
+    if preserved == "exactly":
+        asked["basis"] = leading_directions([kept[:, :2], kept[:, 2:]], 1e-6)
+        free = originals - asked["basis"] @ asked["basis"].T @ originals
+    elif preserved == "weighted":
+        asked |= {"preserved": [kept[:, :2], kept[:, 2:]], "weight": beta}
+        gram = gram + beta * kept @ kept.T
+    expected = change @ free.T @ torch.linalg.inv(free @ free.T + gram)
+    columns = Columns(D)
+    for own, other in zip(free.split(13, 1), change.split(13, 1), strict=True):
+        columns.add(own, other)
+    operator = columns.operator(ridge, **asked)
+    found = operator.up @ operator.down
+    assert torch.linalg.norm(found - expected) <= 1e-6 * torch.linalg.norm(expected)
+    left = torch.linalg.norm(expected @ free - change) / torch.linalg.norm(change)
+    assert columns.residual(operator) == pytest.approx(left.item(), rel=1e-6)
+
+
+def test_leading_directions_do_not_depend_on_the_parts_that_columns_come_in():
+    columns = random(D, 200, seed=1) * torch.linspace(1, 1e-3, 200)
+    whole, parts = (leading_directions(given, 0.5) for given in ([columns], columns.float().split(77, 1)))
+    # the second's columns were rounded to float32
+    torch.testing.assert_close(whole @ whole.T, parts @ parts.T, rtol=0, atol=1e-5)
 
 
 def test_the_order_of_the_columns_does_not_matter():
     originals, targets, preserved = random(D, 20, seed=1), random(D, 20, seed=2), random(D, 8, seed=3)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(4))
-    one = solve(originals, targets, 0.01, leading_directions(preserved, 1e-6))
-    other = solve(originals[:, order], targets[:, order], 0.01, leading_directions(preserved.flip(1), 1e-6))
+    one = solve(originals, targets, 0.01, leading_directions([preserved], 1e-6))
+    other = solve(originals[:, order], targets[:, order], 0.01, leading_directions([preserved.flip(1)], 1e-6))
     assert (one.up @ one.down - other.up @ other.down).abs().max() <= 1e-10
 
 
@@ -99,8 +134,8 @@ def test_a_widened_operator_leaves_the_other_inputs_alone():
 def test_leading_directions_leave_out_what_is_nearly_collinear(count):
     one, other = torch.eye(D).double()[:, :2].unbind(1)
     columns = torch.stack([one + 1e-3 * (-1) ** i * other for i in range(count)], 1) * torch.arange(1, count + 1)
-    assert leading_directions(columns, 0.1).shape == (D, 1)
-    both = leading_directions(columns, 1e-6)
+    assert leading_directions([columns], 0.1).shape == (D, 1)
+    both = leading_directions([columns], 1e-6)
     assert both.shape == (D, 2)
     torch.testing.assert_close(both.T @ both, torch.eye(2).double())
 
@@ -116,5 +151,5 @@ def test_nan_in_an_embedding_is_an_error():
 def test_a_column_of_zeros_has_no_direction(count):
     columns = random(D, count, seed=3)
     padded = torch.cat([columns, torch.zeros(D, 1).double()], 1)
-    one, other = (leading_directions(each, 1e-6) for each in (columns, padded))
+    one, other = (leading_directions([each], 1e-6) for each in (columns, padded))
     torch.testing.assert_close(one @ one.T, other @ other.T, rtol=0, atol=1e-10)  # the same space, in float64

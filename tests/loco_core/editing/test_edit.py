@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 
 from loco_core.editing.closed_form import EditOperator
 from loco_core.editing.recipe import EditRecipe, Preservation, Tokens, combined
 from loco_core.editing.report import report_lines
-from loco_core.editing.solve import solve_edit
+from loco_core.editing.solve import PROMPTS_AT_ONCE, solve_edit
 from loco_core.editing.token_pairs import token_pairs
 from loco_core.models.engine import Encode, TextEmbedding
 from loco_core.models.layers import LayerSet
@@ -198,6 +200,28 @@ def test_the_order_of_the_concepts_does_not_matter():
     names = ["woodcut", "a halftone", "blueprint by day", "stained glass"]
     one, other = (solved(recipe(order)) for order in (names, names[::-1]))
     assert (one.up @ one.down - other.up @ other.down).abs().max() <= 1e-10
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        recipe([f"artist {number}" for number in range(40)]),
+        recipe([f"artist {number}" for number in range(40)], preserve=["a cat"]),
+        recipe([f"artist {number}" for number in range(40)], preservation=Preservation.WEIGHTED),
+    ],
+)
+def test_the_embeddings_of_many_concepts_are_not_kept(asked):
+    """SDXL's take 0.6 MB each: they are asked for in parts, and gone when the next part is."""
+    alive: list[weakref.ref] = []
+
+    def counted(prompts):
+        assert sum(reference() is not None for reference in alive) <= 2 + len(asked.preserve) + PROMPTS_AT_ONCE
+        made = encode(prompts)
+        alive.extend(weakref.ref(embedding.tokens) for embedding in made)
+        return made
+
+    assert solved(asked, counted).rank > 1
+    assert len(alive) == 42 + len(asked.preserve)
 
 
 @pytest.mark.parametrize("preservation", [Preservation.EXACT, Preservation.WEIGHTED])

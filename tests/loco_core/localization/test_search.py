@@ -122,7 +122,9 @@ def test_a_window_of_all_layers_is_shown_as_any_other():
     assert result.layers.indices == tuple(range(LAYERS))
     assert result.windows == [result.layers]
     assert score_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, engine.layers).ndim == 3
-    assert "spread over several layers" in report_text(result)
+    assert "layers 0-7 have 100% of the effect of all layers, and no other window fits beside them" in report_text(
+        result
+    )
 
 
 def test_what_goes_the_wrong_way_in_images_of_all_steps_is_not_confirmed():

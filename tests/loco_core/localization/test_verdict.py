@@ -106,3 +106,13 @@ def test_a_difference_lost_in_noise_does_not_show():
 
 def test_a_sure_but_tiny_difference_does_not_show():
     assert not shows(table_of([0] * 7, whole=0.3), pairs=2)
+
+
+@pytest.mark.parametrize(("size", "first"), [(5, 1), (4, 2), (8, 0)])  # over half; in the middle; all layers
+def test_a_window_beside_which_no_other_fits_is_not_called_spread(size, first):
+    tried = windows(8, size)
+    table = ScoreTable(lambda cells: np.array([20.0 * (cell.window is not None) for cell in cells]), 4, 5, 1, 8)
+    table.ask({table.whole: 4} | dict.fromkeys(tried, 2))
+    found = judge(table, tried[first], tried, pairs=2)
+    assert (found.kind, found.rival) == (Kind.NO_RIVAL, None)
+    assert found.share == pytest.approx(1)

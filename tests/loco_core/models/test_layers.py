@@ -55,6 +55,64 @@ def test_inner_layers_of_sdxl_can_be_named(text, indices):
     assert SDXL.parse(text).indices == indices
 
 
+@pytest.mark.parametrize(
+    ("text", "indices"),
+    [
+        ("8 - 9", (8, 9)),
+        ("8\u20139", (8, 9)),  # an en dash, as word processors write it
+        ("3\uff0c8 \u2212 9", (3, 8, 9)),  # the comma of an East Asian keyboard, and a minus sign
+        ("all", tuple(range(16))),
+        ("OUT04", (8,)),
+        ("OUT03-OUT05", (7, 8, 9)),
+        ("out00-05", (7, 8, 9)),  # blocks 0 to 2 have no cross-attention
+        ("IN07, IN08", (4, 5)),
+        ("MID", (6,)),
+        ("M00", (6,)),
+        ("middle:0", (6,)),
+        ("middle_block.1", (6,)),
+        ("output:4", (8,)),
+        ("input_blocks.4", (2,)),
+        ("output", tuple(range(7, 16))),
+    ],
+)
+def test_block_names_of_other_programs_count_all_blocks(text, indices):
+    assert SD15.parse(text).indices == indices
+
+
+@pytest.mark.parametrize(
+    ("text", "indices"),
+    [
+        ("output:0", tuple(range(34, 44))),
+        ("IN07.2-3", (6, 7)),
+        ("MID.9", (33,)),
+        ("all", tuple(range(70))),
+    ],
+)
+def test_block_names_of_other_programs_lead_to_layers_of_sdxl(text, indices):
+    assert SDXL.parse(text).indices == indices
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "OUT02",
+            "layers: 'out02' has no cross-attention; the output blocks that have it in this model are 3, 4, 5, 6",
+        ),
+        ("IN00-IN00", "layers: 'in00-in00' has no cross-attention; the input blocks that have it in this model are 1"),
+        ("output:12", "layers: 'output:12' does not exist; this model has output blocks 0 to 11"),
+        ("OUT05-OUT03", "layers: 'out05-out03' runs backwards"),
+        ("IN04.1", "layers: 'in04.1' does not exist; this model has transformer blocks in d2 0 to 0"),
+        ("IN04-OUT03", "layers: 'in04-out03' is not understood"),
+        ("BASE", "layers: 'base' is not understood"),
+        ("8 9", "layers: '8 9' is not understood"),
+    ],
+)
+def test_blocks_of_other_programs_that_hold_no_layers_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        SD15.parse(text)
+
+
 @pytest.mark.parametrize("layers", [SD15, SDXL], ids=["SD 1.5", "SDXL"])
 def test_a_layers_block_name_reads_back_as_that_layer(layers):
     read = [layers.parse(layers.block_name(index)).indices for index in layers.all]

@@ -88,6 +88,23 @@ def test_a_folder_from_the_hub_is_read_as_it_is(tmp_path):
     assert copied.name == tmp_path.name  # all files from there have one name
 
 
+@pytest.mark.parametrize("architecture", [None, "ViT-B-32"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["logit_scale", "text_model.encoder.layers.0.mlp.fc1.weight", "vision_model.embeddings.class_embedding"],
+        ["text_model.embeddings.token_embedding.weight"],  # clip_l.safetensors
+        ["vision_model.post_layernorm.weight", "visual_projection.weight"],  # a CLIP Vision
+    ],
+)
+def test_a_file_of_transformers_is_named_as_such_with_what_to_take_instead(tmp_path, names, architecture):
+    save_file({name: torch.zeros(2) for name in names}, tmp_path / "model.safetensors")
+    with pytest.raises(
+        ValueError, match="scorer: model.safetensors is in transformers' format; take open_clip_model.s"
+    ):
+        load_scorer(tmp_path / "model.safetensors", architecture)
+
+
 @pytest.fixture
 def folder_of_two(tmp_path):
     """A folder as the Hub offers it, with other weights beside those."""
