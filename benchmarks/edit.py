@@ -54,7 +54,7 @@ from loco_core.files import write_picture, write_text  # noqa: E402
 from loco_core.models.engine import Row, Sampling, TextEmbedding  # noqa: E402
 from loco_core.models.layers import LayerSet, Part  # noqa: E402
 from loco_core.prompts import Attribute  # noqa: E402
-from loco_core.scoring.clip_score import load_scorer  # noqa: E402
+from loco_core.scoring.open_clip_scorer import load_scorer  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 STYLE_LAYERS, FACT_LAYERS = LayerSet((8, 9), 16), LayerSet((6, 7), 16)

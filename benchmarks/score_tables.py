@@ -33,7 +33,7 @@ from loco_core.localization.score_table import Cell  # noqa: E402
 from loco_core.models.engine import Sampling  # noqa: E402
 from loco_core.models.layers import LayerSet  # noqa: E402
 from loco_core.prompts import Attribute, PromptPair  # noqa: E402
-from loco_core.scoring.clip_score import load_scorer  # noqa: E402
+from loco_core.scoring.open_clip_scorer import load_scorer  # noqa: E402
 
 TABLES = ROOT / "benchmarks" / "results" / "score_tables.npz"
 QUICK = 5

@@ -52,8 +52,8 @@ from loco_core.localization.verdict import Kind, judge, shows  # noqa: E402
 from loco_core.models.engine import Intervention, Row, Sampling  # noqa: E402
 from loco_core.models.layers import LayerSet, windows  # noqa: E402
 from loco_core.prompts import Attribute, PromptPair  # noqa: E402
-from loco_core.scoring.clip_score import load_scorer  # noqa: E402
 from loco_core.scoring.intervals import estimate  # noqa: E402
+from loco_core.scoring.open_clip_scorer import load_scorer  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 SAMPLING = Sampling(STEPS, GUIDANCE, "euler", "linspace", SIZE, SIZE)

@@ -5,11 +5,13 @@
 LocoGen finds the window of text layers that carries a style, an object or a fact: `search`. LocoEdit edits the K and V
 weights of the layers found, in closed form: `solve_edit`. `detect_neurons` and `ablation` do the same to single
 neurons. All are written against the `Engine` protocol and know nothing of the program that runs the model;
-`DiffusersEngine` is one for scripts. What needs diffusers is imported when it is first asked for.
+`DiffusersEngine` is one for scripts. What needs diffusers, open_clip or matplotlib is imported when it is first asked
+for: where one is missing, all else works.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .comparison.erasure import ErasurePlan, ErasureResult, erasure_text, measure_erasure
@@ -22,7 +24,6 @@ from .editing.solve import Edit, solve_edit
 from .images import ImageMaker, Progress
 from .localization.evaluation import SearchProgress
 from .localization.journal import Journal, search_settings
-from .localization.pictures import contact_sheet, model_figure, score_plot
 from .localization.plan import SearchPlan
 from .localization.report import layers_of_search, provenance, report_text, result_json, scores_csv
 from .localization.search import SearchResult, search
@@ -40,11 +41,13 @@ from .neurons.lora import ablation_lora
 from .neurons.report import neuron_lines
 from .neurons.sweep import SweepRequest, SweepResult, parse_counts, sweep_neurons, sweep_text
 from .prompts import Attribute, Contrast, PromptPair, contrast_prompts, preserved_prompts, prompt_pairs, whole_pairs
-from .scoring.clip_score import ClipScorer, Scorer, load_scorer
+from .scoring.clip_score import Scorer
 from .scoring.intervals import Estimate, estimate
 
 if TYPE_CHECKING:
     from .diffusers_host import DEMO_SCORER, AblatedEngine, DiffusersEngine, demo_pipeline, load_pipeline
+    from .localization.pictures import contact_sheet, model_figure, score_plot
+    from .scoring.open_clip_scorer import ClipScorer, load_scorer
 
 # fmt: off
 __all__ = [
@@ -64,13 +67,16 @@ __all__ = [
 ]
 # fmt: on
 
-# What needs diffusers, which ComfyUI does not bring.
-_DIFFUSERS_HOST = ("DEMO_SCORER", "AblatedEngine", "DiffusersEngine", "demo_pipeline", "load_pipeline")
+# What needs more than ComfyUI brings, by the module that it is in.
+_LATER = {
+    "diffusers_host": ("DEMO_SCORER", "AblatedEngine", "DiffusersEngine", "demo_pipeline", "load_pipeline"),
+    "localization.pictures": ("contact_sheet", "model_figure", "score_plot"),
+    "scoring.open_clip_scorer": ("ClipScorer", "load_scorer"),
+}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _DIFFUSERS_HOST:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import diffusers_host
-
-    return getattr(diffusers_host, name)
+    for module, names in _LATER.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,46 +2,60 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from importlib import import_module
+
 from comfy_api.latest import ComfyExtension, io
 
-from .comparison import clip_scorer, clip_vision_scorer, erasure_report
-from .editing import apply, combine, export_lora, load, save, solve
 from .host import demo_model, folders
 from .host.loaded import checked
-from .injection import conditioning_injector
-from .localization import layer_search, layer_select, layers_load
-from .neurons import ablate, detect, effects, sweep
-from .neurons import export_lora as neurons_export_lora
-from .neurons import load as neurons_load
-from .neurons import save as neurons_save
+
+logger = logging.getLogger(__name__)
 
 MODULES = (
-    clip_scorer,
-    clip_vision_scorer,
-    layer_search,
-    layer_select,
-    layers_load,
-    conditioning_injector,
-    apply,
-    solve,
-    combine,
-    save,
-    load,
-    export_lora,
-    erasure_report,
-    detect,
-    ablate,
-    neurons_save,
-    neurons_load,
-    sweep,
-    effects,
-    neurons_export_lora,
+    "comparison.clip_scorer",
+    "comparison.clip_vision_scorer",
+    "localization.layer_search",
+    "localization.layer_select",
+    "localization.layers_load",
+    "injection.conditioning_injector",
+    "editing.apply",
+    "editing.solve",
+    "editing.combine",
+    "editing.save",
+    "editing.load",
+    "editing.export_lora",
+    "comparison.erasure_report",
+    "neurons.detect",
+    "neurons.ablate",
+    "neurons.save",
+    "neurons.load",
+    "neurons.sweep",
+    "neurons.effects",
+    "neurons.export_lora",
 )
 
 
 class LocoExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [checked(node) for module in MODULES for node in module.NODES]
+        return [checked(node) for node in _nodes()]
+
+
+def _nodes() -> Iterator[type[io.ComfyNode]]:
+    """All nodes but those that need a Python package which is not installed; the log names it."""
+    for module in MODULES:
+        try:
+            yield from import_module(f".{module}", __name__).NODES
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith(__name__.rpartition(".")[0]):  # ours
+                raise
+            logger.error(
+                "ComfyUI-Loco: no nodes of %s, for the Python package %r is not installed; run `pip install -r "
+                "requirements.txt` in this pack's folder with ComfyUI's Python",
+                module,
+                error.name,
+            )
 
 
 def extension() -> LocoExtension:

@@ -25,7 +25,7 @@ from ..drawing import before_after_sheet
 from ..files import write_picture
 from ..models.engine import Sampling
 from ..prompts import Attribute
-from ..scoring.clip_score import ClipScorer, load_scorer
+from ..scoring.open_clip_scorer import ClipScorer, load_scorer
 
 Command = Callable[..., None]
 Decorator = Callable[[Command], Command]

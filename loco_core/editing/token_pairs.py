@@ -3,9 +3,8 @@
     originals, targets = token_pairs(concept, target, Tokens.TAIL)   # X_o and X_t, [d, n] each
 
 Subject tokens are paired from the last one backwards, after the words that both prompts begin with; end of text with
-end of text, and padding by its position, or with the end of text where the target still has words there. An empty
-target has no subject: each token is then paired with what the empty prompt has in its place. The paper (section 6)
-pairs the last subject tokens alone.
+end of text, and padding by its position, where both prompts have padding. An empty target has no subject: each token is
+then paired with what the empty prompt has in its place. The paper (section 6) pairs the last subject tokens alone.
 
 A long prompt is encoded in several chunks, and the concept may stand in any of them: the first chunks are paired, then
 the second ones, and so on. Where one prompt has fewer, its last chunk is paired with all that are left of the other: a
@@ -37,7 +36,7 @@ def token_pairs(concept: TextEmbedding, target: TextEmbedding, tokens: Tokens) -
         common = _common_beginning(
             concept.tokens[own.start : own.end_of_text], target.tokens[other.start : other.end_of_text]
         )
-        edited = _edited_rows(own, concept.tails[number], tokens)
+        edited = [row for row in _edited_rows(own, concept.tails[number], tokens) if _has_partner(row, own, other)]
         rows += edited
         partners += [_partner(row, own, other, common) for row in edited]
     return concept.tokens[rows].double().cpu().T, target.tokens[partners].double().cpu().T
@@ -54,6 +53,11 @@ def _edited_rows(own: Chunk, tail: range, tokens: Tokens) -> Sequence[int]:
     return tail
 
 
+def _has_partner(row: int, own: Chunk, other: Chunk) -> bool:
+    """Padding has none where the target still has words."""
+    return row <= own.end_of_text or other.start + row - own.start > other.end_of_text
+
+
 def _partner(row: int, own: Chunk, other: Chunk, common: int) -> int:
     """The target's row that a row of the concept is paired with."""
     position = row - own.start
@@ -63,7 +67,7 @@ def _partner(row: int, own: Chunk, other: Chunk, common: int) -> int:
     if row == own.end_of_text:
         return other.end_of_text
     if row > own.end_of_text:
-        return max(same_place, other.end_of_text)
+        return same_place
     from_last = own.last_subject - row
     return max(other.first_subject, min(other.start + common, other.last_subject), other.last_subject - from_last)
 

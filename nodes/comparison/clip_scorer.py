@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.scoring.clip_score import DOWNLOADS, download_scorer, load_scorer
+from ...loco_core.scoring.open_clip_scorer import DOWNLOADS, download_scorer, load_scorer
 from ..host.folders import SCORERS, safetensors_files, scorer_path
 from ..host.scorer import ManagedScorer
 from ..inputs.shared import scorer_output

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ...loco_core.scoring.clip_score import ClipScorer, SeenText
+from ...loco_core.scoring.clip_score import SeenText
+
+if TYPE_CHECKING:
+    from ...loco_core.scoring.open_clip_scorer import ClipScorer
 
 # Images scored between two looks at Cancel: about a second of a ViT-B on a CPU.
 AT_ONCE = 8

@@ -23,7 +23,7 @@ from loco_core.localization.strategies import Effort
 from loco_core.models.engine import Chunk, Intervention, Row, Sampling
 from loco_core.models.layers import LayerSet, windows
 from loco_core.prompts import Attribute, PromptPair
-from loco_core.scoring.clip_score import load_scorer
+from loco_core.scoring.open_clip_scorer import load_scorer
 from made_up import edit_of, recipe
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from demo.world import STYLES, Scene, draw
-from loco_core.scoring.clip_score import ClipScorer, load_scorer
+from loco_core.scoring.open_clip_scorer import ClipScorer, load_scorer
 from loco_core.weights_digest import weights_digest
 
 DEMO_SCORER = Path(__file__).resolve().parents[3] / "demo" / "open_clip" / "loco_demo_clip.safetensors"

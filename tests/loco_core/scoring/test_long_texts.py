@@ -10,8 +10,8 @@ import torch
 
 from demo.world import Scene, draw
 from loco_core.prompts import PromptPair
-from loco_core.scoring.clip_score import load_scorer
 from loco_core.scoring.long_texts import unseen_ends
+from loco_core.scoring.open_clip_scorer import load_scorer
 from made_up import GreyScorer
 
 DEMO_SCORER = Path(__file__).resolve().parents[3] / "demo" / "open_clip" / "loco_demo_clip.safetensors"
