@@ -28,6 +28,13 @@ def relative(seen: torch.Tensor, expected: torch.Tensor) -> float:
     return (torch.linalg.norm(seen - expected) / torch.linalg.norm(expected)).item()
 
 
+@pytest.fixture(autouse=True)
+def as_the_host_runs_nodes():
+    """The host loads and runs everything so; quantised weights loaded otherwise cannot be moved to a device in it."""
+    with torch.inference_mode():
+        yield
+
+
 @pytest.fixture(scope="module")
 def read(pack):
     return pack("nodes.host.weights").effective_weight
@@ -77,7 +84,8 @@ def quantised(request, host, source, tmp_path_factory) -> SimpleNamespace:
         made[f"{prefix}scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
     path = tmp_path_factory.mktemp("quantised") / "quantised.safetensors"
     save_file({key: value.contiguous() for key, value in made.items()}, path)
-    model, clip, vae = comfy.sd.load_checkpoint_guess_config(str(path))[:3]
+    with torch.inference_mode():
+        model, clip, vae = comfy.sd.load_checkpoint_guess_config(str(path))[:3]
     return SimpleNamespace(model=model, clip=clip, vae=vae)
 
 
