@@ -14,6 +14,8 @@ import torch
 import nodes
 from loco_core.models.layers import LayerSet
 
+pytestmark = pytest.mark.slow
+
 STYLED, PLAIN, NEGATIVE = "a picture of a red star in the style of woodcut", "a picture of a red star", ""
 ALL = tuple(range(16))
 # The largest difference from the reference, of its largest number: float32 sums in another order.

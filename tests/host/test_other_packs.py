@@ -99,7 +99,7 @@ def in_windows(model, length: int):
     return clone
 
 
-@pytest.mark.parametrize("length", [3, 4, 8])
+@pytest.mark.parametrize("length", [3, *(pytest.param(length, marks=pytest.mark.slow) for length in (4, 8))])
 def test_each_frame_gets_the_prompt_of_its_own_in_every_window(demo, encode, inject_in, length):
     def frames(text: str) -> list:
         return [[torch.cat([encode(text.format(frame))[0][0] for frame in FRAMES]), {}]]

@@ -85,7 +85,8 @@ def each_row_by_itself(call, arguments):
     return torch.cat(made)
 
 
-WRAPPERS = (two_tiles_in_one_call, each_row_twice, rows_in_reverse, each_row_by_itself)
+OTHERS = (each_row_twice, rows_in_reverse, each_row_by_itself)
+WRAPPERS = (two_tiles_in_one_call, *(pytest.param(wrapper, marks=pytest.mark.slow) for wrapper in OTHERS))
 
 
 def wrapped(model, wrapper):

@@ -52,6 +52,7 @@ def test_the_readmes_script_finds_the_layers_of_the_demo_models_styles():
     assert "localized: layers 8-9" in ran.stdout, ran.stderr
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_the_finished_images_are_there_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
     search, recalled = trace.search, []  # the cost, batch by batch, that the first run had paid
 
