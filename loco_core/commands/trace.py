@@ -31,8 +31,8 @@ from ..localization.plan import AUTO
 from . import options
 from .options import OneOf, Replacing, Settings
 
-# In the output folder: where a search keeps what it has finished until it ends.
-UNFINISHED = "unfinished"
+# In the output folder: where a search keeps what it has made.
+JOURNALS = "journals"
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,9 @@ def trace(settings: Settings, replacing: Replacing, **given: Any) -> None:
     engine, out = options.load_engine(settings.model), chosen.out
     most = plan.most_images(engine.layers)
     came_from = provenance(engine, clip, f"diffusers {diffusers.__version__}")
-    journal = Journal.open(out / UNFINISHED, search_settings(plan, came_from["model_digest"], clip))
+    journal = Journal.open(out / JOURNALS, search_settings(plan, came_from["model_digest"], clip))
     if len(journal):
-        click.echo(f"going on with {len(journal)} images of a search that was not finished")
+        click.echo(f"{len(journal)} images of this search are known from before")
     with options.bar() as progress:
         task = progress.add_task("unmodified", total=math.ceil(most))
 
@@ -112,5 +112,4 @@ def trace(settings: Settings, replacing: Replacing, **given: Any) -> None:
     write_picture(out / "scores.png", score_plot(result))
     write_picture(out / "model.png", model_figure(result, engine.layers))
     write_picture(out / "windows.png", contact_sheet(result))
-    journal.finish()
     click.echo(f"{report_text(result)}\nsaved in {out}")

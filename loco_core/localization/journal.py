@@ -1,8 +1,7 @@
-"""What a search has finished, kept on disk, so that the next run goes on where the last one ended.
+"""What a search has made, kept on disk: a stopped search goes on where it ended, and one asked again is there at once.
 
     journal = Journal.open(folder, search_settings(plan, engine.digest(), scorer))
     result = search(engine, scorer, plan, rows_per_batch=8, journal=journal)
-    journal.finish()
 
 A journal belongs to one search: its folder is named by a digest of the search's settings, so that a changed setting
 starts another. Each finished batch is one .npz file, written to a temporary name and renamed: whenever the process is
@@ -19,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 import time
@@ -40,10 +40,9 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 SETTINGS = "settings.json"
 BATCHES = f"batch_{'[0-9]' * 6}.npz"
-# What the name of a journal, or of a batch in it, ends with: one that cannot be used, and one that is finished.
+# What the name of a journal, or of a batch in it, ends with that cannot be used.
 ASIDE = ".damaged"
-DONE = ".done"
-# A journal that nobody has continued for so long is removed when another search begins.
+# A journal that nobody has asked for for so long is removed when another search begins.
 KEPT_DAYS = 30
 
 
@@ -56,7 +55,7 @@ class Finished:
 
 
 class Journal:
-    """The finished cells of one search. `open` begins or continues it, `finish` removes it."""
+    """The finished cells of one search. `open` begins or continues it."""
 
     def __init__(self, folder: Path, finished: dict[Cell, tuple[float, np.ndarray]], batches: int) -> None:
         self.folder = folder
@@ -75,6 +74,7 @@ class Journal:
             if (own / SETTINGS).exists() or any(own.glob(BATCHES)):
                 _set_aside(own, "its settings cannot be read, or are another search's")
             write_text(own / SETTINGS, text)
+        os.utime(own)  # asked for now
         finished: dict[Cell, tuple[float, np.ndarray]] = {}
         last = 0
         for path in sorted(own.glob(BATCHES)):
@@ -115,15 +115,6 @@ class Journal:
                 np.savez_compressed(file, cells=told, scores=scores, thumbnails=thumbnails)
         except OSError as error:
             logger.warning("journal: a finished batch could not be written to %s: %s", self.folder, error)
-
-    def finish(self) -> None:
-        """Removes the journal. Call it when the search's result is on disk. One that cannot be removed is a warning."""
-        try:
-            done = self.folder.rename(self.folder.with_name(self.folder.name + DONE))
-        except OSError as error:
-            logger.warning("journal: %s could not be removed: %s", self.folder, error)
-            return
-        shutil.rmtree(done, ignore_errors=True)  # killed before this, the next search does it
 
 
 def search_settings(plan: SearchPlan, model: str, scorer: Scorer) -> dict[str, object]:
@@ -184,9 +175,9 @@ def _set_aside(path: Path, reason: str) -> None:
 
 
 def _remove_old(folder: Path, own: Path) -> None:
-    """Removes finished journals, and those of other searches that nobody has continued for KEPT_DAYS."""
+    """Removes the journals of other searches that nobody has asked for for KEPT_DAYS."""
     too_old = time.time() - KEPT_DAYS * 24 * 3600
     for other in folder.glob("*"):
-        ours = re.fullmatch(rf"[0-9a-f]{{16}}(({re.escape(ASIDE)}|{re.escape(DONE)})\w*)?", other.name)
-        if ours and other != own and (other.suffix == DONE or other.stat().st_mtime < too_old):
+        ours = re.fullmatch(rf"[0-9a-f]{{16}}({re.escape(ASIDE)}\w*)?", other.name)
+        if ours and other != own and other.stat().st_mtime < too_old:
             shutil.rmtree(other, ignore_errors=True)

@@ -102,9 +102,9 @@ def output_name(path: Path) -> str:
     return path.relative_to(folder_paths.get_output_directory()).as_posix()
 
 
-def unfinished_searches() -> Path:
-    """Where searches keep what they have finished until they end."""
-    return Path(folder_paths.get_output_directory()) / "loco" / "unfinished"
+def search_journals() -> Path:
+    """Where searches keep what they have made."""
+    return Path(folder_paths.get_output_directory()) / "loco" / "journals"
 
 
 def versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A layer search in the host: with a bar, continued where it was ended, its result in the output folder."""
+"""A layer search in the host: with a bar, continued where it was stopped, its result in the output folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...loco_core.localization.report import provenance, result_json, scores_csv
 from ...loco_core.localization.search import SearchResult, search
 from ...loco_core.scoring.clip_score import Scorer
 from .engine import ComfyEngine
-from .folders import unfinished_searches
+from .folders import search_journals
 from .progress import ImageProgress, show_text
 
 logger = logging.getLogger(__name__)
@@ -35,9 +35,9 @@ def run_search(
         f"of {steps} steps at most",
     )
     came_from = provenance(engine, scorer, f"comfyui {comfyui_version.__version__}")
-    journal = Journal.open(unfinished_searches(), search_settings(plan, came_from["model_digest"], scorer))
+    journal = Journal.open(search_journals(), search_settings(plan, came_from["model_digest"], scorer))
     if len(journal):
-        told = f"going on with {len(journal)} images of a search that was not finished"
+        told = f"{len(journal)} images of this search are known from before"
         logger.info("LocoGen Layer Search: %s", told)
         show_text(told, node_id)
 
@@ -47,5 +47,4 @@ def run_search(
     result = search(engine, scorer, plan, batch_rows, SearchProgress(on_batch, progress.on_step), journal)
     write_text(path, result_json(result, came_from))
     write_text(path.with_suffix(".csv"), scores_csv(plan, result.cells, result.scores))
-    journal.finish()
     return result

@@ -35,7 +35,7 @@ def found(server: Server) -> dict:
 
 def finished(server: Server) -> int:
     """Images in the journal."""
-    batches = (server.output / "loco" / "unfinished").glob("*/batch_*.npz")
+    batches = (server.output / "loco" / "journals").glob("*/batch_*.npz")
     return sum(len(np.load(batch)["scores"]) for batch in batches)
 
 
@@ -66,5 +66,14 @@ def test_killed_at_random_moments_it_finds_the_same_and_repeats_nothing(expected
     assert result["layers"] == expected["layers"]
     assert result["verdict"]["kind"] == expected["verdict"]["kind"]
     assert result["scores"] == pytest.approx(expected["scores"], abs=1e-4)
-    assert finished(server) == 0
-    assert f"going on with {before} images" in log
+    assert f"{before} images of this search are known from before" in log
+
+
+def test_a_finished_search_asked_again_after_a_restart_makes_no_image(expected, tmp_path):
+    """The host drops what it has cached when it ends, and when memory is short."""
+    for known in (0, 136):
+        with Server(COMFYUI, tmp_path) as server:
+            server.run(quick_search())
+            assert (f"{known} images of this search are known" in server.log.read_text(errors="replace")) == bool(known)
+            assert finished(server) == 136
+            assert found(server)["scores"] == pytest.approx(expected["scores"], abs=1e-4)

@@ -72,11 +72,12 @@ def test_after_ctrl_c_the_finished_images_are_there_and_the_same_command_goes_on
     with (tmp_path / "scores.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 6
     assert command_line.main(asked) == 0
-    assert "going on with 6 images of a search that was not finished" in capsys.readouterr().out
+    assert "6 images of this search are known from before" in capsys.readouterr().out
     assert max(recalled) == 6  # they are not made again
     with (tmp_path / "scores.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 17
-    assert list((tmp_path / "unfinished").iterdir()) == []
+    assert command_line.main(asked) == 0
+    assert "17 images of this search are known from before" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import itertools
 import multiprocessing
 import os
 import random
-import shutil
 import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -104,20 +103,6 @@ def test_a_cell_made_again_is_known_as_it_was_made_last(tmp_path):
         np.testing.assert_array_equal(known.known(cells).scores, scores + 1)
 
 
-def test_a_finished_search_leaves_nothing_behind(tmp_path):
-    filled(tmp_path).finish()
-    assert list(tmp_path.iterdir()) == []
-    assert len(Journal.open(tmp_path, SETTINGS)) == 0
-
-
-def test_a_journal_that_cannot_be_removed_is_a_warning(tmp_path, caplog):
-    """The result is on disk by then; another program may hold a file, or a person may have emptied the folder."""
-    journal = filled(tmp_path)
-    shutil.rmtree(journal.folder)
-    journal.finish()
-    assert "could not be removed" in caplog.text
-
-
 def test_a_run_killed_between_writing_and_renaming_has_not_finished_that_batch(tmp_path):
     journal = filled(tmp_path)
     last = journal.folder / "batch_000003.npz"
@@ -137,14 +122,6 @@ def test_a_run_killed_while_it_began_is_begun_without_a_warning(tmp_path, caplog
         (journal.folder / name).write_text("{")
     add(Journal.open(tmp_path, SETTINGS), 0)
     assert holds(Journal.open(tmp_path, SETTINGS), 0)
-    assert caplog.text == ""
-
-
-def test_a_run_killed_while_it_removed_its_journal_is_cleaned_up_by_the_next_search(tmp_path, caplog):
-    journal = filled(tmp_path)
-    journal.folder.rename(journal.folder.with_name(journal.folder.name + ".done"))
-    assert len(Journal.open(tmp_path, SETTINGS | {"seeds": [7]})) == 0
-    assert len(list(tmp_path.iterdir())) == 1
     assert caplog.text == ""
 
 
