@@ -185,17 +185,19 @@ def _note_positive(executor: WrapperExecutor, *arguments, **options):
     )
     sampling = guider.model_patcher.get_model_object("model_sampling")
     guider.model_options["transformer_options"][KEY] = Run(positive, sampling.percent_to_sigma)
-    with _uncompiled() if TORCH_COMPILE_KWARGS in guider.model_options else nullcontext():
+    model = guider.model_patcher.get_model_object("diffusion_model")
+    compiled = TORCH_COMPILE_KWARGS in guider.model_options or unet.uncompiled(model) is not model
+    with _uncompiled() if compiled else nullcontext():
         return executor(*arguments, **options)
 
 
 def _uncompiled() -> AbstractContextManager:
     """Runs compiled modules as they are written.
 
-    The host has compiled code ignore changes of transformer_options: it would go on without a patch that is new, or
-    treat all rows as those it was compiled for.
+    The host has compiled code ignore changes of transformer_options, and torch ignore hooks that come and go: it would
+    go on without a patch that is new, or treat all rows as those it was compiled for.
     """
-    logger.warning("the model is compiled, but patches give its layers their embeddings: running it uncompiled")
+    logger.warning("the model is compiled, but some of its layers are changed as it runs: running it uncompiled")
     return torch.compiler.set_stance("force_eager")
 
 
