@@ -24,6 +24,11 @@ def report_lines(edit: Edit) -> list[str]:
         )
     elif recipe.settings.preservation is Preservation.WEIGHTED:
         lines.append(f"preserved: tokens to {figures.token_error:.1%}")
+    if figures.chunks > 1:
+        lines.append(
+            f"WARNING: a concept prompt fills {figures.chunks} chunks of tokens, and its words may remove less of the "
+            "concept than its name alone does; give the name, or compare images before and after"
+        )
     for pair, share in zip(recipe.pairs, figures.room, strict=True):
         if share < LITTLE_ROOM:
             lines.append(

@@ -41,7 +41,8 @@ class EditFigures:
 
     residual: |(I + A) X_o - X_t| / |X_t - X_o|: 0 where the concept's outputs are the target's. room: per concept
     prompt, |Z| / |X_o|. kept_directions: how many directions are preserved exactly; kept_error: max |A q| over them;
-    token_error: max |A p| / |p| over the preserved tokens themselves.
+    token_error: max |A p| / |p| over the preserved tokens themselves. chunks: in how many the longest concept prompt is
+    encoded.
     """
 
     rank: int
@@ -51,6 +52,7 @@ class EditFigures:
     kept_directions: int
     kept_error: float
     token_error: float
+    chunks: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,7 @@ def solve_edit(encode: Encode, recipe: EditRecipe) -> Edit:
     prompts = kept or targets
     known = dict(zip(prompts, encode(prompts), strict=True))
     tokens = _Problem(settings, known[prompts[0]].tokens.shape[1], [known[prompt].tokens for prompt in kept])
-    pooled = None
+    pooled, chunks = None, 1
     if settings.pooled:
         pooled = _Problem(settings, _pooled(known[prompts[0]]).shape[1], [_pooled(known[prompt]) for prompt in kept])
     for start in range(0, len(pairs), PROMPTS_AT_ONCE):
@@ -90,10 +92,12 @@ def solve_edit(encode: Encode, recipe: EditRecipe) -> Edit:
         for pair, concept in zip(part, encode([pair.concept for pair in part]), strict=True):
             target = known[pair.target]
             tokens.add(pair, *token_pairs(concept, target, settings.tokens))
+            chunks = max(chunks, len(concept.chunks))
             if pooled is not None:
                 pooled.add(pair, _pooled(concept).T.double(), _pooled(target).T.double())
     operator, figures = tokens.solved()
     pooled_operator = None if pooled is None else pooled.solved()[0]
+    figures = replace(figures, chunks=chunks)
     return Edit(recipe, dict.fromkeys(recipe.layers, operator), operator.width, figures, pooled_operator)
 
 

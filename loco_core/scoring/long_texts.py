@@ -1,7 +1,7 @@
 """Whether a scorer sees all of the texts it is to score against, asked before any image is made.
 
-CLIP's text tower takes 77 tokens, and what follows does not count in a score. A concept that stands there is never
-scored.
+CLIP's text tower takes one chunk of tokens, and what follows does not count in a score. A concept that stands there is
+never scored.
 """
 
 from __future__ import annotations

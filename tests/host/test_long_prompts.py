@@ -190,6 +190,13 @@ def test_the_style_of_a_long_concept_leaves_a_styled_image(execute, demo, sample
     assert (after - before).abs().max() > 0.5 * before.abs().max()
 
 
+@pytest.mark.parametrize(("concept", "long"), [(f"{STYLE}, {FILLER}", True), (STYLE, False)])
+def test_a_concept_of_several_chunks_is_warned_of(execute, demo, concept, long):
+    """With it a styled red star changes by 0.1, with the style's name alone by 1.35."""
+    report = execute("LoCo_EditSolve", clip=demo.clip, layers=LAYERS, concept=concept, preserve="")[1]
+    assert ("WARNING: a concept prompt fills 2 chunks" in report) == long
+
+
 # --- scorers ----------------------------------------------------------------------------------------------------------
 
 
