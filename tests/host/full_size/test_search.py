@@ -21,9 +21,8 @@ def scorer(execute):
 
 @pytest.mark.parametrize(("family", "layer_count"), [("sd15", 16), ("sd21", 16), ("sdxl", 70)])
 def test_a_search_scores_every_window(execute, scorer, loaded, layer_count, pack, host, monkeypatch):
-    monkeypatch.setattr(
-        pack("loco_core.localization.search"), "shows", lambda table, pairs: bool(table.ask({table.whole: 1}) or True)
-    )
+    # Random weights show no concept.
+    monkeypatch.setattr(pack("loco_core.localization.verdict"), "LEAST_EFFECT", float("-inf"))
     layers, plot, sheet, report, _ = execute(
         "LoCo_LayerSearch",
         model=loaded.model,
