@@ -71,9 +71,11 @@ def test_killed_at_random_moments_it_finds_the_same_and_repeats_nothing(expected
 
 def test_a_finished_search_asked_again_after_a_restart_makes_no_image(expected, tmp_path):
     """The host drops what it has cached when it ends, and when memory is short."""
-    for known in (0, 136):
+    made = 0
+    for _ in range(2):
         with Server(COMFYUI, tmp_path) as server:
             server.run(quick_search())
-            assert (f"{known} images of this search are known" in server.log.read_text(errors="replace")) == bool(known)
-            assert finished(server) == 136
             assert found(server)["scores"] == pytest.approx(expected["scores"], abs=1e-4)
+            assert ("images of this search are known" in server.log.read_text(errors="replace")) == bool(made)
+            assert made in (0, finished(server))
+            made = finished(server)
