@@ -72,13 +72,13 @@ class Columns:
         columns.add(free, change)              # for each prompt
         operator = columns.operator(ridge)
 
-    Up to d columns are kept themselves. Of all, the products Z Z^T and D Z^T are kept, [d, d] each.
+    Up to d columns are kept themselves. Of more, the products Z Z^T and D Z^T are kept, [d, d] each.
     """
 
     def __init__(self, width: int) -> None:
         self._width = width
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._squares, self._products = torch.zeros(2, width, width, dtype=torch.float64)
+        self._products: tuple[torch.Tensor, torch.Tensor] | None = None
         self._count, self._change = 0, 0.0
 
     def add(self, free: torch.Tensor, change: torch.Tensor) -> None:
@@ -87,12 +87,9 @@ class Columns:
             raise ValueError("text embeddings: NaN or Inf; the text encoder gave no usable embedding for these prompts")
         self._count += free.shape[1]
         self._change += change.square().sum().item()
-        self._squares.addmm_(free, free.T)
-        self._products.addmm_(change, free.T)
-        if self._count <= self._width:
-            self._kept.append((free, change))
-        else:
-            self._kept.clear()
+        self._kept.append((free, change))
+        if self._count > self._width:
+            self._folded()
 
     def operator(
         self,
@@ -119,25 +116,43 @@ class Columns:
         self, preserved: Sequence[torch.Tensor], weight: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """U, S^2 and D V S."""
-        if self._kept and not preserved:
+        if self._products is None and not preserved:
             free, change = (torch.cat(parts, 1) for parts in zip(*self._kept, strict=True))
+            self._kept = [(free, change)]
             left, singular, right = torch.linalg.svd(free, full_matrices=False)
-            return left, singular**2, change @ right.T * singular
-        squares = self._squares.clone()
+            return left, singular**2, (change @ right.T).mul_(singular)
+        squares, products = self._folded()
+        if preserved:
+            squares = squares.clone()
         for part in preserved:
             own = part.double()
             squares.addmm_(own, own.T, alpha=weight)
         values, left = torch.linalg.eigh(squares)
         true = values >= ROUNDING * values[-1]
         left = left[:, true]
-        return left, values[true], self._products @ left
+        return left, values[true], products @ left
+
+    def _folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Z Z^T and D Z^T; columns that were kept themselves are kept no longer."""
+        if self._products is None:
+            self._products = tuple(torch.zeros(2, self._width, self._width, dtype=torch.float64))
+        squares, products = self._products
+        for free, change in self._kept:
+            squares.addmm_(free, free.T)
+            products.addmm_(change, free.T)
+        self._kept.clear()
+        return squares, products
 
     def residual(self, operator: EditOperator) -> float:
         """|A Z - D| / |D|; 0 where D is."""
         if not self._change:
             return 0.0
+        if self._products is None:
+            parts = (operator.change(free) - change for free, change in self._kept)
+            return (sum(part.square().sum().item() for part in parts) / self._change) ** 0.5
+        squares, products = self._folded()
         edit = operator.up @ operator.down
-        left = ((edit @ self._squares - 2 * self._products) * edit).sum().item() + self._change
+        left = ((edit @ squares - 2 * products) * edit).sum().item() + self._change
         return (max(0.0, left) / self._change) ** 0.5
 
 

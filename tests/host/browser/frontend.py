@@ -67,7 +67,9 @@ class Frontend:
         """Puts the workflow on the canvas and shows all of it."""
         self.page.evaluate("graph => app.loadGraphData(graph)", json.loads(workflow.read_text(encoding="utf-8")))
         self.page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-        self.page.wait_for_timeout(1000)  # of moving there
+        places = None
+        while places != (places := self.nodes()):  # they move, and widgets are laid out, for a second or more
+            self.page.wait_for_timeout(1000)
 
     def nodes(self) -> list[dict]:
         """Type and place of every node on the canvas, and whether the frontend knows the type."""
