@@ -25,6 +25,7 @@ from ...loco_core.neurons.ablation import Ablation, Replacement
 from ...loco_core.neurons.detection import Neurons
 from .branches import Scope, tell_branches
 from .families import unet
+from .weights import patch_weights
 
 ALL_TOKENS = "all"
 # Under which the wrappers that put the hooks in are registered.
@@ -206,7 +207,5 @@ def ablate_weights(
     for (layer, projection), replacement in ablation.items():
         key = f"{layers.projection(layer, projection)}.weight"
         adapters[key] = NeuronAdapter({key}, [replacement])
-    refused = adapters.keys() - set(ablated.add_patches(adapters))
-    if refused:
-        raise ValueError(f"apply: 'weights' cannot patch this model's {min(refused)!r}; choose 'run time'")
+    patch_weights(ablated, adapters, "choose 'run time'")
     return ablated

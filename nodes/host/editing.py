@@ -17,7 +17,7 @@ from ...loco_core.models.layers import PROJECTIONS, Address, ModelLayers
 from .branches import ALWAYS, KEY, Run, Schedule, Turn, prepared, tell_branches
 from .families import unet
 from .text_patch import TextPatch
-from .weights import effective_weight
+from .weights import effective_weight, patch_weights
 
 
 class EditMode(Choice):
@@ -171,6 +171,4 @@ def _patch_weights(model: ModelPatcher, layers: ModelLayers, edit: Edit, strengt
     if edit.pooled is not None:
         keys[f"{unet.POOLED_LAYER}.weight"] = edit.pooled.widened(unet.pooled_layer(model).in_features)
     adapters = {key: EditAdapter({key}, [operator.up, operator.down]) for key, operator in keys.items()}
-    refused = keys.keys() - set(model.add_patches(adapters, strength_patch=strength))
-    if refused:
-        raise ValueError(f"mode: 'weights' cannot patch this model's {min(refused)!r}; choose mode 'context'")
+    patch_weights(model, adapters, "choose mode 'context'", strength)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.weight_adapter.base import WeightAdapterBase
+
+from .families import unet
 
 # Inputs of a weight that are read at once, to spare memory.
 AT_ONCE = 1024
@@ -34,6 +37,26 @@ def effective_weight(model: ModelPatcher, name: str) -> torch.Tensor:
     if columns.shape != (module.in_features, module.out_features) or not torch.isfinite(columns).all():
         raise ValueError(_unreadable(name, f"outputs of shape {tuple(columns.shape)}, or NaN or Inf in them"))
     return columns.T.contiguous()
+
+
+def patch_weights(
+    model: ModelPatcher, patches: Mapping[str, WeightAdapterBase], otherwise: str, strength: float = 1.0
+) -> None:
+    """Adds a patch by the name of each weight; an error that says to do `otherwise` where the host would leave it out.
+
+    The host looks for weights by name in the model as it stands, and a module compiled in place has other names.
+    """
+    whole = model.get_model_object("diffusion_model")
+    if unet.uncompiled(whole) is not whole:
+        raise ValueError(
+            "model: another node compiled it in a way in which ComfyUI leaves out patches of weights, LoRAs too; "
+            f"{otherwise}, or compile with ComfyUI's own TorchCompileModel"
+        )
+    if model.model.diffusion_model is not whole:  # a clone that is loaded has put in another
+        comfy.model_management.unload_all_models()
+    refused = patches.keys() - set(model.add_patches(patches, strength_patch=strength))
+    if refused:
+        raise ValueError(f"model: ComfyUI cannot patch its weight {min(refused)!r}; {otherwise}")
 
 
 @contextmanager

@@ -107,6 +107,25 @@ def test_a_compiled_unet_is_changed_as_another_and_is_as_it_was_afterwards(loade
         assert difference(sample(fast, *prompts), unchanged) <= ROUNDING
 
 
+@pytest.mark.parametrize("change", ["edit of weights"], indirect=True)
+def test_weights_of_a_unet_that_another_node_compiled_are_refused(loaded, encode, change):
+    """The host would leave their patches out without a word."""
+    fast = loaded[0].clone()
+    fast.add_object_patch("diffusion_model", torch.compile(loaded[0].model.diffusion_model, backend="eager"))
+    with pytest.raises(ValueError, match="another node compiled it .* choose mode 'context'"):
+        change(fast)
+
+
+@pytest.mark.parametrize("change", ["edit of weights"], indirect=True)
+def test_weights_are_changed_though_a_compiled_copy_of_the_model_is_loaded(loaded, encode, change):
+    model, prompts = loaded[0], (encode(STYLED), encode(NEGATIVE))
+    expected = sample(change(model), *prompts)
+    fast = model.clone()
+    fast.add_object_patch("diffusion_model", torch.compile(model.model.diffusion_model, backend="eager"))
+    sample(fast, *prompts)
+    assert difference(sample(change(model), *prompts), expected) <= ROUNDING
+
+
 def test_two_models_sample_at_once_in_two_threads(loaded, encode, changed):
     """Each with the change in it or not, at its own time."""
     prompts = encode(STYLED), encode(NEGATIVE)

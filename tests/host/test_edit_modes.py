@@ -214,7 +214,7 @@ def test_fp8_weights_are_edited_in_both_modes(fp8, encode, edit, apply_edit):
 
 def test_weights_that_refuse_patches_are_edited_by_context(packed, demo, encode, edit, apply_edit):
     own, negative = encode(OWN), encode(NEGATIVE)
-    with pytest.raises(ValueError, match="mode: 'weights' cannot patch this model's .*; choose mode 'context'"):
+    with pytest.raises(ValueError, match="model: ComfyUI cannot patch its weight .*; choose mode 'context'"):
         apply_edit(packed, edit, 1.0)
     edited = sample(apply_edit(packed, edit, 1.0, "context"), own, negative)
     expected = sample(apply_edit(demo.model, edit, 1.0), own, negative)
