@@ -42,9 +42,9 @@ class Lettering:
 
 def lettered(text: str) -> Lettering:
     """The text as it can be drawn here."""
-    wanted = frozenset(character for character in text if ord(character) > 0xFF and character.isprintable())
-    if not wanted:
+    if all(ord(character) <= 0xFF for character in text):
         return Lettering(text, None)
+    wanted = frozenset(character for character in text if character.isprintable() and not character.isspace())
     path, missing = _best_font(wanted)
     return Lettering("".join(f"<{ord(letter):04X}>" if letter in missing else letter for letter in text), path)
 

@@ -19,6 +19,8 @@ CJK = "\u3005-\u3007\u3041-\u30fa\u30fc-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\
 # One such character, or a run of other letters and digits, or a sign. Spaces, dots between names, hyphens and
 # apostrophes only part words.
 WORD = re.compile(rf"[{CJK}]|[^\W_{CJK}]+|[^\w\s\u00b7\u30fb\-\u2010-\u2015'\u2018\u2019]")
+# Characters of a text that a message shows.
+SHOWN = 60
 
 
 def plain_text(prompt: str) -> str:
@@ -91,3 +93,8 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def quoted(text: str) -> str:
+    """The text in quotation marks, for a message; the end of a long one is left out."""
+    return f'"{text}"' if len(text) <= SHOWN else f'"{text[: SHOWN - 1]}\u2026"'

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .choices import Choice
-from .prompt_text import CJK, holds, plain_text, words
+from .prompt_text import CJK, holds, plain_text, quoted, words
 
 
 class Attribute(Choice):
@@ -53,6 +53,8 @@ TEMPLATES = {
 STYLE = re.compile(r"(?<![^\W_])style(?![\w-])|风格|風格|画风|畫風|画風|スタイル|스타일|화풍", re.IGNORECASE)
 # The same at the end of a style's name ("Studio Ghibli style"), in brackets and before a weight too.
 STYLE_ENDING = re.compile(rf"(?<=[^\s(])[\s_-]*(?:{STYLE.pattern})(?=[\s:.\d),]*$)", re.IGNORECASE)
+# What people write before a painter's name.
+STYLE_BEGINNING = re.compile(r"^([\s(]*)(?:art(?:work)?\s+)?by\s+(?=\S)", re.IGNORECASE)
 # A line that says one of these speaks of a picture: it is a prompt, however short.
 PICTURE = re.compile(
     r"(?<![\w-])(?:painting|photo|picture|image|drawing|portrait)(?![\w-])|照片|图片|圖片|写真|사진", re.IGNORECASE
@@ -81,8 +83,8 @@ MARK = re.compile(rf"({LineKind.NAME}|{LineKind.PROMPT})\s*[:\uff1a]\s*", re.IGN
 EMPTY = '""'
 # A line that begins like this names a thing ("a house").
 THING = re.compile("an?(?!\\S)|一[个個只隻位名张張幅座条條匹头頭棵朵]", re.IGNORECASE)
-# How many lines of a kind a report shows, and how many characters of each.
-LISTED, SHOWN = 10, 60
+# How many lines of a kind a report shows.
+LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -341,8 +343,8 @@ def _in_style(prompt: str, name: str) -> str:
 
 
 def _unstyled(name: str) -> str:
-    """The name of a style without a word for it at the end."""
-    return STYLE_ENDING.sub("", name)
+    """The name of a style without a word for it at the end, or "by" before it."""
+    return STYLE_BEGINNING.sub(r"\1", STYLE_ENDING.sub("", name))
 
 
 def _has_style(prompt: str) -> bool:
@@ -376,12 +378,8 @@ def _taken_text(taken: Sequence[Line]) -> tuple[str, ...]:
 def _group_text(field: str, kind: LineKind, group: Mapping[str, tuple[str, ...]]) -> str:
     """`group`: what each line became."""
     count, more = len(group), len(group) - LISTED
-    listed = ", ".join(map(_quoted, list(group)[:LISTED]))
+    listed = ", ".join(map(quoted, list(group)[:LISTED]))
     listed += f" and {more} more {kind}{'s' if more > 1 else ''}" if more > 0 else ""
     made = list(dict.fromkeys(prompt for prompts in group.values() for prompt in prompts))
-    became = f" ({len(made)} prompts, like {_quoted(next(iter(group.values()))[-1])})" if kind is LineKind.NAME else ""
+    became = f" ({len(made)} prompts, like {quoted(next(iter(group.values()))[-1])})" if kind is LineKind.NAME else ""
     return f"{field}, taken as {f'{count} {kind}s' if count > 1 else f'a {kind}'}: {listed}{became}"
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"' if len(text) <= SHOWN else f'"{text[: SHOWN - 1]}\u2026"'

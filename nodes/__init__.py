@@ -43,18 +43,18 @@ class LocoExtension(ComfyExtension):
 
 
 def _nodes() -> Iterator[type[io.ComfyNode]]:
-    """All nodes but those that need a Python package which is not installed; the log names it."""
+    """All nodes but those that need a Python package which is missing or broken; the log names it."""
     for module in MODULES:
         try:
             yield from import_module(f".{module}", __name__).NODES
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith(__name__.rpartition(".")[0]):  # ours
+        except (ImportError, OSError, RuntimeError) as error:  # what packages raise that do not fit each other
+            if (getattr(error, "name", None) or "").startswith(__name__.rpartition(".")[0]):  # ours
                 raise
             logger.error(
-                "ComfyUI-Loco: no nodes of %s, for the Python package %r is not installed; run `pip install -r "
-                "requirements.txt` in this pack's folder with ComfyUI's Python",
+                "ComfyUI-Loco: no nodes of %s, for a Python package that they need cannot be imported (%s); run `pip "
+                "install -r requirements.txt` in this pack's folder with ComfyUI's Python",
                 module,
-                error.name,
+                error,
             )
 
 

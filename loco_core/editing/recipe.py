@@ -7,7 +7,7 @@ recipe = edit_recipe(request, EditSettings(), layers.parse("8-9"), engine.text_e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from ..choices import Choice
 from ..models.engine import Encode
@@ -110,12 +110,10 @@ def combined(recipes: Sequence[EditRecipe], encode: Encode, text_encoder: str) -
     """
     first, *others = recipes
     for other in others:
-        for name in ("settings", "layers"):
-            mine, its = getattr(first, name), getattr(other, name)
-            if mine != its:
-                raise ValueError(
-                    f"edits: their {name} differ ({mine} and {its}); solve both alike, or chain two LocoEdit Apply"
-                )
+        for name, mine, its in _differences(first, other):
+            raise ValueError(
+                f"edits: their {name} differ ({mine} and {its}); solve both alike, or chain two LocoEdit Apply"
+            )
     own = fingerprint(encode)
     for recipe in recipes:
         _check_encoder(recipe, own, text_encoder)
@@ -125,11 +123,23 @@ def combined(recipes: Sequence[EditRecipe], encode: Encode, text_encoder: str) -
     return replace(first, pairs=pairs, preserve=preserve, taken=taken, text_encoder=text_encoder, fingerprint=own)
 
 
+def _differences(one: EditRecipe, other: EditRecipe) -> list[tuple[str, object, object]]:
+    """What would keep two recipes from being solved as one: its name, and what it is in each."""
+    compared: list[tuple[str, object, object]] = [
+        ("models' numbers of layers", one.layers.layer_count, other.layers.layer_count),
+        ("layers", one.layers, other.layers),
+    ]
+    for field in fields(one.settings):
+        mine, its = (getattr(recipe.settings, field.name) for recipe in (one, other))
+        compared.append((field.name.replace("_", " "), mine, its))
+    return [(name, mine, its) for name, mine, its in compared if mine != its]
+
+
 def _check_encoder(recipe: EditRecipe, own: Fingerprint, text_encoder: str) -> None:
     """An error where the recipe was solved with another text encoder: by its numbers, else by its name."""
     if recipe.fingerprint:
         apart = difference(own, recipe.fingerprint)
-        how, same = f"which embeds a test prompt {apart:.0%} otherwise", apart <= SAME_ENCODER
+        how, same = f"whose embedding of a test prompt differs by {apart:.0%}", apart <= SAME_ENCODER
     else:
         how, same = "which has another name", recipe.text_encoder == text_encoder
     if not same:

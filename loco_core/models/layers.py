@@ -151,10 +151,10 @@ class ModelLayers:
         the words of the family. An empty text is the empty set.
         """
         indices: list[int] = []
-        for entry in filter(None, (_DASH.sub("-", part.strip().lower()) for part in _COMMA.split(text))):
+        for entry in entries(text):
             if entry == ALL:
                 indices += self.all
-            elif match := _INDICES.fullmatch(entry):
+            elif match := INDICES.fullmatch(entry):
                 indices += parse_range(entry, match[1], match[2], len(self), "layers")
             else:
                 indices += self.family.parse_block(entry, self)
@@ -173,10 +173,17 @@ class ModelLayers:
 
 # A person's word for every layer.
 ALL = "all"
+# An index, or a range of them.
+INDICES = re.compile(r"(\d+)(?:-(\d+))?")
 # As word processors and East Asian keyboards write them, with spaces around a dash.
 _COMMA = re.compile("[,\N{FULLWIDTH COMMA}\N{IDEOGRAPHIC COMMA}]")
 _DASH = re.compile(r"\s*[-\N{HYPHEN}-\N{HORIZONTAL BAR}\N{MINUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}]\s*")
-_INDICES = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+def entries(text: str) -> list[str]:
+    """What stands between commas, in lower case and with plain dashes; nothing of an empty text."""
+    found = (_DASH.sub("-", part.strip().lower()) for part in _COMMA.split(text))
+    return [entry for entry in found if entry]
 
 
 def parse_range(entry: str, first: str, last: str | None, count: int, what: str) -> range:

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..prompt_text import plain_text
+from ..prompt_text import plain_text, quoted
 from ..prompts import PromptPair
 from .clip_score import Scorer
-
-# Letters of a long text that a message shows.
-SHOWN = 60
 
 
 def unseen_ends(scorer: Scorer, pairs: Sequence[PromptPair], scored: Sequence[str]) -> tuple[str, ...]:
@@ -25,8 +22,8 @@ def unseen_ends(scorer: Scorer, pairs: Sequence[PromptPair], scored: Sequence[st
         concept, target = (scorer.seen(plain_text(prompt)) for prompt in (pair.concept, pair.target))
         if concept.tokens == target.tokens and not (concept.whole and target.whole):
             raise ValueError(
-                f"scorer: it sees the first {len(concept.tokens)} tokens of a prompt, and {_shown(pair.concept)} and "
-                f"{_shown(pair.target)} differ only after them; shorten the prompts, or let them begin with what is "
+                f"scorer: it sees the first {len(concept.tokens)} tokens of a prompt, and {quoted(pair.concept)} and "
+                f"{quoted(pair.target)} differ only after them; shorten the prompts, or let them begin with what is "
                 "different"
             )
     warnings = []
@@ -34,11 +31,7 @@ def unseen_ends(scorer: Scorer, pairs: Sequence[PromptPair], scored: Sequence[st
         seen = scorer.seen(plain_text(text))
         if not seen.whole:
             warnings.append(
-                f"WARNING: the scorer sees the first {len(seen.tokens)} of {seen.total} tokens of {_shown(text)}; what "
+                f"WARNING: the scorer sees the first {len(seen.tokens)} of {seen.total} tokens of {quoted(text)}; what "
                 "follows does not count in its scores"
             )
     return tuple(warnings)
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")

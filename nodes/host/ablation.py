@@ -8,7 +8,6 @@ a patcher may stand on another model than the one the node got.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.weight_adapter.base import WeightAdapterBase
 
 from ...loco_core.choices import Choice
-from ...loco_core.models.layers import ModelLayers
+from ...loco_core.models.layers import INDICES, ModelLayers, entries
 from ...loco_core.neurons.ablation import Ablation, Replacement
 from ...loco_core.neurons.detection import Neurons
 from .branches import Scope, tell_branches
@@ -49,13 +48,10 @@ class Positions:
         """Which of so many tokens, in chunks one after the other, are meant: booleans [length]."""
         if length % len(self.chosen):
             raise ValueError(
-                f"token positions: the layers get {length} tokens, which are no chunks of {len(self.chosen)}; the text "
-                "encoder takes others, or another node changes their number. Give 'all'"
+                f"token positions: the layers get {length} tokens, no multiple of {len(self.chosen)}; the text encoder "
+                "takes another number at once, or another node changes it. Give 'all'"
             )
         return self.chosen[torch.arange(length) % len(self.chosen)]
-
-
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 
 def parse_positions(text: str, chunk_length: int) -> Positions | None:
@@ -63,8 +59,8 @@ def parse_positions(text: str, chunk_length: int) -> Positions | None:
     if text.strip().lower() == ALL_TOKENS:
         return None
     chosen = torch.zeros(chunk_length, dtype=torch.bool)
-    for entry in filter(None, (part.strip() for part in text.split(","))):
-        match = _RANGE.fullmatch(entry)
+    for entry in entries(text):
+        match = INDICES.fullmatch(entry)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
         if not first <= last < chunk_length:
             example = f"'1-{chunk_length - 1}'"
@@ -119,6 +115,7 @@ class HookedProjections:
         copies = model_options.get("multigpu_clones", {}).values()
         models = dict.fromkeys([model, *(patcher.model for patcher in copies)])
         with ExitStack() as hooked:
+            hooked.callback(_present.__dict__.clear)  # the options lead to the model
             for each in models:
                 for name, hook in self.hooks.items():
                     hooked.enter_context(each.get_submodule(name).register_forward_hook(hook))

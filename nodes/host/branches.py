@@ -107,8 +107,8 @@ class Schedule:
     def always(self) -> bool:
         return (self.start, self.end) == (0, 1)
 
-    def covers(self, options: dict, sigma: float) -> bool:
-        """Whether the noise level `sigma` lies in it; `options` are the run's transformer_options."""
+    def covers(self, options: dict) -> bool:
+        """Whether the call's noise level lies in it; `options` are its transformer_options."""
         if self.always:
             return True
         run: Run | None = options.get(KEY)
@@ -116,7 +116,7 @@ class Schedule:
             raise ValueError(
                 "start percent: this sampler does not tell its noise levels; choose start_percent 0 and end_percent 1"
             )
-        return run.percent_to_sigma(self.end) <= sigma <= run.percent_to_sigma(self.start)
+        return run.percent_to_sigma(self.end) <= options["sigmas"].max().item() <= run.percent_to_sigma(self.start)
 
 
 @dataclass(frozen=True)
@@ -132,28 +132,34 @@ class Scope:
 
     def rows(self, options: dict, count: int) -> tuple[int, ...]:
         """Which of the `count` rows at a patch it acts on; `options` are the host's, as a patch gets them."""
-        if not self.everywhere and not self.schedule.covers(options, options["sigmas"].max().item()):
+        if not self.schedule.covers(options):
             return ()
         if self.branch is Branch.BOTH:
             return tuple(range(count))
         wanted = self.branch is Branch.POSITIVE
-        return tuple(row for row, positive in enumerate(call_rows(options, count).positive) if positive == wanted)
+        return tuple(row for row, positive in enumerate(positive_rows(options, count).positive) if positive == wanted)
+
+
+def positive_rows(options: dict, count: int) -> CallRows:
+    """The same as `call_rows`; an error where no conditioning is known to be the positive one."""
+    run: Run | None = options.get(KEY)
+    if run is None or not run.positive:
+        raise ValueError("branch: this sampler does not tell its positive prompt from others; choose 'both'")
+    return call_rows(options, count)
 
 
 def call_rows(options: dict, count: int) -> CallRows:
     """What is known of the `count` rows at a patch; an error where they are not those that the marks tell of."""
     run: Run | None = options.get(KEY)
-    if run is None or not run.positive:
-        raise ValueError("branch: this sampler does not tell its positive prompt from others; choose 'both'")
-    if run.rows is None:
+    if run is None or run.rows is None:
         raise ValueError(
-            "model: another node (one that wraps the model's call) leaves out what tells the positive prompt's rows "
-            "from others; choose branch 'both', or sample without that node"
+            "model: another node (one that wraps the model's call) drops what this pack attaches to the rows to "
+            "know them again; choose branch 'both' and one prompt, or sample without that node"
         )
     if len(run.rows) != count:
         raise ValueError(
-            f"model: another node's attention patch makes {count} rows of {len(run.rows)}, and the positive prompt's "
-            "cannot be told from others; choose branch 'both', or sample without that node"
+            f"model: another node's attention patch makes {count} rows of {len(run.rows)}, so none is known again; "
+            "choose branch 'both' and one prompt, or sample without that node"
         )
     return run.rows
 
@@ -197,6 +203,11 @@ def _uncompiled() -> AbstractContextManager:
     The host has compiled code ignore changes of transformer_options, and torch ignore hooks that come and go: it would
     go on without a patch that is new, or treat all rows as those it was compiled for.
     """
+    if not hasattr(torch.compiler, "set_stance"):
+        raise ValueError(
+            f"model: it is compiled, and PyTorch {torch.__version__} cannot run it uncompiled while some of its layers "
+            "are changed; take TorchCompileModel out, or update PyTorch to 2.6 or later"
+        )
     logger.warning("the model is compiled, but some of its layers are changed as it runs: running it uncompiled")
     return torch.compiler.set_stance("force_eager")
 

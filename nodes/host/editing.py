@@ -70,7 +70,7 @@ class ContextEdit(TextPatch):
     def change(
         self, context: torch.Tensor, value: torch.Tensor, options: dict[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self.schedule.covers(options, options["sigmas"].max().item()):
+        if not self.schedule.covers(options):
             return context, value
         operator, run = self.operators[unet.address(options)], options.get(KEY)
         changed = changed_rows(operator, self.strength, context, run)
@@ -87,7 +87,7 @@ class PooledEdit:
 
     def __call__(self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **rest):
         options, y = transformer_options or {}, rest.get("y")
-        if y is not None and self.schedule.covers(options, t.max().item()):
+        if y is not None and self.schedule.covers(options):
             width = self.operator.width
             changed = changed_rows(self.operator, self.strength, y[..., :width], options.get(KEY))
             rest["y"] = torch.cat([changed, y[..., width:]], -1)

@@ -11,7 +11,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ...loco_core.models.engine import Row, TextEmbedding
 from ...loco_core.models.layers import Address, LayerSet, ModelLayers, Part
-from .branches import Scope, call_rows, tell_branches
+from .branches import Scope, call_rows, positive_rows, tell_branches
 from .families import unet
 from .text_patch import GivenTokens, TokensPatch
 
@@ -37,7 +37,7 @@ class InterventionPatch(TokensPatch):
         self.places = frozenset(self._by_place)
 
     def given(self, options: dict[str, Any], count: int) -> list[GivenTokens]:
-        rows, places = call_rows(options, count), {}
+        rows, places = positive_rows(options, count), {}
         for row, (number, positive) in enumerate(zip(rows.numbers, rows.positive, strict=True)):
             if positive:
                 places.setdefault(number, []).append(row)

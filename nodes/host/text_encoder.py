@@ -26,6 +26,7 @@ def encode(clip: CLIP, prompts: Sequence[str]) -> list[TextEmbedding]:
         comfy.model_management.throw_exception_if_processing_interrupted()
         towers = clip.tokenize(prompt, return_word_ids=True)
         _check_inversions(clip, towers, prompt)
+        _check_found(clip, prompt)
         plain = {name: [[(token, 1.0) for token, *_ in chunk] for chunk in chunks] for name, chunks in towers.items()}
         tokens, pooled = clip.encode_from_tokens(plain, return_pooled=True)
         if not torch.isfinite(tokens).all():
@@ -85,17 +86,21 @@ def _check_inversions(clip: CLIP, towers: Mapping[str, list[list[Token]]], promp
             )
 
 
+def _check_found(clip: CLIP, prompt: str) -> None:
+    """An error for a textual inversion that the host does not find: it would leave it out."""
+    for name in _TEXTUAL_INVERSION.findall(prompt):
+        chunks = [chunk for tower in clip.tokenize(name).values() for chunk in tower]
+        if not any(isinstance(token, torch.Tensor) for chunk in chunks for token, *_ in chunk):
+            raise ValueError(
+                f"clip: {name} in {prompt!r} was not found; put the file into models/embeddings, or correct its name"
+            )
+
+
 def _check(embedding: TextEmbedding) -> None:
-    """An error where the encoder returned something else than the prompt's tokens, or the prompt lost all its words."""
+    """An error where the encoder returned something else than the prompt's tokens."""
     prompt, given, asked = embedding.prompt, len(embedding.tokens), embedding.chunks[-1].stop
     if given != asked:
         raise ValueError(
             f"clip: it returned {given} token embeddings for the {asked} tokens of {prompt!r}; a node before this one "
             "changes what it returns (NegPip doubles them): connect the CLIP, and the model, from before that node"
-        )
-    missing = _TEXTUAL_INVERSION.findall(prompt)
-    if embedding.empty and missing:
-        raise ValueError(
-            f"clip: {', '.join(missing)} was not found, and {prompt!r} says nothing else; put the file into "
-            "models/embeddings, or correct its name"
         )

@@ -31,7 +31,7 @@ def effective_weight(model: ModelPatcher, name: str) -> torch.Tensor:
             none = module.forward(torch.zeros_like(units[:1])).float().cpu()  # its bias, where it has one
             columns = torch.cat([module.forward(part).float().cpu() - none for part in units.split(AT_ONCE)])
     except (RuntimeError, TypeError, AttributeError) as error:
-        if comfy.model_management.is_oom(error) and torch.cuda.is_available():  # without, every error is one to it
+        if isinstance(error, torch.OutOfMemoryError):
             raise
         raise ValueError(_unreadable(name, str(error).splitlines()[0])) from error
     if columns.shape != (module.in_features, module.out_features) or not torch.isfinite(columns).all():
@@ -73,5 +73,5 @@ def _unrounded_inputs(module: torch.nn.Module) -> Iterator[None]:
 def _unreadable(name: str, why: str) -> str:
     return (
         f"model: its weight {name!r} cannot be read ({why}); load the checkpoint in another format. Per-Layer "
-        "Conditioning Injector and LocoEdit Apply in mode 'context' work without"
+        "Conditioning Injector and LocoEdit Apply in mode 'context' need not read it"
     )

@@ -155,6 +155,12 @@ def test_a_branch_that_is_not_there_is_left_alone(demo, encode, ablate, neurons,
     assert torch.equal(one_sided, sample(expected, own, negative, cfg=1.0))
 
 
+@pytest.mark.parametrize("text", ["1\N{EN DASH}3, 5", "1 - 3\N{FULLWIDTH COMMA}5", "1-3,5"])
+def test_positions_are_read_with_any_dash_and_comma(pack, text):
+    chosen = pack("nodes.host.ablation").parse_positions(text, 77).chosen
+    assert chosen.nonzero().flatten().tolist() == [1, 2, 3, 5]
+
+
 def test_all_positions_written_down_are_all(demo, encode, ablate, neurons):
     own, negative, change = encode(OWN), encode(NEGATIVE), top(neurons)
     parts = ablate(ablate(demo.model, change, positions="0-9"), change, positions="10-76")
@@ -185,7 +191,7 @@ def test_positions_are_refused_where_the_layers_get_no_chunks_of_77_tokens(demo,
         [[tokens[:, :length].repeat(1, 4, 1)[:, :length], rest]]
         for ((tokens, rest),) in (encode(OWN), encode(NEGATIVE))
     )
-    with pytest.raises(ValueError, match=f"token positions: the layers get {length} tokens, which are no chunks of 77"):
+    with pytest.raises(ValueError, match=f"token positions: the layers get {length} tokens, no multiple of 77"):
         sample(ablate(demo.model, top(neurons), positions="1-76"), own, negative, steps=1)
 
 

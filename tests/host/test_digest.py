@@ -128,20 +128,28 @@ def test_a_model_that_has_sampled_has_the_digest_of_one_that_has_not(host, demo,
     assert digest(model) == digest(changes[name]()) == before
 
 
-@pytest.mark.parametrize("name", ["injected", "edited in context"])
-def test_what_a_patch_keeps_lasts_as_long_as_the_sampling(host, pack, demo, changes, monkeypatch, name):
-    branches, runs, kept = pack("nodes.host.branches"), [], []
+@pytest.fixture
+def runs(pack, monkeypatch) -> list[weakref.ref]:
+    """Every run from now on."""
+    branches, noted = pack("nodes.host.branches"), []
     run_class = branches.Run
 
-    def noted(*arguments):
+    def note(*arguments):
         run = run_class(*arguments)
-        runs.append(weakref.ref(run))
+        noted.append(weakref.ref(run))
         return run
+
+    monkeypatch.setattr(branches, "Run", note)
+    return noted
+
+
+@pytest.mark.parametrize("name", ["injected", "edited in context"])
+def test_what_a_patch_keeps_lasts_as_long_as_the_sampling(host, demo, changes, runs, name):
+    kept = []
 
     def note_kept(*_) -> None:
         kept.append([weakref.ref(tensor) for tensor in runs[-1]().prepared.values()])
 
-    monkeypatch.setattr(branches, "Run", noted)
     model, latent = changes[name](), torch.zeros(1, 4, 16, 16)
     prompt = host.nodes.CLIPTextEncode().encode(demo.clip, "a star")[0]
     for _ in range(2):
@@ -152,6 +160,15 @@ def test_what_a_patch_keeps_lasts_as_long_as_the_sampling(host, pack, demo, chan
     assert len(first) == len(second) == len(third) > 0  # prepared in the first step, for all steps
     assert len(runs) == 2
     assert not any(reference() is not None for reference in (*runs, *(one for step in kept for one in step)))
+
+
+def test_nothing_of_a_run_is_left_after_an_ablation(host, demo, changes, runs):
+    """A run's options lead to the model, which would stay in memory."""
+    model, latent = changes["ablated"](), torch.zeros(1, 4, 16, 16)
+    prompt = host.nodes.CLIPTextEncode().encode(demo.clip, "a star")[0]
+    comfy.sample.sample(model, latent, 1, 2.0, "euler", "normal", prompt, prompt, latent, disable_pbar=True)
+    gc.collect()
+    assert [run() for run in runs] == [None]
 
 
 def test_what_other_nodes_have_changed_is_another_model(demo, digest, changes):

@@ -202,3 +202,32 @@ def test_an_output_folder_that_is_a_link_to_another_disk_is_listed(pack, host, t
         assert folders.output_path("loco/mine", ".json").name == "mine_00001_.json"
     finally:
         host.folder_paths.set_output_directory(before)
+
+
+# --- Python packages that are missing, or do not fit each other (RyanOnTheInside#30) ---------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModuleNotFoundError("No module named 'open_clip'", name="open_clip"),
+        ImportError("numpy.core.multiarray failed to import"),
+        RuntimeError("operator torchvision::nms does not exist"),
+        OSError("libcudart.so.12: cannot open shared object file"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_broken_package_takes_the_nodes_that_need_it_and_no_others(pack, monkeypatch, caplog, error):
+    package = pack("nodes")
+    imported = package.import_module
+
+    def broken(name: str, *rest: str):
+        if name.endswith("clip_scorer"):
+            raise error
+        return imported(name, *rest)
+
+    whole = {node.__name__ for node in package._nodes()}
+    monkeypatch.setattr(package, "import_module", broken)
+    left = {node.__name__ for node in package._nodes()}
+    assert {"LayerSearchNode", "EditApplyNode"} < left < whole
+    assert f"comparison.clip_scorer, for a Python package that they need cannot be imported ({error})" in caplog.text

@@ -132,7 +132,9 @@ def only_what_it_knows(call, arguments):
 def test_a_wrapper_that_loses_the_rows_is_refused_for_one_branch_and_taken_for_both(demo, encode, inject_in, ablated):
     own, other, negative = encode(OWN), encode(OTHER), encode(NEGATIVE)
     for model in (inject_in(demo.model, other, ALL), ablated("positive")):
-        with pytest.raises(ValueError, match="model: another node .*; choose branch 'both', or sample without"):
+        with pytest.raises(
+            ValueError, match="model: another node .*; choose branch 'both' and one prompt, or sample without"
+        ):
             sample(wrapped(model, only_what_it_knows), own, negative)
     both = wrapped(inject_in(demo.model, other, ALL, branch="both"), only_what_it_knows)
     assert difference(sample(both, own, negative), sample(demo.model, other, other)) <= ROUNDING
@@ -177,7 +179,9 @@ def test_an_ablation_of_one_branch_behind_a_patch_that_repeats_rows_is_refused_a
     demo, encode, ablated
 ):
     prompts = encode(OTHER), encode(NEGATIVE)
-    with pytest.raises(ValueError, match="attention patch makes 4 rows of 2, .*; choose branch 'both', or sample"):
+    with pytest.raises(
+        ValueError, match="attention patch makes 4 rows of 2, .*; choose branch 'both' and one prompt, or sample"
+    ):
         sample(coupled(ablated("positive")), *prompts)
     expected = sample(ablated("both"), *prompts)
     assert difference(sample(coupled(ablated("both")), *prompts), expected) <= ROUNDING

@@ -82,6 +82,15 @@ def test_a_font_of_the_computer_that_has_all_characters_is_taken(fonts, tmp_path
     assert lettered(WATERCOLOUR) == Lettering("\u6c34<5F69>\u753b", str(own))  # what it lacks is told
 
 
+def test_a_font_of_the_computer_that_lacks_the_texts_other_letters_is_passed_over(fonts, tmp_path):
+    narrow, whole = (
+        font_of(tmp_path / "narrow.ttf", INK_PAINTING),
+        font_of(tmp_path / "whole.ttf", f"astr{INK_PAINTING}"),
+    )
+    fonts(narrow, whole)
+    assert lettered(f"a star {INK_PAINTING}") == Lettering(f"a star {INK_PAINTING}", str(whole))
+
+
 def test_two_prompts_that_no_font_can_draw_have_different_captions(fonts):
     fonts()
     images = np.zeros((1, 2, 128, 128, 3), np.uint8)

@@ -163,6 +163,9 @@ def test_a_sentence_is_no_name_of_an_object_however_short(line):
         ("Ghibli-Style", "a photo in the style of Ghibli"),
         ("吉卜力风格", "a photo in the style of 吉卜力"),
         ("lifestyle", "a photo in the style of lifestyle"),
+        ("by Greg Rutkowski", "a photo in the style of Greg Rutkowski"),
+        ("(art by @wlop:1.2)", "a photo in the style of (@wlop:1.2)"),
+        ("byzantine mosaic", "a photo in the style of byzantine mosaic"),
     ],
 )
 def test_a_names_own_word_for_style_is_not_doubled(name, styled):

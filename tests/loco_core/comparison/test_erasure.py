@@ -169,7 +169,7 @@ def test_prompts_of_which_the_scorer_sees_the_beginning_alone_stand_in_the_repor
     painter = Painter({STYLED: 0.8, PLAIN: 0.2, KEPT: 0.5})
     text = erasure_text(measure_erasure(painter, painter, GreyScorer(words=3), plan, 3))
     for prompt in (STYLED, KEPT):
-        warning = f"WARNING: the scorer sees the first 3 of 4 tokens of {prompt!r}"
+        warning = f'WARNING: the scorer sees the first 3 of 4 tokens of "{prompt}"'
         assert warning in text
         assert warning in caplog.text
 

@@ -370,7 +370,7 @@ class ShortSighted(BrightnessScorer):
 def test_a_prompt_of_which_the_scorer_sees_the_beginning_alone_stands_in_the_report_and_the_files(caplog):
     plan = SearchPlan(PAIRS, (7,), Attribute.STYLE, 2, SAMPLING, effort=Effort.EXHAUSTIVE)
     result = search(PlantedEngine({4, 5}), ShortSighted(), plan, 5)
-    warning = "WARNING: the scorer sees the first 3 of 4 tokens of 'a cat in oil'; what follows does not count"
+    warning = 'WARNING: the scorer sees the first 3 of 4 tokens of "a cat in oil"; what follows does not count'
     assert warning in report_text(result)
     assert warning in json.loads(result_json(result, {}))["warnings"][0]
     assert warning in caplog.text
@@ -380,7 +380,7 @@ def test_a_concept_after_all_that_the_scorer_sees_is_an_error_before_any_image_i
     pairs = (PromptPair("a cat at sea in oil", "a cat at sea"),)
     plan, engine = SearchPlan(pairs, (7,), Attribute.STYLE, 2, SAMPLING), PlantedEngine({4, 5})
     with pytest.raises(
-        ValueError, match="scorer: it sees the first 3 tokens of a prompt, and 'a cat at sea in oil' and"
+        ValueError, match='scorer: it sees the first 3 tokens of a prompt, and "a cat at sea in oil" and'
     ):
         search(engine, ShortSighted(), plan, 5)
     assert not engine.batches

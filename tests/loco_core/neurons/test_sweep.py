@@ -178,7 +178,7 @@ def test_what_cannot_be_weighed_is_refused_before_any_image(kept, sentence):
 def test_prompts_of_which_the_scorer_sees_the_beginning_alone_stand_in_the_report():
     request = SweepRequest(PLAN, NEURONS, (10, 40), Ranking.Z)
     result = sweep_neurons(request, painter(), lambda change: painter(count(change)), GreyScorer(words=3), 3)
-    assert f"WARNING: the scorer sees the first 3 of 4 tokens of {STYLED!r}" in sweep_text(result)
+    assert f'WARNING: the scorer sees the first 3 of 4 tokens of "{STYLED}"' in sweep_text(result)
 
 
 def test_a_concept_after_all_that_the_scorer_sees_is_an_error_before_any_image_is_made():

@@ -43,7 +43,7 @@ def test_texts_that_are_seen_whole_need_no_warning():
 
 def test_of_a_long_text_the_warning_says_how_much_of_it_is_seen():
     (warning,) = unseen_ends(GreyScorer(), [PromptPair(f"woodcut {STARS}", "a star")], [f"woodcut {STARS}"] * 2)
-    assert warning.startswith("WARNING: the scorer sees the first 75 of 76 tokens of 'woodcut star star")
+    assert warning.startswith('WARNING: the scorer sees the first 75 of 76 tokens of "woodcut star star')
     assert len(warning) < 200  # a person need not read the whole prompt again
 
 
