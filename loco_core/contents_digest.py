@@ -70,6 +70,8 @@ def _parts(value: Any, met: Met) -> Iterator[object]:
     """What makes a value of no plain type what it is; the first part tells its kind."""
     if isinstance(value, torch.Tensor):
         yield from _tensor_parts(value)
+    elif isinstance(value, torch.nn.Module) and hasattr(value, "_orig_mod"):
+        yield from ("compiled", value._orig_mod)  # the rest, which torch.compile keeps, changes as it runs
     elif isinstance(value, (np.ndarray, np.generic)):
         yield from _array_parts(np.asarray(value))
         yield getattr(value, "__dict__", None)  # as a masked array's mask
@@ -153,6 +155,8 @@ def _class_parts(kind: type) -> Iterator[object]:
     """The code of a class's methods and its plain constants, and those of its bases."""
     for base in kind.__mro__:
         yield base.__qualname__
+        if base.__module__.partition(".")[0] == "torch":  # which changes its own classes when it compiles
+            continue
         for name, member in sorted(vars(base).items()):
             if isinstance(member, METHODS) or hasattr(member, "__wrapped__"):
                 yield from (name, *(_unwrapped(function) for function in _functions(member)))
