@@ -68,6 +68,23 @@ def compiled(weight: float) -> torch.nn.Module:
     return torch.compile(module, backend="eager")
 
 
+def of_class_enclosing(value: object) -> object:
+    class Kind:
+        def __call__(self, x: object) -> object:
+            return x, value
+
+    return Kind()
+
+
+def of_class_that_knows_itself(value: object) -> object:
+    class Kind:
+        def __repr__(self) -> str:
+            return super().__repr__() + str((value, Kind))
+
+    Kind.kinds = [Kind]
+    return Kind()
+
+
 def of_class(source: str) -> object:
     return function(source, "Kind")()
 
@@ -129,7 +146,22 @@ DIFFERENT = {
         lambda: of_class("class Kind:\n @functools.lru_cache\n def act(self): return 1"),
         lambda: of_class("class Kind:\n @functools.lru_cache\n def act(self): return 2"),
     ),
+    "what a method encloses": (lambda: of_class_enclosing(1), lambda: of_class_enclosing(2)),
+    "what a method of a class that knows itself encloses": (
+        lambda: of_class_that_knows_itself(1),
+        lambda: of_class_that_knows_itself(2),
+    ),
+    "a method's default": (
+        lambda: of_class("class Kind:\n def act(self, x=1): pass"),
+        lambda: of_class("class Kind:\n def act(self, x=2): pass"),
+    ),
+    "a property's default": (
+        lambda: of_class("class Kind:\n @property\n def act(self, x=1): return x"),
+        lambda: of_class("class Kind:\n @property\n def act(self, x=2): return x"),
+    ),
     "a class's constant": (lambda: of_class("class Kind: scale = 1"), lambda: of_class("class Kind: scale = 2")),
+    "a class's list": (lambda: of_class("class Kind: K = [1]"), lambda: of_class("class Kind: K = [2]")),
+    "a class's dictionary": (lambda: of_class("class Kind: K = {1: 2}"), lambda: of_class("class Kind: K = {1: 3}")),
     "what a weak reference leads to": (lambda: weakref.ref(enclosing), lambda: weakref.ref(function)),
     "a module's parameter": (lambda: torch.nn.Parameter(TENSOR), lambda: torch.nn.Parameter(changed(TENSOR, 1))),
     "what was compiled": (lambda: compiled(1.0), lambda: compiled(2.0)),
