@@ -33,6 +33,8 @@ SEEN_THROUGH = (Mapping, Set, list, tuple, deque, bytearray, memoryview, int, fl
 )
 # Functions, and what becomes of one in a class.
 METHODS = (types.FunctionType, staticmethod, classmethod, property, functools.cached_property)
+# What a class holds for all its objects; of other objects there only the methods count.
+CONSTANTS = (*PLAIN, list, tuple, dict, set, frozenset, deque, bytearray, torch.Tensor, np.ndarray, np.generic)
 BUILTINS = (types.BuiltinFunctionType, types.MethodWrapperType, types.WrapperDescriptorType, types.MethodDescriptorType)
 
 # By its id, a value that was met already, which this keeps alive, and its digest.
@@ -42,9 +44,9 @@ Met = dict[int, tuple[object, str]]
 def contents_digest(value: object, known: Iterable[object] = ()) -> str:
     """16 hexadecimal digits. Of the objects in `known` only the class's name counts: they are told apart otherwise.
 
-    Functions count by their code, their defaults and what they enclose; objects by their class, its methods' code and
-    their attributes. What it cannot see the inside of, it takes for another value in every process, rather than for
-    the same.
+    Functions count by their code, their defaults and what they enclose; objects by their class, its methods and
+    constants, and their attributes. What it cannot see the inside of, it takes for another value in every process,
+    rather than for the same.
     """
     return _digest(value, {id(one): (one, type(one).__qualname__) for one in known})[:16]
 
@@ -70,6 +72,8 @@ def _parts(value: Any, met: Met) -> Iterator[object]:
     """What makes a value of no plain type what it is; the first part tells its kind."""
     if isinstance(value, torch.Tensor):
         yield from _tensor_parts(value)
+    elif isinstance(value, torch.nn.Module) and hasattr(value, "_orig_mod"):
+        yield from ("compiled", value._orig_mod)  # the rest, which torch.compile keeps, changes as it runs
     elif isinstance(value, (np.ndarray, np.generic)):
         yield from _array_parts(np.asarray(value))
         yield getattr(value, "__dict__", None)  # as a masked array's mask
@@ -150,13 +154,15 @@ def _reduced(value: object) -> Any:
 
 
 def _class_parts(kind: type) -> Iterator[object]:
-    """The code of a class's methods and its plain constants, and those of its bases."""
+    """A class's methods and its constants, and those of its bases."""
     for base in kind.__mro__:
         yield base.__qualname__
+        if base.__module__.partition(".")[0] == "torch":  # which changes its own classes when it compiles
+            continue
         for name, member in sorted(vars(base).items()):
             if isinstance(member, METHODS) or hasattr(member, "__wrapped__"):
-                yield from (name, *(_unwrapped(function) for function in _functions(member)))
-            elif type(member) in PLAIN and not name.startswith("__"):
+                yield from (name, *_functions(member))
+            elif isinstance(member, CONSTANTS) and not name.startswith("__"):
                 yield from (name, member)
 
 
@@ -168,15 +174,6 @@ def _functions(member: Any) -> Iterator[object]:
         yield member.func
     else:
         yield getattr(member, "__func__", member)
-
-
-def _unwrapped(function: Any) -> list[object]:
-    """The code of a function, and of those that decorators have wrapped."""
-    codes = []
-    while function is not None:
-        codes.append(getattr(function, "__code__", None))
-        function = getattr(function, "__wrapped__", None)
-    return codes
 
 
 def _code_parts(code: types.CodeType) -> Iterator[object]:

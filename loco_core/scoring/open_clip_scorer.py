@@ -29,7 +29,7 @@ DOWNLOADS = {
     "ViT-g-14": "laion2b_s34b_b88k",
     "ViT-bigG-14": "laion2b_s39b_b160k",
 }
-HUB_WEIGHTS = "open_clip_model.safetensors"
+HUB_WEIGHTS, HUB_CONFIGURATION = "open_clip_model.safetensors", "open_clip_config.json"
 # So begin the names of weights in transformers' files.
 TRANSFORMERS = ("text_model.", "vision_model.")
 # Tokens of CLIP's own tokenizer.
@@ -75,21 +75,23 @@ def load_scorer(weights: Path, architecture: str | None = None) -> ClipScorer:
     """
     if weights.suffix != ".safetensors" or not weights.is_file():
         raise ValueError(f"scorer: {weights.name} is not a .safetensors file")
-    from_hub = weights.name == HUB_WEIGHTS and (weights.parent / "open_clip_config.json").is_file()
+    from_hub = weights.name == HUB_WEIGHTS and (weights.parent / HUB_CONFIGURATION).is_file()
     if from_hub and architecture is not None:
         raise ValueError(
-            f"architecture: {architecture!r}, but open_clip_config.json beside {weights.name} tells it; "
+            f"architecture: {architecture!r}, but {HUB_CONFIGURATION} beside {weights.name} tells it; "
             "leave it to the file"
         )
     try:
         with safe_open(weights, "pt") as file:
             _refuse_transformers(weights, file.keys())
         if from_hub:
+            _check_configuration(weights.parent / HUB_CONFIGURATION, {"model_cfg"})
             model = open_clip.create_model(f"local-dir:{weights.parent}", require_pretrained=True)
         else:
             model = open_clip.create_model(architecture or _register(weights), pretrained=str(weights))
     except (RuntimeError, KeyError, FileNotFoundError, SafetensorError) as error:
-        raise ValueError(f"scorer: {weights.name} does not hold a model that open_clip can load ({error})") from error
+        said = str(error).partition("\n")[0].rstrip(":")  # torch then names every weight that does not fit
+        raise ValueError(f"scorer: {weights.name} does not hold a model that open_clip can load ({said})") from error
     return ClipScorer(model, weights.parent.name if from_hub else weights.stem)
 
 
@@ -97,7 +99,7 @@ def _refuse_transformers(weights: Path, keys: Sequence[str]) -> None:
     """An error for a file of transformers, which names the same weights otherwise; clip_l.safetensors is one too."""
     if any(key.startswith(TRANSFORMERS) for key in keys):
         raise ValueError(
-            f"scorer: {weights.name} is in transformers' format; take {HUB_WEIGHTS} and open_clip_config.json of a "
+            f"scorer: {weights.name} is in transformers' format; take {HUB_WEIGHTS} and {HUB_CONFIGURATION} of a "
             "model in open_clip's format, for instance timm/vit_base_patch16_clip_224.openai from the Hugging Face "
             "Hub. In ComfyUI, Load CLIP, Load CLIP Vision and LoCo CLIP Vision Scorer take transformers' files"
         )
@@ -118,7 +120,17 @@ def _register(weights: Path) -> str:
             f"scorer: {weights.name} does not tell its architecture; choose it, or put open_clip's model configuration "
             f"beside it as {config.name}"
         )
-    if not {"embed_dim", "vision_cfg", "text_cfg"} <= json.loads(config.read_text(encoding="utf-8")).keys():
-        raise ValueError(f"scorer: {config.name} is not an open_clip model configuration")
+    _check_configuration(config, {"embed_dim", "vision_cfg", "text_cfg"})
     open_clip.add_model_config(config)
     return config.stem
+
+
+def _check_configuration(config: Path, keys: set[str]) -> None:
+    """An error unless the file beside the weights is JSON that holds these keys."""
+    remedy = "put the model's own in its place, as open_clip offers it"
+    try:
+        told = json.loads(config.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"scorer: {config.name} cannot be read as JSON ({error}); {remedy}") from error
+    if not isinstance(told, dict) or not keys <= told.keys():
+        raise ValueError(f"scorer: {config.name} is not an open_clip model configuration; {remedy}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
+from comfy.utils import get_attr
 
 from ...loco_core.contents_digest import contents_digest
 from ...loco_core.weights_digest import weights_digest
@@ -33,15 +34,25 @@ def patched_weights_digest(patcher: ModelPatcher, prefix: str) -> str:
 
 def loaded_weights(patcher: ModelPatcher) -> Iterator[tuple[str, torch.Tensor]]:
     """The parameters by name, as they were loaded: where the host has patched one in place, its backup."""
-    for name, parameter in patcher.model.named_parameters():
+    for found, parameter in patcher.model.named_parameters():
+        name = found.replace("_orig_mod.", "")  # while a compiled module is in place
         yield name, patcher.backup[name].weight if name in patcher.backup else parameter
 
 
 def _own_modules(patcher: ModelPatcher) -> list[torch.nn.Module]:
-    """The modules that the model was loaded with, without those that other nodes have put in."""
-    put_in = [value for value in patcher.object_patches.values() if isinstance(value, torch.nn.Module)]
-    foreign = {id(module) for value in put_in for module in value.modules()}
-    return [module for module in patcher.model.modules() if id(module) not in foreign]
+    """The modules that the model was loaded with: where the host has put another node's in place, those it replaced.
+
+    A module that another node has compiled is still the model's own inside.
+    """
+    replaced = patcher.object_patches_backup
+    foreign = {id(module) for name in replaced for module in _modules(get_attr(patcher.model, name))}
+    own = [module for module in patcher.model.modules() if id(module) not in foreign]
+    return own + [module for value in replaced.values() for module in _modules(value)]
+
+
+def _modules(value: object) -> Iterator[torch.nn.Module]:
+    if isinstance(value, torch.nn.Module):
+        yield from value.modules()
 
 
 def _patched(patcher: ModelPatcher) -> list[object]:

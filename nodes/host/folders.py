@@ -61,8 +61,8 @@ def scorer_path(file: str) -> Path:
 def saved_searches() -> list[str]:
     """The JSON files of searches in the output folder, newest first, with forward slashes: others have other names."""
     output = Path(folder_paths.get_output_directory())
-    names, _ = folder_paths.recursive_search(str(output))  # as the host lists files: links are followed
-    files = [output / name for name in names if name.endswith("_.json")]
+    listed = os.walk(output, followlinks=True)  # as the host does, whose list takes seconds for 200,000 images
+    files = [Path(folder) / name for folder, _, names in listed for name in names if name.endswith("_.json")]
     newest_first = sorted(filter(Path.is_file, files), key=os.path.getmtime, reverse=True)
     return [path.relative_to(output).as_posix() for path in newest_first]
 

@@ -10,7 +10,9 @@ import comfy.sample
 import numpy as np
 import pytest
 import torch
+from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 
 from loco_core.editing.solve import solve_edit
 from loco_core.models.layers import Part
@@ -26,6 +28,22 @@ class Wrapper:
 
     def __call__(self, executor, *arguments, **options):
         return self.value * executor(*arguments, **options)
+
+
+def compiled_by_the_host(model):
+    """As TorchCompileModel does it: in place only while the model runs."""
+    options = {"guard_filter_fn": skip_torch_compile_dict}
+    set_torch_compile_wrapper(model=model, backend="eager", options=options)
+
+
+def compiled_in_place(model):
+    model.add_object_patch("diffusion_model", torch.compile(model.get_model_object("diffusion_model"), backend="eager"))
+
+
+def sample(host, demo, model) -> None:
+    prompt = host.nodes.CLIPTextEncode().encode(demo.clip, "a star")[0]
+    latent = torch.zeros(1, 4, 16, 16)
+    comfy.sample.sample(model, latent, 1, 2.0, "euler", "normal", prompt, prompt, latent, disable_pbar=True)
 
 
 def closure(value: int):
@@ -122,10 +140,24 @@ def test_a_model_that_has_sampled_has_the_digest_of_one_that_has_not(host, demo,
     """The host patches weights and modules in place, and takes them out only when it loads another model."""
     model = changes[name]()
     before = digest(model)
-    conditioning = host.nodes.CLIPTextEncode().encode(demo.clip, "a star")[0]
-    latent = torch.zeros(1, 4, 16, 16)
-    comfy.sample.sample(model, latent, 1, 2.0, "euler", "normal", conditioning, conditioning, latent, disable_pbar=True)
+    sample(host, demo, model)
     assert digest(model) == digest(changes[name]()) == before
+
+
+@pytest.mark.parametrize("compiles", [compiled_by_the_host, compiled_in_place])
+@pytest.mark.parametrize("change", ["injected", "edited"])
+def test_a_compiled_model_that_has_sampled_has_the_digest_of_one_that_has_not(
+    host, demo, digest, changes, change, compiles
+):
+    """What torch keeps of the compiled code is of no account; what else is put onto the model is."""
+    torch.compiler.reset()
+    model, again = changes[change](), changes[change]()
+    compiles(model)
+    compiles(again)
+    before = digest(model)
+    sample(host, demo, model)
+    assert digest(model) == digest(again) == before
+    assert before != digest(changes[change]())
 
 
 @pytest.fixture

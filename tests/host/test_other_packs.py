@@ -4,6 +4,9 @@ context windows, conditionings with settings, samplers of other packs, linked fi
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import comfy.context_windows
 import comfy.sample
 import comfy.samplers
@@ -186,6 +189,38 @@ def test_a_name_that_the_disk_does_not_take_is_refused_before_any_image_is_made(
     monkeypatch.setattr(pack("nodes.host.engine").ComfyEngine, "generate", lambda *_, **__: pytest.fail("an image"))
     with pytest.raises(ValueError, match="^filename_prefix: .* cannot be written to .*; give another name"):
         execute(node, filename_prefix=LONG, **saving[node])
+
+
+@pytest.fixture
+def output(host, tmp_path):
+    """An output folder of its own."""
+    before = host.folder_paths.get_output_directory()
+    host.folder_paths.set_output_directory(str(tmp_path))
+    yield tmp_path
+    host.folder_paths.set_output_directory(before)
+
+
+def test_searches_saved_since_are_listed_first(pack, output):
+    saved_searches = pack("nodes.host.folders").saved_searches
+    (output / "a_search_00001_.json").write_text("{}")
+    os.utime(output / "a_search_00001_.json", (1, 1))
+    assert saved_searches() == ["a_search_00001_.json"]
+    (output / "loco").mkdir()
+    (output / "loco" / "search_00001_.json").write_text("{}")
+    assert saved_searches() == ["loco/search_00001_.json", "a_search_00001_.json"]
+
+
+def test_images_in_the_output_folder_are_not_looked_at_one_by_one(pack, output, monkeypatch):
+    """There may be 200,000 of them, and the folder is listed whenever the host asks for the node's inputs."""
+    for number in range(3):
+        (output / f"ComfyUI_{number:05}_.png").write_bytes(b"")
+    (output / "search_00001_.json").write_text("{}")
+    looked_at = []
+    for look in ("relpath", "getmtime"):
+        kept = getattr(os.path, look)
+        monkeypatch.setattr(os.path, look, lambda path, *more, kept=kept: looked_at.append(path) or kept(path, *more))
+    assert pack("nodes.host.folders").saved_searches() == ["search_00001_.json"]
+    assert {Path(path).suffix for path in looked_at} == {".json"}
 
 
 def test_an_output_folder_that_is_a_link_to_another_disk_is_listed(pack, host, tmp_path):

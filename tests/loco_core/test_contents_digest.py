@@ -62,6 +62,29 @@ def enclosing(value: object):
     return lambda x: (x, value)
 
 
+def compiled(weight: float) -> torch.nn.Module:
+    module = torch.nn.Linear(2, 2, bias=False)
+    torch.nn.init.constant_(module.weight, weight)
+    return torch.compile(module, backend="eager")
+
+
+def of_class_enclosing(value: object) -> object:
+    class Kind:
+        def __call__(self, x: object) -> object:
+            return x, value
+
+    return Kind()
+
+
+def of_class_that_knows_itself(value: object) -> object:
+    class Kind:
+        def __repr__(self) -> str:
+            return super().__repr__() + str((value, Kind))
+
+    Kind.kinds = [Kind]
+    return Kind()
+
+
 def of_class(source: str) -> object:
     return function(source, "Kind")()
 
@@ -123,9 +146,25 @@ DIFFERENT = {
         lambda: of_class("class Kind:\n @functools.lru_cache\n def act(self): return 1"),
         lambda: of_class("class Kind:\n @functools.lru_cache\n def act(self): return 2"),
     ),
+    "what a method encloses": (lambda: of_class_enclosing(1), lambda: of_class_enclosing(2)),
+    "what a method of a class that knows itself encloses": (
+        lambda: of_class_that_knows_itself(1),
+        lambda: of_class_that_knows_itself(2),
+    ),
+    "a method's default": (
+        lambda: of_class("class Kind:\n def act(self, x=1): pass"),
+        lambda: of_class("class Kind:\n def act(self, x=2): pass"),
+    ),
+    "a property's default": (
+        lambda: of_class("class Kind:\n @property\n def act(self, x=1): return x"),
+        lambda: of_class("class Kind:\n @property\n def act(self, x=2): return x"),
+    ),
     "a class's constant": (lambda: of_class("class Kind: scale = 1"), lambda: of_class("class Kind: scale = 2")),
+    "a class's list": (lambda: of_class("class Kind: K = [1]"), lambda: of_class("class Kind: K = [2]")),
+    "a class's dictionary": (lambda: of_class("class Kind: K = {1: 2}"), lambda: of_class("class Kind: K = {1: 3}")),
     "what a weak reference leads to": (lambda: weakref.ref(enclosing), lambda: weakref.ref(function)),
     "a module's parameter": (lambda: torch.nn.Parameter(TENSOR), lambda: torch.nn.Parameter(changed(TENSOR, 1))),
+    "what was compiled": (lambda: compiled(1.0), lambda: compiled(2.0)),
     "a slice": (lambda: slice(1, 2), lambda: slice(1, 3)),
     "an object without attributes": (lambda: re.compile("a"), lambda: re.compile("b")),
     "a date": (lambda: date(2026, 1, 2), lambda: date(2026, 1, 3)),
@@ -191,6 +230,30 @@ def test_of_what_is_known_only_the_class_counts():
     modules = [torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), torch.nn.Conv2d(2, 2, 1)]
     digests = [contents_digest([module], [module]) for module in modules]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_compiled_module_that_has_been_called_has_the_digest_of_one_that_has_not():
+    torch.compiler.reset()
+    called = compiled(1.0)
+    called(torch.zeros(1, 2))
+    assert contents_digest(called) == contents_digest(compiled(1.0)) != contents_digest(called._orig_mod)
+
+
+def test_a_compiled_module_is_seen_through_to_what_is_known():
+    one, other = compiled(1.0), compiled(2.0)
+    assert contents_digest(one, [one._orig_mod]) == contents_digest(other, [other._orig_mod])
+
+
+def test_a_module_of_another_class_has_the_same_digest_after_torch_has_compiled():
+    """As torch compiles, it changes its own class of all modules."""
+    code = (
+        "import torch; from loco_core.contents_digest import contents_digest; "
+        "module = type('Mine', (torch.nn.Module,), {})(); before = contents_digest(module); "
+        "torch.compile(torch.nn.Identity(), backend='eager')(torch.zeros(1)); "
+        "print(contents_digest(module) == before)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout == "True\n"
 
 
 def test_what_cannot_be_seen_through_is_another_value():

@@ -72,6 +72,35 @@ def test_a_file_that_tells_no_architecture_is_an_error_that_says_what_to_do(tmp_
         load_scorer(tmp_path / "lonely.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("weights", "configuration"),
+    [("mine.safetensors", "mine.json"), ("open_clip_model.safetensors", "open_clip_config.json")],
+)
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{", "cannot be read as JSON"),
+        (b"\xff", "cannot be read as JSON"),
+        (b"[]", "is not an open_clip model configuration"),
+        (b"{}", "is not an open_clip model configuration"),
+    ],
+)
+def test_a_configuration_of_another_kind_is_an_error_that_names_it(tmp_path, weights, configuration, content, said):
+    shutil.copy(DEMO_SCORER, tmp_path / weights)
+    (tmp_path / configuration).write_bytes(content)
+    with pytest.raises(ValueError, match=f"^scorer: {configuration} {said}.*; put the model's own in its place"):
+        load_scorer(tmp_path / weights)
+
+
+def test_weights_of_another_architecture_are_an_error_of_one_line(tmp_path):
+    """Not one of every weight that does not fit."""
+    save_file({"weight": torch.zeros(2), "bias": torch.zeros(2)}, tmp_path / "mine.safetensors")
+    shutil.copy(DEMO_SCORER.with_suffix(".json"), tmp_path / "mine.json")
+    with pytest.raises(ValueError, match="scorer: mine.safetensors does not hold a model .*state_dict") as error:
+        load_scorer(tmp_path / "mine.safetensors")
+    assert "\n" not in str(error.value)
+
+
 def test_a_file_that_is_no_scorer_is_an_error(tmp_path):
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(ValueError, match="does not hold a model that open_clip can load"):
