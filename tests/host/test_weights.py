@@ -180,5 +180,7 @@ def test_what_cannot_be_read_is_said_in_a_sentence_with_what_still_works(host, e
         "LoCo_EditExportLoRA": {"edit": edit},
         "LoCo_NeuronExportLoRA": {"neurons": neurons, "count": 64, "mode": "zero"},
     }.items():
-        with pytest.raises(ValueError, match="^model: its weight .* cannot be read .*; load .* 'context' need not read it"):
+        with pytest.raises(
+            ValueError, match="^model: its weight .* cannot be read .*; load .* 'context' need not read it"
+        ):
             execute(node, model=model, **asked)
