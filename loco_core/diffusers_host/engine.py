@@ -13,8 +13,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
+import diffusers
 import torch
 
 from ..contents_digest import contents_digest
@@ -81,17 +83,11 @@ class DiffusersEngine:
         self, rows: Sequence[Row], sampling: Sampling, on_step: Callable[[], None] | None = None
     ) -> torch.Tensor:
         """All rows at once. An empty negative prompt is encoded, as ComfyUI does; diffusers' SDXL takes zeros."""
-        scheduler = scheduler_for(self._pipeline.scheduler, sampling)
-        scheduler.set_timesteps(sampling.steps)
-        if sampling.negative_prompt not in self._negatives:
-            (self._negatives[sampling.negative_prompt],) = self.encode([sampling.negative_prompt])
-        negative = self._negatives[sampling.negative_prompt]
-        shape = (self._unet.config.in_channels, sampling.height // self.factor, sampling.width // self.factor)
-        noise = [torch.randn(1, *shape, generator=torch.Generator().manual_seed(row.seed)) for row in rows]
-        latents = torch.cat(noise) * scheduler.init_noise_sigma
+        scheduler, negative = self._scheduler(sampling), self._negative(sampling)
+        latents = self._noise(rows, sampling) * scheduler.init_noise_sigma
         for timestep in scheduler.timesteps:
             scaled = scheduler.scale_model_input(latents, timestep)
-            predicted = self.predict(scaled, timestep, rows, negative, sampling)
+            predicted = self.unet_output(scaled, timestep, rows, negative, sampling)
             latents = scheduler.step(predicted, timestep, latents).prev_sample
             if on_step:
                 on_step()
@@ -101,7 +97,45 @@ class DiffusersEngine:
         return images
 
     @torch.no_grad()
-    def predict(
+    def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int]) -> torch.Tensor:
+        """What the rows' runs are at before these steps: [len(rows), len(steps), C, h, w] on the CPU."""
+        scheduler, negative = self._scheduler(replace(sampling, sampler="euler")), self._negative(sampling)
+        latents = self._noise(rows, sampling) * scheduler.init_noise_sigma
+        passed = [latents]
+        for timestep in scheduler.timesteps[: max(steps)]:
+            scaled = scheduler.scale_model_input(latents, timestep)
+            predicted = self.unet_output(scaled, timestep, rows, negative, sampling)
+            latents = scheduler.step(predicted, timestep, latents).prev_sample
+            passed.append(latents)
+        return torch.stack([passed[step] for step in steps], 1)
+
+    @torch.no_grad()
+    def predict(self, rows: Sequence[Row], latents: torch.Tensor, sampling: Sampling, step: int) -> torch.Tensor:
+        """The denoised latents that the model predicts for each row, without guidance: [len(rows), C, h, w]."""
+        scheduler = self._scheduler(replace(sampling, sampler="euler"))
+        scheduler.set_begin_index(step)
+        timestep = scheduler.timesteps[step]
+        scaled, unguided = scheduler.scale_model_input(latents, timestep), replace(sampling, guidance=1.0)
+        predicted = self.unet_output(scaled, timestep, rows, rows[0].embedding, unguided)
+        return scheduler.step(predicted, timestep, latents).pred_original_sample
+
+    def _scheduler(self, sampling: Sampling) -> diffusers.SchedulerMixin:
+        scheduler = scheduler_for(self._pipeline.scheduler, sampling)
+        scheduler.set_timesteps(sampling.steps)
+        return scheduler
+
+    def _negative(self, sampling: Sampling) -> TextEmbedding:
+        if sampling.negative_prompt not in self._negatives:
+            (self._negatives[sampling.negative_prompt],) = self.encode([sampling.negative_prompt])
+        return self._negatives[sampling.negative_prompt]
+
+    def _noise(self, rows: Sequence[Row], sampling: Sampling) -> torch.Tensor:
+        """Each row's own, of variance 1: [len(rows), C, h, w]."""
+        shape = (self._unet.config.in_channels, sampling.height // self.factor, sampling.width // self.factor)
+        return torch.cat([torch.randn(1, *shape, generator=torch.Generator().manual_seed(row.seed)) for row in rows])
+
+    @torch.no_grad()
+    def unet_output(
         self,
         scaled: torch.Tensor,
         timestep: torch.Tensor,
@@ -109,7 +143,7 @@ class DiffusersEngine:
         negative: TextEmbedding,
         sampling: Sampling,
     ) -> torch.Tensor:
-        """The U-Net's guided prediction for scaled latents [N, 4, h, w] of `rows`, in float32 on the CPU."""
+        """The U-Net's guided output for scaled latents [N, 4, h, w] of `rows`, in float32 on the CPU."""
         guided = sampling.guidance != 1
         embeddings = [row.embedding for row in rows] + [negative] * (len(rows) if guided else 0)
         with self._intervening(rows):
@@ -260,6 +294,14 @@ class AblatedEngine:
     ) -> torch.Tensor:
         with self._engine.ablated(self._change):
             return self._engine.generate(rows, sampling, on_step)
+
+    def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int]) -> torch.Tensor:
+        with self._engine.ablated(self._change):
+            return self._engine.latents_at(rows, sampling, steps)
+
+    def predict(self, rows: Sequence[Row], latents: torch.Tensor, sampling: Sampling, step: int) -> torch.Tensor:
+        with self._engine.ablated(self._change):
+            return self._engine.predict(rows, latents, sampling, step)
 
 
 def _giving(

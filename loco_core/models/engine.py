@@ -139,6 +139,20 @@ class Engine(Protocol):
         """Images in 0..1, float32 [len(rows), H, W, 3] on the CPU. `on_step` is called after every sampler step."""
         ...
 
+    def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int]) -> torch.Tensor:
+        """What the rows' runs are at before these steps: [len(rows), len(steps), C, h, w] on the CPU.
+
+        By Euler's method, whatever the sampler, and only as far as the last of the steps.
+        """
+        ...
+
+    def predict(self, rows: Sequence[Row], latents: torch.Tensor, sampling: Sampling, step: int) -> torch.Tensor:
+        """The denoised latents that the model predicts for each row, without guidance: [len(rows), C, h, w] on the CPU.
+
+        `latents` [len(rows), C, h, w] are what the rows are at before the step. Both are as the denoiser has them.
+        """
+        ...
+
     def key_value_weights(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The effective W_K and W_V of a layer, [d_out, d] each, with every patch on them."""
         ...

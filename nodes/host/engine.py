@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import comfy.model_management
 import comfy.sample
@@ -26,12 +27,15 @@ from .digest import model_digest
 from .families import unet
 from .injection import InterventionPatch
 from .memory import check_room_for_images, out_of_memory, rows_at_once
-from .samplers import row_sampler
+from .samplers import EulerPath, one_prediction, row_sampler
 from .text_encoder import encode, text_encoder
 from .text_patch import repeat_tokens
 from .weights import effective_weight
 
 logger = logging.getLogger(__name__)
+
+# What other nodes put in to change what becomes of the positive and the negative prompt's predictions.
+OF_GUIDANCE = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function")
 
 
 class ComfyEngine:
@@ -62,24 +66,66 @@ class ComfyEngine:
     ) -> torch.Tensor:
         """All rows in one sampler call, or in several where memory is short. Cancel ends it at the next step."""
         check_room_for_images(len(rows), sampling)
-        images, most = [], rows_at_once(self._model, len(rows), sampling)
-        while rows:
-            batch = rows[: min(most, self._most_rows or most)]
+
+        def images(part: slice) -> torch.Tensor:
+            own = rows[part]
+            sampler = row_sampler(sampling.sampler, [row.seed for row in own])
+            return self._decode(self._sample(self._model, own, sampling, sampler, on_step))
+
+        return self._in_parts(images, len(rows), sampling)
+
+    def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int]) -> torch.Tensor:
+        """What the rows' runs are at before these steps: [len(rows), len(steps), C, h, w] on the CPU."""
+
+        def latents(part: slice) -> torch.Tensor:
+            sampler = EulerPath(steps)
+            self._sample(self._model, rows[part], sampling, sampler.of_the_host())
+            return torch.stack(sampler.latents, 1)
+
+        return self._in_parts(latents, len(rows), sampling)
+
+    def predict(self, rows: Sequence[Row], latents: torch.Tensor, sampling: Sampling, step: int) -> torch.Tensor:
+        """The denoised latents that the model predicts for each row, without guidance: [len(rows), C, h, w]."""
+        unguided = replace(sampling, guidance=1.0)
+        model = self._model.clone()
+        for name in OF_GUIDANCE:
+            model.model_options.pop(name, None)
+        into_denoiser = model.get_model_object("latent_format").process_in
+
+        def predicted(part: slice) -> torch.Tensor:
+            sampler = one_prediction(latents[part], step)
+            return into_denoiser(self._sample(model, rows[part], unguided, sampler)).float().cpu()
+
+        return self._in_parts(predicted, len(rows), sampling)
+
+    def _in_parts(self, make: Callable[[slice], torch.Tensor], count: int, sampling: Sampling) -> torch.Tensor:
+        """What `make` makes of `count` rows, in as many parts as memory needs."""
+        made, start, most = [], 0, rows_at_once(self._model, count, sampling)
+        while start < count:
+            part = slice(start, min(count, start + min(most, self._most_rows or most)))
+            size = part.stop - part.start
             try:
-                images.append(self._decode(self._sample(batch, sampling, on_step)))
-                rows = rows[len(batch) :]
+                made.append(make(part))
+                start = part.stop
                 continue
             except Exception as error:
-                if len(batch) == 1 or not out_of_memory(error):
+                if size == 1 or not out_of_memory(error):
                     raise
-            self._most_rows = len(batch) // 2
-            logger.warning("out of memory with %d images at once; going on with %d", len(batch), self._most_rows)
+            self._most_rows = size // 2
+            logger.warning("out of memory with %d images at once; going on with %d", size, self._most_rows)
             comfy.model_management.soft_empty_cache()
-        return torch.cat(images)
+        return torch.cat(made)
 
-    def _sample(self, rows: Sequence[Row], sampling: Sampling, on_step: Callable[[], None] | None) -> torch.Tensor:
-        """The latents of all rows."""
-        model = self._model.clone()
+    def _sample(
+        self,
+        model: ModelPatcher,
+        rows: Sequence[Row],
+        sampling: Sampling,
+        sampler: comfy.samplers.Sampler,
+        on_step: Callable[[], None] | None = None,
+    ) -> torch.Tensor:
+        """The latents of all rows, as the VAE takes them."""
+        model = model.clone()
         tell_branches(model)
         unet.add_patch(model, InterventionPatch(rows, self.layers))
         latent = torch.zeros(1, 4, sampling.height // 8, sampling.width // 8)
@@ -102,7 +148,7 @@ class ComfyEngine:
             model,
             noise,
             sampling.guidance,
-            row_sampler(sampling.sampler, [row.seed for row in rows]),
+            sampler,
             schedule.sigmas,
             positive,
             negative,

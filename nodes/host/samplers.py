@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 
+import comfy.model_management
 import comfy.samplers
 import torch
 from comfy.k_diffusion import sampling as k_diffusion
@@ -42,6 +43,43 @@ def row_sampler(name: str, seeds: Sequence[int]) -> comfy.samplers.Sampler:
 
     def sample(model: torch.nn.Module, x: torch.Tensor, sigmas: torch.Tensor, **options) -> torch.Tensor:
         return _function(name)(model, x, sigmas, noise_sampler=_row_noise(name, x, sigmas, seeds), **options)
+
+    return comfy.samplers.KSAMPLER(sample)
+
+
+class EulerPath:
+    """A sampler that goes by Euler's method, notes what it is at before the given steps, and ends with the last one.
+
+    latents: [N, C, h, w] on the CPU for each of the steps, once it has run.
+    """
+
+    def __init__(self, steps: Sequence[int]) -> None:
+        self._steps = steps
+        self.latents: list[torch.Tensor] = []
+
+    def of_the_host(self) -> comfy.samplers.Sampler:
+        return comfy.samplers.KSAMPLER(self._sample)
+
+    def _sample(self, model: torch.nn.Module, x: torch.Tensor, sigmas: torch.Tensor, extra_args: dict, callback, **_):
+        passed = {}
+        for step in range(max(self._steps) + 1):
+            passed[step] = x.cpu()
+            if step == max(self._steps):
+                break
+            sigma = sigmas[step]
+            denoised = model(x, sigma * x.new_ones(len(x)), **extra_args)
+            callback({"x": x, "i": step, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+            x = x + (x - denoised) * (sigmas[step + 1] / sigma - 1)
+        self.latents = [passed[step] for step in self._steps]
+        return x
+
+
+def one_prediction(latents: torch.Tensor, step: int) -> comfy.samplers.Sampler:
+    """A sampler that gives what the model predicts for `latents` [N, C, h, w] at a step's noise level."""
+
+    def sample(model: torch.nn.Module, x: torch.Tensor, sigmas: torch.Tensor, extra_args: dict, **_) -> torch.Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        return model(latents.to(x), sigmas[step] * x.new_ones(len(x)), **extra_args)
 
     return comfy.samplers.KSAMPLER(sample)
 

@@ -283,3 +283,64 @@ def test_a_single_image_that_does_not_fit_is_an_error(with_room_for):
     (star,) = engine.encode(["a red star"])
     with pytest.raises(torch.cuda.OutOfMemoryError):
         engine.generate([Row(star, SEED)], Sampling(2, 2.0, "euler", "normal", 128, 128))
+
+
+@pytest.fixture(scope="module")
+def predict(engine):
+    """predict(engine, rows, latents, step) -> denoised latents of a run of four steps at guidance 2."""
+    return lambda rows, latents, step, engine=engine: engine.predict(
+        rows, latents, Sampling(4, 2.0, "euler", "normal", 128, 128), step
+    )
+
+
+def test_the_last_steps_prediction_is_the_image_where_there_is_no_guidance(engine):
+    (star,) = engine.encode(["a red star"])
+    sampling, row = Sampling(4, 1.0, "euler", "normal", 128, 128), [Row(star, SEED)]
+    latents = engine.latents_at(row, sampling, [3])
+    predicted = engine.predict(row, latents[:, 0], sampling, 3)
+    scale = engine._model.get_model_object("latent_format").scale_factor
+    close(engine._decode(predicted / scale), engine.generate(row, sampling))
+
+
+def test_latents_are_of_the_steps_that_were_asked_for_in_their_order(engine):
+    (star,) = engine.encode(["a red star"])
+    rows, sampling = [Row(star, SEED), Row(star, 5)], Sampling(4, 2.0, "euler", "normal", 128, 128)
+    both, turned = engine.latents_at(rows, sampling, [0, 3]), engine.latents_at(rows, sampling, [3, 0])
+    assert both.shape == (2, 2, 4, 16, 16)
+    torch.testing.assert_close(both.flip(1), turned, rtol=0, atol=0)
+    assert both[:, 0].std() > 5 * both[:, 1].std()  # noise goes
+
+
+def test_each_row_is_predicted_as_it_is_alone(engine, predict):
+    star, fish = engine.encode(["a red star", "a blue fish in the style of woodcut"])
+    rows = [Row(star, SEED), Row(fish, SEED), Row(star, SEED, Intervention(layer_set(8, 9), fish))]
+    latents = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    together = predict(rows, latents, 2)
+    for place, row in enumerate(rows):
+        close(together[place : place + 1], predict([row], latents[place : place + 1], 2))
+
+
+def test_what_other_nodes_make_of_guidance_does_not_count(engine, engine_of, demo, predict):
+    model = demo.model.clone()
+    model.set_model_sampler_post_cfg_function(lambda given: 2 * given["denoised"], disable_cfg1_optimization=True)
+    model.set_model_sampler_cfg_function(lambda given: 0 * given["cond"], disable_cfg1_optimization=True)
+    (star,) = engine.encode(["a red star"])
+    rows, latents = [Row(star, SEED)], torch.ones(1, 4, 16, 16)
+    close(predict(rows, latents, 1, engine_of(model, demo.clip, demo.vae)), predict(rows, latents, 1))
+
+
+def test_rows_for_which_memory_is_short_are_predicted_in_parts(engine, predict, monkeypatch):
+    (star,) = engine.encode(["a red star"])
+    rows, latents = [Row(star, seed) for seed in range(4)], torch.randn(4, 4, 16, 16)
+    expected, sample, sizes = predict(rows, latents, 1), engine._sample, []
+
+    def short(model, rows, *rest):
+        sizes.append(len(rows))
+        if len(rows) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return sample(model, rows, *rest)
+
+    monkeypatch.setattr(engine, "_sample", short)
+    monkeypatch.setattr(engine, "_most_rows", None)
+    close(predict(rows, latents, 1), expected)
+    assert sizes == [4, 2, 1, 1, 1, 1]

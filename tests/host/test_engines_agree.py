@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import comfy.sample
 import comfy.samplers
 import comfy.sd
@@ -73,7 +75,7 @@ def by_diffusers(engine: DiffusersEngine, sigmas: torch.Tensor, intervention: In
     x = noise() * (1 + sigmas[0] ** 2).sqrt()
     for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
         spread = (sigma**2 + 1).sqrt()
-        velocity = engine.predict(
+        velocity = engine.unet_output(
             x / spread, torch.tensor(STEPS[step]), [Row(own, 0, intervention)], negative, SAMPLING
         )
         denoised = x / spread**2 - velocity * sigma / spread
@@ -113,8 +115,33 @@ def test_one_call_of_the_denoiser_gives_the_same(demo, diffusers_engine, sigmas,
     at_start = step == 0  # ComfyUI scales the noise otherwise at the highest noise level
     spread = (sigma**2 + 1).sqrt()
     x = noise() * (spread if at_start else sigma)
-    velocity = diffusers_engine.predict(x / spread, torch.tensor(STEPS[step]), [Row(own, 0)], empty, SAMPLING)
+    velocity = diffusers_engine.unet_output(x / spread, torch.tensor(STEPS[step]), [Row(own, 0)], empty, SAMPLING)
     assert relative(x / spread**2 - velocity * sigma / spread, expected) <= 1e-4
+
+
+@pytest.mark.parametrize("step", [0, 6, 12, 18])
+def test_they_predict_the_same_from_the_same_latents(comfy_engine, diffusers_engine, step):
+    """ComfyUI's scheduler "simple" and diffusers' "trailing" have the same noise levels."""
+    one, other = (replace(SAMPLING, scheduler=name) for name in ("simple", "trailing"))
+    (latents,) = diffusers_engine.latents_at([Row(diffusers_engine.encode([OWN])[0], 0)], other, [step])
+    predicted = []
+    for engine, sampling in ((comfy_engine, one), (diffusers_engine, other)):
+        own, target = engine.encode([OWN, OTHER])
+        rows = [Row(own, 0), Row(own, 0, Intervention(LayerSet((8, 9), 16), target)), Row(target, 0)]
+        predicted.append(engine.predict(rows, latents.expand(3, -1, -1, -1), sampling, step))
+    assert relative(*predicted) <= 1e-4
+    assert relative(predicted[0][1], predicted[0][0]) > 1e-2
+
+
+def test_they_pass_the_same_latents(comfy_engine, diffusers_engine):
+    """Apart from the first noise, which ComfyUI scales by 0.2 % more."""
+    one, other = (replace(SAMPLING, scheduler=name) for name in ("simple", "trailing"))
+    passed = [
+        engine.latents_at([Row(engine.encode([OWN])[0], 0)], sampling, [0, 6, 12])
+        for engine, sampling in ((comfy_engine, one), (diffusers_engine, other))
+    ]
+    for step in range(3):
+        assert relative(*(latents[:, step] for latents in passed)) <= 1e-2
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_an_intervention_at_one_layer_changes_what_that_layer_reads_and_no_other
             for name in engine.layers.modules
         ]
         x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        engine.predict(x, torch.tensor(500), [row], negative, SAMPLING)
+        engine.unet_output(x, torch.tensor(500), [row], negative, SAMPLING)
         for hook in hooks:
             hook.remove()
 
