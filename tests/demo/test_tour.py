@@ -100,6 +100,7 @@ def test_the_tour_announces_as_many_images_as_it_makes(tmp_path, progress, monke
     assert sum(begun) == tour.IMAGES
 
 
+@pytest.mark.slow
 def test_the_whole_programme_has_the_keys_of_its_summary(tmp_path, progress, monkeypatch):
     begun = []
     monkeypatch.setattr(progress, "begin", lambda title, images=0.0: begun.append(images))

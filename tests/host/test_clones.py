@@ -4,9 +4,9 @@ dynamic VRAM make them: what acts on modules acts in the model that runs, and in
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 
-import comfy.multigpu
 import comfy.sample
 import pytest
 import torch
@@ -146,9 +146,10 @@ def test_two_models_sample_at_once_in_two_threads(loaded, encode, changed):
         assert all(difference(image, expected[name]) <= ROUNDING for image in images)
 
 
-@pytest.mark.skipif(not hasattr(comfy.multigpu, "create_multigpu_deepclones"), reason="the host has no MultiGPU yet")
+@pytest.mark.skipif(importlib.util.find_spec("comfy.multigpu") is None, reason="the host has no MultiGPU yet")
 def test_two_devices_share_the_conditionings_of_a_step(encode, changed):
     """As MultiGPU CFG Split has it, on two devices that are both the CPU; each works in a thread of its own."""
+    multigpu = importlib.import_module("comfy.multigpu")
     prompts = encode(STYLED), encode(NEGATIVE)
     expected = sample(changed, *prompts)
     second = changed.deepclone_multigpu(new_load_device=torch.device("cpu", 0))
@@ -156,7 +157,7 @@ def test_two_devices_share_the_conditionings_of_a_step(encode, changed):
     both = changed.clone()
     both.set_additional_models("multigpu", [second])
     both.match_multigpu_clones()
-    comfy.multigpu.GPUOptionsGroup().register(both)
+    multigpu.GPUOptionsGroup().register(both)
     threads = set()
     second.model.diffusion_model.register_forward_pre_hook(lambda *_: threads.add(threading.get_ident()))
     assert difference(sample(both, *prompts), expected) <= ROUNDING

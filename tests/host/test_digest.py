@@ -144,6 +144,7 @@ def test_a_model_that_has_sampled_has_the_digest_of_one_that_has_not(host, demo,
     assert digest(model) == digest(changes[name]()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiles", [compiled_by_the_host, compiled_in_place])
 @pytest.mark.parametrize("change", ["injected", "edited"])
 def test_a_compiled_model_that_has_sampled_has_the_digest_of_one_that_has_not(

@@ -315,6 +315,7 @@ def compare(execute, demo, detect):
     return lambda node_id, **asked: execute(node_id, **wired, **prompts, **quick, **asked)
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_a_count_that_ablate_takes_and_shows_the_trade_off(execute, demo, detect, compare):
     neurons, _, _ = detect()
     count, plot, sheet, report = compare("LoCo_NeuronSweep", counts="16, 100%")

@@ -244,6 +244,7 @@ def test_a_compiled_module_is_seen_through_to_what_is_known():
     assert contents_digest(one, [one._orig_mod]) == contents_digest(other, [other._orig_mod])
 
 
+@pytest.mark.slow
 def test_a_module_of_another_class_has_the_same_digest_after_torch_has_compiled():
     """As torch compiles, it changes its own class of all modules."""
     code = (
@@ -265,6 +266,7 @@ def digests() -> dict[str, list[str]]:
     return {what: [contents_digest(make()) for make in makers] for what, makers in DIFFERENT.items()}
 
 
+@pytest.mark.slow
 def test_digests_are_the_same_in_every_process():
     """Another process chooses other addresses and, by its seed of hashes, another order of sets."""
     code = "import json, test_contents_digest; print(json.dumps(test_contents_digest.digests()))"

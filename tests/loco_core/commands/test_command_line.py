@@ -149,6 +149,7 @@ def test_measured_effects_are_a_ranking(neurons, tmp_path, capsys):
     assert command_line.main(["neurons", "ablate", *chosen, *QUICK, "--out", str(tmp_path)]) == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_says_how_many_neurons_to_choose(neurons, tmp_path, capsys):
     asked = ["--neurons", str(neurons), "--counts", "16, 100%", *WOODCUT, "--keep", "a picture of a blue fish"]
     assert command_line.main(["neurons", "sweep", *asked, *QUICK, "--out", str(tmp_path)]) == 0
@@ -158,6 +159,7 @@ def test_a_sweep_says_how_many_neurons_to_choose(neurons, tmp_path, capsys):
         assert min(Image.open(tmp_path / name).size) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "change", "sentence"),
     [
@@ -179,6 +181,7 @@ def test_a_mistake_with_neurons_ends_with_one_sentence(neurons, command, change,
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -24,6 +24,7 @@ def engine() -> DiffusersEngine:
     return DiffusersEngine(demo_pipeline())
 
 
+@pytest.mark.slow
 def test_an_ablation_lasts_as_long_as_its_block_even_when_that_fails(engine):
     (fish,) = engine.encode([FISH])
     plain = ("a star", "a boat", "a house")
