@@ -21,6 +21,8 @@ from loco_core.lora_file import lora_tensors
 from loco_core.models.family import Naming
 from loco_core.models.layers import PROJECTIONS
 
+pytestmark = pytest.mark.slow
+
 # A structure whose levels differ, which no released model has. ComfyUI's own map of keys miscounts its blocks.
 UNEVEN_IN_HOST = {
     **comfy.supported_models.SD15.unet_config,
