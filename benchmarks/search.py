@@ -167,7 +167,7 @@ def raced(case: Case, scale: float, effort: Effort) -> tuple[bool, float]:
         return np.array([scores[cell.window][cell.image] if cell.window else 0.0 for cell in cells])
 
     tried, layer_count = list(case.tried[:-1]), case.planted.layer_count
-    pair, size = PromptPair("", ""), len(case.planted)
+    pair, size = PromptPair("the concept", "the target"), len(case.planted)
     plan = SearchPlan((pair,), tuple(range(IMAGES)), Attribute.FACT, size, SAMPLING, effort)
     table = ScoreTable(evaluate, IMAGES, plan.steps, plan.sign, layer_count)
     table.ask({table.whole: 2 * len(concepts()["woodcut"][1])})
