@@ -46,11 +46,7 @@ class SearchPlan:
         Attribute.parse_field(self, "attribute")
         Effort.parse_field(self, "effort")
         Part.parse_field(self, "part")
-        if not self.pairs:
-            raise ValueError("concept prompts: empty; give at least one line")
-        check_pairs_differ(self.pairs)
-        if not self.seeds:
-            raise ValueError("seeds: 0; give at least 1")
+        check_asked(self.pairs, self.seeds)
 
     @cached_property
     def images(self) -> tuple[tuple[PromptPair, int], ...]:
@@ -100,3 +96,12 @@ class SearchPlan:
         needed = count * first_round(images) + 2 * min(images, 2 * len(self.pairs))  # and unmodified, and all layers
         least = needed * self.steps / self.sampling.steps + self.reserve
         return max(least, affordable(self.effort, count, images))
+
+
+def check_asked(pairs: tuple[PromptPair, ...], seeds: tuple[int, ...]) -> None:
+    """An error where there is nothing to compare."""
+    if not pairs:
+        raise ValueError("concept prompts: empty; give at least one line")
+    check_pairs_differ(pairs)
+    if not seeds:
+        raise ValueError("seeds: 0; give at least 1")

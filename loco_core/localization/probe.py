@@ -27,7 +27,8 @@ import torch
 from ..images import batches, check_batch_rows
 from ..models.engine import Engine, Intervention, Row, Sampling
 from ..models.layers import LayerSet, Part
-from ..prompts import PromptPair, check_pairs_differ
+from ..prompts import PromptPair
+from .plan import check_asked
 
 # Called with (rows done, rows in all). An exception there ends the probe.
 OnRows = Callable[[int, int], None]
@@ -45,11 +46,7 @@ class ProbePlan:
 
     def __post_init__(self) -> None:
         Part.parse_field(self, "part")
-        if not self.pairs:
-            raise ValueError("concept prompts: empty; give at least one line")
-        check_pairs_differ(self.pairs)
-        if not self.seeds:
-            raise ValueError("seeds: 0; give at least 1")
+        check_asked(self.pairs, self.seeds)
         if not 1 <= self.levels <= self.sampling.steps:
             raise ValueError(f"levels: {self.levels}; give 1 to the number of steps, {self.sampling.steps}")
 

@@ -31,7 +31,7 @@ def effective_weight(model: ModelPatcher, name: str) -> torch.Tensor:
             none = module.forward(torch.zeros_like(units[:1])).float().cpu()  # its bias, where it has one
             columns = torch.cat([module.forward(part).float().cpu() - none for part in units.split(AT_ONCE)])
     except (RuntimeError, TypeError, AttributeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.cuda.OutOfMemoryError):  # of any device; torch has had its plain name since 2.5
             raise
         raise ValueError(_unreadable(name, str(error).splitlines()[0])) from error
     if columns.shape != (module.in_features, module.out_features) or not torch.isfinite(columns).all():
