@@ -6,6 +6,7 @@ in the wide one with zeros around it, which computes the same: a quarter of the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -85,6 +86,15 @@ def widen(modules: nn.ModuleDict) -> dict[str, torch.Tensor]:
             padded[tuple(slice(0, n) for n in narrow.shape)] = narrow
             tensors[f"{part}.{key}"] = padded
     return tensors
+
+
+@torch.no_grad()
+def narrow(tensors: Mapping[str, torch.Tensor]) -> nn.ModuleDict:
+    """The inverse of `widen`."""
+    modules = nn.ModuleDict({"taesd_encoder": encoder(WIDTH), "taesd_decoder": decoder(WIDTH)})
+    for key, own in modules.state_dict().items():
+        own.copy_(tensors[key][tuple(slice(0, n) for n in own.shape)])
+    return modules
 
 
 @torch.no_grad()

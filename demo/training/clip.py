@@ -6,6 +6,7 @@ the text encoder of the diffusion model, as Stable Diffusion's was.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,3 +162,12 @@ def host_text_encoder(text: TextTransformer) -> dict[str, torch.Tensor]:
             for part, value in zip(("q", "k", "v"), parts, strict=True):
                 tensors[f"{theirs}.self_attn.{part}_proj.{kind}"] = value
     return {f"cond_stage_model.transformer.text_model.{key}": value for key, value in tensors.items()}
+
+
+@torch.no_grad()
+def read_text_encoder(checkpoint: Mapping[str, torch.Tensor]) -> TextTransformer:
+    """The inverse of `host_text_encoder`; the projection, which a checkpoint does not hold, is left as it begins."""
+    text = text_tower(CONTEXT)
+    for key, own in host_text_encoder(text).items():  # views of the tower's weights
+        own.copy_(checkpoint[key])
+    return text

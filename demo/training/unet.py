@@ -74,6 +74,7 @@ def predict(network: UNetModel, x: torch.Tensor, timesteps: torch.Tensor, contex
 
 
 def train_unet(
+    network: UNetModel,
     latents: torch.Tensor,
     prompts: dict[str, int],
     embeddings: torch.Tensor,
@@ -82,12 +83,12 @@ def train_unet(
     steps: int,
     directory: Path,
 ) -> nn.ModuleDict:
-    """Returns {"unet": UNetModel}.
+    """Returns {"unet": network}, trained.
 
     latents [N, 4, 16, 16] are in the order of `Pictures`; `embeddings` [P, 77, d] holds the prompts' text embeddings.
     """
     torch.manual_seed(seed)
-    network = unet().to(device())
+    network = network.to(device())
     modules = nn.ModuleDict({"unet": network})
     place = {scene: index for index, scene in enumerate(all_scenes())}
     copies = len(latents) // len(place)
