@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 MODULES = (
     "comparison.clip_scorer",
     "comparison.clip_vision_scorer",
+    "localization.probe",
     "localization.layer_search",
     "localization.layer_select",
     "localization.layers_load",

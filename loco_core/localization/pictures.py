@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -11,13 +13,16 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from ..drawing import BASELINE, BEST, OTHER, drawn, entitle, rows_sheet
 from ..models.family import PlacedBlock
-from ..models.layers import ModelLayers, Part
+from ..models.layers import LayerSet, ModelLayers, Part
 from ..prompt_text import plain_text
 from ..prompts import Attribute
+from .probe import ProbeResult
 from .search import SearchResult
 
 # Images side by side on the contact sheet.
 COLUMNS = 8
+# Up to so many windows a map has room for numbers.
+LABELLED = 20
 # From no effect to that of all layers.
 WARM = LinearSegmentedColormap.from_list("effect", ["#f1f2f5", "#f3b8a5", BEST])
 
@@ -55,41 +60,91 @@ def score_plot(result: SearchResult) -> np.ndarray:
 
 
 def layer_effects(result: SearchResult) -> np.ndarray:
-    """The effect of the best window that each layer is in, as a share of that of all layers, 0..1; NaN where no window
-    was tried: [layers]. Windows larger than the one found, tried to find its size, do not count.
+    """The effect of the best window that each layer is in, as a share of that of all layers: [layers]. Windows larger
+    than the one found, tried to find its size, do not count.
     """
-    shares = np.full(result.layers.layer_count, np.nan)
-    for window in (window for window in result.windows if len(window) <= len(result.layers)):
-        share = np.clip(result.effect(window).mean / result.verdict.whole.mean, 0, 1)
-        shares[list(window)] = np.fmax(shares[list(window)], share)
-    return shares
+    whole = result.verdict.whole.mean
+    tried = (window for window in result.windows if len(window) <= len(result.layers))
+    return layer_shares({window: result.effect(window).mean / whole for window in tried}, result.layers.layer_count)
+
+
+def layer_shares(shares: Mapping[LayerSet, float], layer_count: int) -> np.ndarray:
+    """The share of the best of some windows that each layer is in, 0..1; NaN where it is in none: [layers]."""
+    best = np.full(layer_count, np.nan)
+    for window, share in shares.items():
+        best[list(window)] = np.fmax(best[list(window)], np.clip(share, 0, 1))
+    return best
 
 
 def model_figure(result: SearchResult, layers: ModelLayers) -> np.ndarray:
-    """The model's blocks in their places, with their text layers as boxes coloured by `layer_effects`, those found
-    outlined. Returns uint8 [H, W, 3].
+    """The model with its layers coloured by `layer_effects`. Returns uint8 [H, W, 3]."""
+    found = f"layers {result.layers}" if result.layers else "no layers"
+    title = f"{plain_text(result.plan.pairs[0].concept)}\n{result.verdict.kind}: {found}"
+    return _layers_figure(layer_effects(result), result.layers, layers, title, "effect")
+
+
+def probe_figure(result: ProbeResult, layers: ModelLayers) -> np.ndarray:
+    """The model with its layers coloured by their windows' shares of the difference. Returns uint8 [H, W, 3]."""
+    shares = layer_shares({window: result.probe.share(window) for window in result.tried}, len(layers))
+    return _layers_figure(shares, result.layers, layers, _probe_title(result), "share")
+
+
+def probe_map(result: ProbeResult) -> np.ndarray:
+    """The share of every window at every noise level, from pure noise above to the image below: uint8 [H, W, 3]."""
+    tried, plan = result.tried, result.probe.plan
+    shares = np.stack([result.probe.shares_by_level(window) for window in tried], 1)
+    figure = Figure(figsize=(max(7.0, 0.42 * min(len(tried), 70) + 2), 1.9 + 0.32 * len(shares)), dpi=120)
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots()
+    shown = axes.imshow(shares, cmap=WARM, vmin=0, vmax=1, aspect="auto")
+    if len(tried) <= LABELLED:
+        for (level, place), share in np.ndenumerate(shares):
+            axes.text(
+                place,
+                level,
+                f"{share:.2f}".replace("0.", ".").replace("-.00", ".00"),
+                ha="center",
+                va="center",
+                fontsize=7,
+            )
+    axes.set_xticks(range(len(tried)), [str(window) for window in tried], rotation=90 if len(tried) > 20 else 0)
+    percents = [f"{step / plan.sampling.steps:.0%}" for step in plan.steps]
+    axes.set_yticks(range(len(percents)), percents)
+    axes.set_xlabel("layers that get the target prompt")
+    axes.set_ylabel("of the denoising done")
+    entitle(axes, _probe_title(result))
+    figure.colorbar(shown, ax=axes, label="share of the difference")
+    return drawn(figure)
+
+
+def _probe_title(result: ProbeResult) -> str:
+    pair = result.probe.plan.pairs[0]
+    return f"{plain_text(pair.concept)} \u2192 {plain_text(pair.target)}\n{result.kind}: layers {result.layers}"
+
+
+def _layers_figure(shares: np.ndarray, found: LayerSet, layers: ModelLayers, title: str, what: str) -> np.ndarray:
+    """The model's blocks in their places, with their text layers as boxes coloured by `shares` [layers], those found
+    outlined. `what` the shares are of the best window with the layer. Returns uint8 [H, W, 3].
     """
     plan = layers.family.floor_plan(layers)
     rows, widest = plan.rows, plan.widest
     span = widest + 1.6  # from one column of blocks to the next
     figure = Figure(figsize=(max(7.0, 1.2 * widest + 4), 1.0 + 0.55 * (rows + 2)), dpi=120, layout="constrained")
     axes = figure.subplots()
-    shares = layer_effects(result)
     for block in plan.blocks:
         left, bottom = span * block.column, float(rows - block.row)
         _name_block(axes, block, left, bottom)
         for offset, index in enumerate(block.indices):
-            _draw_layer(axes, (left + offset, bottom), index, shares[index], index in result.layers)
+            _draw_layer(axes, (left + offset, bottom), index, shares[index], index in found)
     _draw_arrow(axes, -1.5, rows + 0.4, 0.6)
     _draw_arrow(axes, span + widest + 1.3, 0.6, rows + 0.4)
     for heading in plan.headings:
         axes.text(span * heading.column, rows - heading.row, heading.text, fontsize=10, color=BASELINE)
     axes.set(xlim=(-1.8, span + widest + 1.6), ylim=(-1.3, rows + 1.7))
     axes.axis("off")
-    found = f"layers {result.layers}" if result.layers else "no layers"
-    entitle(axes, f"{plain_text(result.plan.pairs[0].concept)}\n{result.verdict.kind}: {found}")
-    scale = ScalarMappable(Normalize(0, 1), WARM)
-    figure.colorbar(scale, ax=axes, shrink=0.6, label="effect of the best window with the layer,\nshare of all layers'")
+    entitle(axes, title)
+    scale, label = ScalarMappable(Normalize(0, 1), WARM), f"{what} of the best window with the layer,\nof all layers'"
+    figure.colorbar(scale, ax=axes, shrink=0.6, label=label)
     return drawn(figure)
 
 

@@ -39,9 +39,12 @@ OF_GUIDANCE = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post
 
 
 class ComfyEngine:
-    """An Engine on a model, its text encoder and its VAE, as ComfyUI's loaders give them."""
+    """An Engine on a model, its text encoder and its VAE, as ComfyUI's loaders give them.
 
-    def __init__(self, model: ModelPatcher, clip: CLIP, vae: VAE, layers: ModelLayers) -> None:
+    Without a VAE it predicts, and makes no images.
+    """
+
+    def __init__(self, model: ModelPatcher, clip: CLIP, vae: VAE | None, layers: ModelLayers) -> None:
         self._model, self._clip, self._vae, self.layers = model, clip, vae, layers
         self._negatives: dict[str, TextEmbedding] = {}
         self._most_rows: int | None = None  # in one sampler call, once memory has run out

@@ -97,6 +97,19 @@ def image_progress(images: int, steps: int, node_id: str | None) -> Progress:
     return Progress(shown.on_batch, shown.on_step)
 
 
+class RowProgress:
+    """A bar over `about` so many rows of the denoiser; Cancel ends it."""
+
+    def __init__(self, about: int, node_id: str | None) -> None:
+        self._about, self._node_id = about, node_id
+        self._bar = comfy.utils.ProgressBar(about)
+
+    def __call__(self, done: int) -> None:
+        stop_if_cancelled()
+        self._bar.update_absolute(min(done, self._about))
+        show_text(f"{done} of about {self._about} rows of the denoiser", self._node_id)
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them: "40 s", "3 min", "1 h 20 min"."""
     if seconds < 90:

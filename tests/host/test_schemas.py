@@ -15,6 +15,7 @@ COMPARED = f"concept_prompts target_prompts keep_prompts {IMAGES}"
 FIRST_SEEN = {
     "LoCo_CLIPScorer": "file",
     "LoCo_CLIPVisionScorer": "clip clip_vision",
+    "LoCo_Probe": "model clip concept_prompts target_prompts width height",
     "LoCo_LayerSearch": f"model clip vae scorer concept_prompts target_prompts attribute {IMAGES}",
     "LoCo_LayerSelect": "model layers preset",
     "LoCo_LayersLoad": "file",
@@ -48,6 +49,7 @@ TYPED = {
     "prompt per layer": "LoCo_ConditioningInjector",
     "regional": "LoCo_ConditioningInjector",
     "find layers": "LoCo_LayerSearch",
+    "layer map": "LoCo_Probe",
     "clip score": "LoCo_CLIPScorer",
     "before after": "LoCo_ErasureReport",
     "neuron": "LoCo_NeuronAblate",
