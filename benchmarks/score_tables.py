@@ -3,10 +3,10 @@ the facts changed in every way and two objects.
 
     python benchmarks/score_tables.py --seeds 5   # an hour and a half on one core; goes on where it was stopped
 
-Each concept has four prompt pairs; a seed gives an image for each. Scores are of images of QUICK steps, the last window
-being all layers; for the first seed also of images of the demo's own number of steps. Writes results/score_tables.npz:
-for each concept and number of steps an array [1 + windows, pairs, seeds], the unmodified images first; and for two
-concepts, as "many", a few windows on many more seeds.
+Each concept has four prompt pairs; a seed gives an image for each. Scores are of images of QUICK steps, which rank the
+windows as those of all steps do; the last window is all layers. Writes results/score_tables.npz: for each concept and
+number of steps an array [1 + windows, pairs, seeds], the unmodified images first; and for two concepts, as "many", a
+few windows on many more seeds.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ sys.path.append(str(ROOT))
 
 import numpy as np  # noqa: E402 - the path comes first
 
-from demo.jobs import GUIDANCE, SIZE, STEPS  # noqa: E402
+from demo.jobs import GUIDANCE, SIZE  # noqa: E402
 from demo.world import COLOURS, COUNTRIES, OBJECTS, STYLES, Scene, thing  # noqa: E402
 from loco_core.diffusers_host.demo_model import SCORER, demo_pipeline  # noqa: E402
 from loco_core.diffusers_host.engine import DiffusersEngine  # noqa: E402
 from loco_core.files import replacing  # noqa: E402
 from loco_core.localization.evaluation import Evaluation  # noqa: E402
-from loco_core.localization.plan import SearchPlan  # noqa: E402
+from loco_core.localization.plan import Effort, SearchPlan  # noqa: E402
 from loco_core.localization.score_table import Cell  # noqa: E402
 from loco_core.models.engine import Sampling  # noqa: E402
 from loco_core.models.layers import LayerSet  # noqa: E402
@@ -38,8 +38,6 @@ from loco_core.scoring.open_clip_scorer import load_scorer  # noqa: E402
 TABLES = ROOT / "benchmarks" / "results" / "score_tables.npz"
 QUICK = 5
 ROWS = 36
-# Seeds with images of all steps: enough to see that they rank the windows as those of QUICK steps do.
-FULL_SEEDS = 1
 LAYERS = 16
 
 
@@ -70,7 +68,7 @@ NARROW = [LayerSet((start, start + 1), LAYERS) for start in range(LAYERS - 1)]
 ALL = LayerSet(tuple(range(LAYERS)), LAYERS)
 FIRST_SEED, MANY_SEEDS = 1000, 44
 MANY = {"stained glass": [NARROW[7], NARROW[8]], "flags, 1 on": [NARROW[6], NARROW[7]]}
-ASKED = {QUICK: [*NARROW, ALL], STEPS: NARROW}
+QUICK_SAMPLING = Sampling(QUICK, GUIDANCE, "euler", "linspace", SIZE, SIZE)
 
 
 def read_tables() -> dict[str, np.ndarray]:
@@ -88,11 +86,12 @@ def write_tables(tables: dict[str, np.ndarray]) -> None:
 def collect(seeds: int) -> None:
     demo = Demo()
     tables = read_tables()
-    for seed, name, steps in itertools.product(range(seeds), concepts(), ASKED):
-        key = f"{name}/{steps}"
-        known = tables.get(key, np.zeros((1 + len(ASKED[steps]), 4, 0), np.float32))
-        if known.shape[2] <= seed and (steps == QUICK or seed < FULL_SEEDS):
-            table = demo.scores(name, ASKED[steps], [FIRST_SEED + seed], steps)
+    asked = [*NARROW, ALL]
+    for seed, name in itertools.product(range(seeds), concepts()):
+        key = f"{name}/{QUICK}"
+        known = tables.get(key, np.zeros((1 + len(asked), 4, 0), np.float32))
+        if known.shape[2] <= seed:
+            table = demo.scores(name, asked, [FIRST_SEED + seed])
             tables[key] = np.concatenate([known, table], 2)
             write_tables(tables)
             sys.stderr.write(f"{key}, seed {seed}\n")
@@ -106,7 +105,7 @@ def collect_many() -> None:
         key = f"{name}/many"
         while (known := tables.get(key, np.zeros((1 + len(windows), 4, 0), np.float32))).shape[2] < MANY_SEEDS:
             seed = FIRST_SEED + known.shape[2]
-            table = demo.scores(name, windows, range(seed, seed + 4), QUICK)
+            table = demo.scores(name, windows, range(seed, seed + 4))
             tables[key] = np.concatenate([known, table], 2)
             write_tables(tables)
             sys.stderr.write(f"{key}, {tables[key].shape[2]} seeds\n")
@@ -116,11 +115,11 @@ class Demo:
     def __init__(self) -> None:
         self._engine, self._scorer = DiffusersEngine(demo_pipeline()), load_scorer(SCORER)
 
-    def scores(self, name: str, windows: Sequence[LayerSet], seeds: Sequence[int], steps: int) -> np.ndarray:
+    def scores(self, name: str, windows: Sequence[LayerSet], seeds: Sequence[int]) -> np.ndarray:
         """[1 + windows, pairs, seeds], the unmodified images first."""
         attribute, pairs = concepts()[name]
-        plan = SearchPlan(pairs, tuple(seeds), attribute, 2, Sampling(steps, GUIDANCE, "euler", "linspace", SIZE, SIZE))
-        cells = [Cell(window, i, steps) for window in (None, *windows) for i in range(len(plan.images))]
+        plan = SearchPlan(pairs, tuple(seeds), attribute, QUICK_SAMPLING, effort=Effort.EXHAUSTIVE)
+        cells = [Cell(window, i) for window in (None, *windows) for i in range(len(plan.images))]
         scores = Evaluation(self._engine, self._scorer, plan, ROWS)(cells)
         return scores.reshape(1 + len(windows), len(seeds), len(pairs)).swapaxes(1, 2)
 

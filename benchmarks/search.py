@@ -1,21 +1,22 @@
-"""The race against the exhaustive search: how often each is right, and what it costs; how sure intervals are; how fast.
+"""The probe against the exhaustive search: how often each is right, and at what cost; how sure intervals are; speed.
 
-    COMFYUI_PATH=... python benchmarks/search.py   # ten minutes on two cores
-    python benchmarks/search.py --replay           # without the timings: a minute, makes no image
+    COMFYUI_PATH=... python benchmarks/search.py   # a quarter of an hour on two cores
+    python benchmarks/search.py --planting FOLDER  # also on a model that demo/train.py has trained; repeatable
+    python benchmarks/search.py --replay           # without the timings of (c); writes no file
 
-(a) On stored scores of the demo model (score_tables.py): searches with IMAGES images are drawn from them, with
-replacement, and both strategies replayed, for every style and fact; right is the window that was planted. Mean effects
-are scaled, for each concept apart, until exhaustive search is right in 70 %, 90 % and 99 % of cases; what varies
-between images is kept as it is.
-(b) The same with tables of SDXL's size, 70 layers, windows of 5 and of 3, a window planted anywhere. The effect of a
-window is the share of the planted layers that it covers; its noise is measured in (a), for a concept drawn anew for
-each search: what every window has, and what varies with the effect, in all windows of an image alike as far as
-measured. The cost counts every image, the unmodified ones and those for the verdict among them; a short image costs
-its steps.
+(a) Exhaustive search is replayed on stored scores of the demo model (score_tables.py): for every style and fact,
+searches with the images of PAIRS pairs and SEEDS seeds are drawn from them, with replacement; right is the window that
+was planted. Mean effects are scaled, for each concept apart, until it is right in 70 %, 90 % and 99 % of cases; what
+varies between images is kept as it is. The probe is asked live, with its target mixed with the concept until the
+planted layers have just that effect in images (probe_cases.py), and at full strength. Right are the planted layers and
+no others, the size of the window not given (right_of_size: given, as it is to exhaustive search), whether or not the
+difference is called none, which exhaustive search is not asked either (said_no_effect). Whether a model knows a concept where it was planted, its images tell
+(right_where_planted: of these cases alone). Objects were planted nowhere: what is said of them is reported.
+(b) Rows and seconds of a probe in SDXL's shape, 70 layers, of random weights (narrow_xl.py).
 (c) On the demo model, the same windows, prompts and seeds: one image at a time, as the authors' script does, and
 packed; and, in ComfyUI, a batch of interventions against a batch without (search_overhead.py). (Coverage) 95 %
 intervals from samples of 8 and 16 images, against the mean of a sample ten times as large. Writes results/search.json.
-The last line is one line of JSON.
+The last line is one line of JSON. Costs are shares of the denoiser's rows that the exhaustive search takes.
 """
 
 from __future__ import annotations
@@ -23,196 +24,129 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import multiprocessing
 import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
 import numpy as np  # noqa: E402 - the path comes first
+import torch  # noqa: E402
 
+from benchmarks.narrow_xl import PLANTED as XL_PLANTED  # noqa: E402
+from benchmarks.narrow_xl import ProbeCost, probe_cost  # noqa: E402
+from benchmarks.probe_cases import (  # noqa: E402
+    ROWS,
+    SAMPLING,
+    Case,
+    Pooling,
+    Shown,
+    Task,
+    cases,
+    effects_by_strength,
+    planted,
+    shown,
+    strength_for,
+)
 from benchmarks.score_tables import ALL, FIRST_SEED, MANY, NARROW, QUICK, concepts, read_tables  # noqa: E402
 from benchmarks.search_overhead import host_in_process, patch_overhead  # noqa: E402
-from benchmarks.solve_time import text_layers  # noqa: E402
-from demo.jobs import GUIDANCE, SIZE, STEPS  # noqa: E402
-from demo.world import STYLES  # noqa: E402
-from loco_core.diffusers_host.demo_model import SCORER, demo_pipeline  # noqa: E402
+from loco_core.diffusers_host.demo_model import DEMO, SCORER, demo_pipeline  # noqa: E402
 from loco_core.diffusers_host.engine import DiffusersEngine  # noqa: E402
 from loco_core.files import write_text  # noqa: E402
-from loco_core.localization.plan import SearchPlan  # noqa: E402
-from loco_core.localization.score_table import Cell, Evaluate, ScoreTable  # noqa: E402
-from loco_core.localization.search import confirm, find_window  # noqa: E402
-from loco_core.localization.strategies import Effort  # noqa: E402
-from loco_core.localization.verdict import Kind, judge, shows  # noqa: E402
-from loco_core.models.engine import Intervention, Row, Sampling  # noqa: E402
-from loco_core.models.layers import LayerSet, windows  # noqa: E402
-from loco_core.prompts import Attribute, PromptPair  # noqa: E402
+from loco_core.localization.plan import LEVELS, Effort, SearchPlan  # noqa: E402
+from loco_core.localization.score_table import Evaluate, ScoreTable  # noqa: E402
+from loco_core.localization.search import compare_windows, search  # noqa: E402
+from loco_core.localization.verdict import Kind  # noqa: E402
+from loco_core.models.engine import Intervention, Row  # noqa: E402
+from loco_core.models.layers import LayerSet  # noqa: E402
+from loco_core.prompts import Attribute  # noqa: E402
 from loco_core.scoring.intervals import estimate  # noqa: E402
 from loco_core.scoring.open_clip_scorer import load_scorer  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
-SAMPLING = Sampling(STEPS, GUIDANCE, "euler", "linspace", SIZE, SIZE)
-IMAGES, SEARCHES = 32, 450
+PAIRS, SEEDS, SEARCHES = 4, 4, 450
 DIFFICULTIES = (0.7, 0.9, 0.99)
-PLANTED = {Attribute.STYLE: LayerSet((8, 9), 16), Attribute.FACT: LayerSet((6, 7), 16)}
-SDXL_LAYERS, SDXL_SIZES = 70, (5, 3)
+FULL = "full strength"
+# Settings of a probe that are compared, on the demo model: how many runs, and how many levels.
+RUNS_COMPARED, LEVELS_COMPARED = (1, 2, 4), (1, 2, 5, 10)
+# Width and height of images in SDXL's shape.
+XL_SIZE = 64
 COVERED, TIMES_LARGER, COVERAGE_DRAWS = (8, 16), 10, 1000
 RUNS, BATCH = 3, 16
 
 
-# --- replayed searches ------------------------------------------------------------------------------------------------
+def plan_of(concept: str) -> SearchPlan:
+    """A search with default settings."""
+    attribute, pairs = concepts()[concept]
+    return SearchPlan(pairs[:PAIRS], tuple(range(SEEDS)), attribute, SAMPLING)
+
+
+# What such a search probes: how many runs, and how many levels.
+DEFAULT = len(plan_of("woodcut").probe.runs), plan_of("woodcut").probe.levels
+EXHAUSTIVE_ROWS = (1 + len(NARROW)) * PAIRS * SEEDS * SAMPLING.steps * SAMPLING.rows_per_step
+
+
+# --- exhaustive searches, replayed ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Case:
-    """One search to replay: each window's mean effect, before it is scaled, and its noise in every image [windows,
-    images]; the last window is all layers.
-    """
+class Replay:
+    """One search: each window's mean effect, before it is scaled, and the mean of its noise in the images drawn."""
 
-    concept: str
-    tried: tuple[LayerSet, ...]
     planted: LayerSet
     effects: np.ndarray
     noise: np.ndarray
 
-    def best(self, scale: float) -> LayerSet:
-        """What exhaustive search finds."""
-        return self.tried[int((scale * self.effects + self.noise.mean(1))[:-1].argmax())]
+    def right(self, scale: float) -> bool:
+        return NARROW[int((scale * self.effects + self.noise).argmax())] == self.planted
 
 
-def demo_effects() -> dict[str, tuple[LayerSet, np.ndarray]]:
-    """Of every style and fact, the planted window and the effects [windows, images]; the last window is all layers."""
-    found = {}
-    for name, (attribute, _) in concepts().items():
-        table = read_tables().get(f"{name}/{QUICK}")
-        if table is not None and attribute in PLANTED:
-            sign = 1 if attribute is Attribute.FACT else -1
-            found[name] = (PLANTED[attribute], sign * (table[1:] - table[:1]).reshape(len(table) - 1, -1).astype(float))
-    return found
+def replays(concept: str, random: np.random.Generator) -> list[Replay]:
+    """Searches whose images are drawn from the stored ones: of every pair so many seeds."""
+    attribute, _ = concepts()[concept]
+    table = read_tables()[f"{concept}/{QUICK}"].astype(float)
+    effects = plan_of(concept).sign * (table[1:-1] - table[0])  # [windows, pairs, seeds]; the last is all layers
+    mean = effects.mean((1, 2))
+    drawn = random.integers(0, effects.shape[2], (SEARCHES, 1, effects.shape[1], SEEDS))
+    return [
+        Replay(planted(DEMO)[attribute], mean, np.take_along_axis(effects, seeds, 2).mean((1, 2)) - mean)
+        for seeds in drawn
+    ]
 
 
-def demo_cases(random: np.random.Generator) -> list[Case]:
-    cases, found = [], list(demo_effects().items())
-    for number in range(SEARCHES):
-        concept, (planted, effects) = found[number % len(found)]
-        drawn = effects[:, random.integers(0, effects.shape[1], IMAGES)]
-        mean = effects.mean(1)
-        cases.append(Case(concept, (*NARROW, ALL), planted, mean, drawn - mean[:, None]))
-    return cases
+def accuracy(searches: Sequence[Replay], scale: float) -> float:
+    return float(np.mean([search.right(scale) for search in searches]))
 
 
-@dataclass(frozen=True)
-class Noise:
-    """Of one concept: what varies in windows without an effect, and in the planted one as a share of its effect; how
-    far the latter is common to the windows of an image.
-    """
-
-    background: float
-    of_effect: float
-    common: float
-
-
-def measured_noise() -> dict[str, Noise]:
-    found = {}
-    for concept, (planted, effects) in demo_effects().items():
-        place = NARROW.index(planted)
-        apart = [i for i, window in enumerate(NARROW) if not set(window) & set(planted)]
-        near = max((place - 1, place + 1), key=lambda i: effects[i].mean())
-        together = np.corrcoef(effects[place], effects[near])[0, 1]
-        background = float(np.sqrt(effects[apart].var(1, ddof=1).mean())) / effects[place].mean()
-        of_effect = effects[place].std(ddof=1) / effects[place].mean()
-        found[concept] = Noise(background, float(of_effect), float(np.clip(together, 0, 1)))
-    return found
-
-
-def sdxl_cases(random: np.random.Generator, size: int) -> list[Case]:
-    tried, found = windows(SDXL_LAYERS, size), list(measured_noise().items())
-    whole = LayerSet(tuple(range(SDXL_LAYERS)), SDXL_LAYERS)
-    cases = []
-    for number in range(SEARCHES):
-        (concept, noise), planted = found[number % len(found)], tried[random.integers(len(tried))]
-        effects = np.array([len(set(window) & set(planted)) / size for window in tried] + [1.0])
-        common, own = random.standard_normal(IMAGES), random.standard_normal((len(effects), IMAGES))
-        varying = np.sqrt(noise.common) * common + np.sqrt(1 - noise.common) * own
-        background = noise.background * random.standard_normal((len(effects), IMAGES))
-        varying *= noise.of_effect * effects[:, None]
-        cases.append(Case(concept, (*tried, whole), planted, effects, varying + background))
-    return cases
-
-
-def scale_for(cases: Sequence[Case], share: float) -> float:
-    """By what to multiply the effects of one concept for exhaustive search to be right in this share of its cases."""
+def scale_for(searches: Sequence[Replay], share: float) -> float:
+    """By what to multiply the effects for exhaustive search to be right in this share of cases."""
     low, high = 0.0, 1.0
-    while np.mean([case.best(high) == case.planted for case in cases]) < share and high < 64:
+    while accuracy(searches, high) < share and high < 64:
         high *= 2
     for _ in range(30):
         middle = (low + high) / 2
-        right = np.mean([case.best(middle) == case.planted for case in cases])
-        low, high = (low, middle) if right >= share else (middle, high)
+        low, high = (low, middle) if accuracy(searches, middle) >= share else (middle, high)
     return high
 
 
-def raced(case: Case, scale: float, effort: Effort) -> tuple[bool, float]:
-    """Whether the race is right, and its cost as a share of the exhaustive search's images."""
-    scores = dict(zip(case.tried, scale * case.effects[:, None] + case.noise, strict=True))
-    spent = []
-
-    def evaluate(cells: Sequence[Cell]) -> np.ndarray:
-        spent.extend(cell.steps / STEPS for cell in cells)
-        return np.array([scores[cell.window][cell.image] if cell.window else 0.0 for cell in cells])
-
-    tried, layer_count = list(case.tried[:-1]), case.planted.layer_count
-    pair, size = PromptPair("the concept", "the target"), len(case.planted)
-    plan = SearchPlan((pair,), tuple(range(IMAGES)), Attribute.FACT, size, SAMPLING, effort)
-    table = ScoreTable(evaluate, IMAGES, plan.steps, plan.sign, layer_count)
-    table.ask({table.whole: 2 * len(concepts()["woodcut"][1])})
-    found = find_window(table, plan, tried, budget(plan, layer_count))
-    judge(table, found, tried, len(plan.pairs))
-    confirm(evaluate, plan, table, found)
-    return found == case.planted, sum(spent) / ((1 + len(tried)) * IMAGES)
-
-
-def budget(plan: SearchPlan, layer_count: int) -> float:
-    """What a search gives its race to spend, in images of all steps."""
-    return plan.most_images(text_layers(layer_count, 0)) - plan.reserve
-
-
-def replay(name: str, cases: Sequence[Case]) -> list[dict]:
-    rows = []
-    for share in DIFFICULTIES:
-        groups: dict[str, list[Case]] = {}
-        for case in cases:
-            groups.setdefault(case.concept, []).append(case)
-        scales = {concept: scale_for(group, share) for concept, group in groups.items()}
-        exhaustive = float(np.mean([case.best(scales[case.concept]) == case.planted for case in cases]))
-        row = {"tables": name, "difficulty": share, "scale": round(float(np.mean(list(scales.values()))), 4)}
-        row["exhaustive"] = round(exhaustive, 4)
-        for effort in (Effort.FAST, Effort.BALANCED):
-            right, cost = np.mean([raced(case, scales[case.concept], effort) for case in cases], 0)
-            row |= {str(effort): round(float(right), 4), f"{effort}_cost": round(float(cost), 4)}
-        rows.append(row)
-        say(json.dumps(row))
-    return rows
-
-
-def verdicts() -> dict[str, str]:
-    """Of every concept as it is, by a balanced search on the stored scores: the layers found and the verdict."""
+def exhaustive_verdicts() -> dict[str, str]:
+    """Of every concept as it is, by exhaustive search on the stored scores: the layers found and the verdict."""
     said = {}
     for name, (attribute, pairs) in concepts().items():
         scores = read_tables()[f"{name}/{QUICK}"]
-        plan = SearchPlan(pairs, tuple(range(scores.shape[2])), attribute, 2, SAMPLING)
-        table = ScoreTable(stored(scores), len(plan.images), QUICK, plan.sign, 16)
-        if not shows(table, len(pairs)):
-            said[name] = str(Kind.NO_EFFECT)
-            continue
-        found = find_window(table, plan, NARROW, budget(plan, 16))
-        verdict = judge(table, found, NARROW, len(pairs))
-        said[name] = f"{verdict.kind}: layers {found}, {verdict.share:.0%} of all layers' effect"
+        seeds = tuple(range(scores.shape[2]))
+        plan = SearchPlan(pairs, seeds, attribute, SAMPLING, window_size=2, effort=Effort.EXHAUSTIVE)
+        table = ScoreTable(stored(scores), len(plan.images), plan.sign, 16)
+        found, verdict = compare_windows(table, NARROW, len(pairs))
+        where = f": layers {found}, {verdict.share:.0%} of all layers' effect" if found else ""
+        said[name] = f"{verdict.kind}{where}"
     return said
 
 
@@ -223,24 +157,136 @@ def stored(scores: np.ndarray) -> Evaluate:
     return lambda cells: np.array([in_turns[place[cell.window], cell.image] for cell in cells])
 
 
-def steps_agree() -> dict[str, float]:
-    """How alike the windows' mean effects are in images of few steps and of all, over concepts: Pearson's r, at least
-    and in the mean; and in how many concepts the same window is best.
+# --- probes, live -----------------------------------------------------------------------------------------------------
+
+
+def tasks(folders: Sequence[Path], strengths: dict[str, dict[str, float]]) -> list[Task]:
+    """What to probe: every concept in every model, at the strength of each difficulty.
+
+    The demo has a case for each setting; of other models one for the default, and at 90 % one for each choice of runs.
     """
-    correlations, same = [], []
-    tables = read_tables()
-    for name, (attribute, _) in concepts().items():
-        full, quick = tables.get(f"{name}/{STEPS}"), tables.get(f"{name}/{QUICK}")
-        if full is not None and quick is not None and attribute in PLANTED:
-            seeds = full.shape[2]
-            means = [(t[1:16] - t[:1])[..., :seeds].mean((1, 2)) for t in (full, quick)]
-            correlations.append(np.corrcoef(*means)[0, 1])
-            same.append(np.abs(means[0]).argmax() == np.abs(means[1]).argmax())
+    runs, levels = DEFAULT
+    asked = []
+    for folder, (concept, (attribute, _)) in itertools.product(folders, concepts().items()):
+        own = {FULL: 1.0} if attribute is Attribute.OBJECT else strengths[concept]
+        for number, (difficulty, strength) in enumerate(own.items()):
+            task = Task(folder, concept, difficulty, strength, FIRST_SEED + number, runs, levels, (DEFAULT,))
+            if folder == DEMO and attribute is not Attribute.OBJECT:
+                settings = tuple(itertools.product(RUNS_COMPARED, LEVELS_COMPARED))
+                most = {"runs": max(RUNS_COMPARED), "levels": max(LEVELS_COMPARED)}
+                task = replace(task, settings=settings, poolings=tuple(Pooling), **most)
+            elif attribute is not Attribute.OBJECT and difficulty == named(0.9):
+                task = replace(task, runs=max(RUNS_COMPARED))
+            asked.append(task)
+    return asked
+
+
+def in_processes() -> ProcessPoolExecutor:
+    """As many processes of one thread as PyTorch would take threads, which gain little in small batches."""
+    spawning = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(torch.get_num_threads(), spawning, torch.set_num_threads, (1,))
+
+
+def named(difficulty: float) -> str:
+    return f"exhaustive right in {difficulty:.0%}"
+
+
+def shares_right(made: Iterable[Case], of_size: bool = False) -> dict[str, float]:
+    """By difficulty: how many of these cases are right; `of_size`: where they are told the size of the window."""
+    by_difficulty: dict[str, list[bool]] = {}
+    for case in made:
+        right = case.right_of_size if of_size else case.right
+        if right is not None:
+            by_difficulty.setdefault(case.difficulty, []).append(right)
+    return {difficulty: round(float(np.mean(right)), 4) for difficulty, right in by_difficulty.items()}
+
+
+def compare_settings(made: Sequence[Case]) -> list[dict]:
+    """Of every setting, on the demo model: its accuracy by difficulty, its rows as a share of exhaustive search's."""
+    compared = []
+    for runs, levels in itertools.product(RUNS_COMPARED, LEVELS_COMPARED):
+        own = [case for case in made if (case.runs, case.levels) == (runs, levels)]
+        compared.append(
+            {
+                "runs": runs,
+                "levels": levels,
+                "right": shares_right(own),
+                "right_of_size": shares_right(own, of_size=True),
+                "cost": worst_cost(own),
+            }
+        )
+    return compared
+
+
+def smallest_cost(compared: Sequence[dict]) -> float:
+    """Of the cheapest setting that is right as often as the default, at every difficulty."""
+    (default,) = (row["right"] for row in compared if (row["runs"], row["levels"]) == DEFAULT)
+    as_good = [row for row in compared if all(row["right"][key] >= share for key, share in default.items())]
+    return min(row["cost"] for row in as_good)
+
+
+def compare_poolings(made: Sequence[Case]) -> dict[str, dict]:
+    """Of every pooling, on the demo model: its accuracy by difficulty, and the margin, in the mean and at least."""
+    compared = {}
+    for pooling in Pooling:
+        own = [case for case in made if case.pooling is pooling]
+        margins = [case.margin for case in own]
+        margin = {"mean": round(float(np.mean(margins)), 4), "least": round(min(margins), 4)}
+        compared[str(pooling)] = {
+            "right": shares_right(own),
+            "right_of_size": shares_right(own, of_size=True),
+            "margin": margin,
+        }
+    return compared
+
+
+def one_of_each(made: Iterable[Case]) -> list[Case]:
+    """Of every concept and difficulty the first case."""
+    found: dict[tuple[str, str], Case] = {}
+    for case in made:
+        found.setdefault((case.concept, case.difficulty), case)
+    return list(found.values())
+
+
+def about_planting(folder: Path, made: Iterable[Case], images: dict[tuple[str, str], Shown]) -> dict:
+    """What was planted in a model, what its images show of that, and what was found."""
+    own = [case for case in made if case.planting == folder.name]
     return {
-        "least": float(min(correlations)),
-        "mean": float(np.mean(correlations)),
-        "same_window": float(np.mean(same)),
+        "planted": {str(attribute): str(layers) for attribute, layers in planted(folder).items()},
+        "in_images": {
+            concept: asdict(seen) | {"planted_there": seen.planted_there}
+            for (name, concept), seen in images.items()
+            if name == folder.name
+        },
+        "right": shares_right(own),
+        "right_of_size": shares_right(own, of_size=True),
+        "found": [described(case) for case in one_of_each(own)],
     }
+
+
+def described(case: Case) -> dict:
+    """A case for JSON."""
+    plain = {name: getattr(case, name) for name in ("kind", "strength", "rows", "right", "right_of_size")}
+    sets = {name: str(getattr(case, name)) for name in ("layers", "smallest", "rival")}
+    numbers = {name: round(getattr(case, name), 4) for name in ("share", "rival_share")}
+    return {"concept": case.concept, "difficulty": case.difficulty, **sets, **numbers, **plain}
+
+
+def worst_cost(made: Iterable[Case]) -> float:
+    return round(max(case.rows for case in made) / EXHAUSTIVE_ROWS, 4)
+
+
+def in_sdxl(where: LayerSet | None) -> ProbeCost:
+    return probe_cost(replace(plan_of("woodcut"), sampling=replace(SAMPLING, width=XL_SIZE, height=XL_SIZE)), where)
+
+
+def confirmed(concept: str) -> dict:
+    """Of a search with default settings and its images, without a scorer: what it finds, its rows and seconds."""
+    engine, plan = DiffusersEngine(demo_pipeline()), plan_of(concept)
+    begun = time.perf_counter()
+    result = search(engine, None, plan, ROWS)
+    took = round(time.perf_counter() - begun, 1)
+    return {"layers": str(result.layers), "rows": result.rows, "images": len(result.cells), "seconds": took}
 
 
 def coverage(random: np.random.Generator) -> dict[str, float]:
@@ -297,41 +343,105 @@ def say(line: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replay", action="store_true", help="without the timings; writes no file")
-    only_replay = parser.parse_args().replay
+    parser.add_argument("--planting", action="append", type=Path, default=[], metavar="FOLDER", help="another model")
+    parser.add_argument("--replay", action="store_true", help="without the timings of (c); writes no file")
+    asked = parser.parse_args()
     comfyui = os.environ.get("COMFYUI_PATH", "")
-    if not only_replay and not comfyui:
+    if not asked.replay and not comfyui:
         sys.exit("COMFYUI_PATH names no ComfyUI folder: the overhead needs one")
+    folders = [DEMO, *(folder.resolve() for folder in asked.planting)]
     random = np.random.default_rng(0)
-    say(f"{len(STYLES)} styles and the facts, {IMAGES} images for each window, {SEARCHES} searches")
-    agree = steps_agree()
-    say(f"effects in images of {QUICK} and of {STEPS} steps: {json.dumps(agree)}")
-    judged = verdicts()
+
+    judged = exhaustive_verdicts()
     say(json.dumps(judged, indent=1))
-    rows = {16: replay("demo, 16 layers", demo_cases(random)), 70: []}
-    for size in SDXL_SIZES:
-        rows[70] += replay(f"simulated, 70 layers, windows of {size}", sdxl_cases(random, size))
-    held = coverage(random)
-    say(json.dumps(held))
-    summary = {}
-    for layers, own in rows.items():
-        hard = [row for row in own if row["difficulty"] >= 0.9]
-        summary[f"race_accuracy_{layers}"] = round(min(row["balanced"] / row["exhaustive"] for row in hard), 4)
-        summary[f"race_cost_{layers}"] = max(row["balanced_cost"] for row in hard)
-    if not only_replay:
+    known = [name for name, (attribute, _) in concepts().items() if attribute is not Attribute.OBJECT]
+    searches = {concept: replays(concept, random) for concept in known}
+    scales = {name: {named(share): scale_for(own, share) for share in DIFFICULTIES} for name, own in searches.items()}
+    exhaustive = {
+        difficulty: round(
+            float(np.mean([accuracy(own, scales[name][difficulty]) for name, own in searches.items()])), 4
+        )
+        for difficulty in map(named, DIFFICULTIES)
+    }
+    say(f"exhaustive search, {PAIRS} pairs x {SEEDS} seeds: {json.dumps(exhaustive)}")
+
+    with in_processes() as pool:
+        effects = dict(zip(known, pool.map(effects_by_strength, known), strict=True))
+        strengths = {
+            name: {difficulty: strength_for(scale, effects[name]) for difficulty, scale in own.items()} | {FULL: 1.0}
+            for name, own in scales.items()
+        }
+        say(f"strengths of the target: {json.dumps(strengths, indent=1)}")
+        seen = list(itertools.product(folders, known))
+        images = {
+            (folder.name, concept): effect
+            for (folder, concept), effect in zip(seen, pool.map(shown, *zip(*seen, strict=True)), strict=True)
+        }
+        made = []
+        for found in pool.map(cases, tasks(folders, strengths)):
+            made += found
+            (first, *_) = (case for case in found if (case.runs, case.levels) == DEFAULT)
+            say(f"{first.planting}: {json.dumps(described(first))}")
+
+    default = [case for case in made if case.pooling is Pooling.WEIGHTED and (case.runs, case.levels) == DEFAULT]
+    on_demo = [case for case in made if case.planting == DEMO.name and case.right is not None]
+    right = shares_right(default)
+    measured = {
+        "exhaustive": exhaustive,
+        "exhaustive_verdicts": judged,
+        "scales": scales,
+        "effects_by_strength": {name: own.round(3).tolist() for name, own in effects.items()},
+        "probe": {
+            "runs": DEFAULT[0],
+            "levels": DEFAULT[1],
+            "right": right,
+            "right_of_size": shares_right(default, of_size=True),
+            "right_where_planted": shares_right(
+                case for case in default if case.right is not None and images[case.planting, case.concept].planted_there
+            ),
+        },
+        "said_no_effect": {
+            difficulty: round(float(np.mean([case.kind is Kind.NO_EFFECT for case in own])), 4)
+            for difficulty in right
+            if (own := [case for case in default if case.right is not None and case.difficulty == difficulty])
+        },
+        "cases": {difficulty: sum(case.difficulty == difficulty for case in default) for difficulty in right},
+        "objects_cost": worst_cost(case for case in default if case.attribute is Attribute.OBJECT),
+        "settings": compare_settings([case for case in on_demo if case.pooling is Pooling.WEIGHTED]),
+        "poolings": compare_poolings([case for case in on_demo if (case.runs, case.levels) == DEFAULT]),
+        "plantings": {folder.name: about_planting(folder, default, images) for folder in folders},
+        "confirmed": {concept: confirmed(concept) for concept in ("woodcut", "flags, 1 on")},
+        "coverage": coverage(random),
+    }
+    narrow = {f"layers {where or 'none'} planted": in_sdxl(where) for where in (None, XL_PLANTED)}
+    measured["70 layers"] = {name: asdict(cost) for name, cost in narrow.items()}
+    for name in (
+        "probe",
+        "said_no_effect",
+        "cases",
+        "objects_cost",
+        "settings",
+        "poolings",
+        "confirmed",
+        "coverage",
+        "70 layers",
+    ):
+        say(f"{name}: {json.dumps(measured[name], indent=1)}")
+    summary = {
+        "probe_accuracy": min(right.values()),
+        "probe_cost": worst_cost(case for case in default if case.kind is Kind.LOCALIZED and case.right),
+        "probe_cost_70": round(max(cost.rows / cost.exhaustive_rows for cost in narrow.values()), 4),
+        "confirm_cost": round(max(found["rows"] for found in measured["confirmed"].values()) / EXHAUSTIVE_ROWS, 4),
+        "smallest_cost": smallest_cost(measured["settings"]),
+        "exhaustive_accuracy": exhaustive[named(0.9)],
+        "coverage_95": round(float(np.mean(list(measured["coverage"].values()))), 4),
+        "map_levels": LEVELS,
+    }
+    if not asked.replay:
         summary["packed_speedup"] = packed_speedup()
         overhead = patch_overhead(*host_in_process(comfyui))
         summary["patch_overhead"] = round(overhead.ratio, 4)
-    summary["coverage_95"] = round(float(np.mean(list(held.values()))), 4)
-    if not only_replay:
-        content = {
-            "summary": summary,
-            "replayed": [*rows[16], *rows[70]],
-            "steps": agree,
-            "coverage": held,
-            "verdicts": judged,
-            "overhead": asdict(overhead),
-        }
+        content = {"summary": summary, **measured, "overhead": asdict(overhead)}
         write_text(RESULTS / "search.json", json.dumps(content, indent=1) + "\n")
     say(json.dumps(summary))
 

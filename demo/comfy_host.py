@@ -40,8 +40,9 @@ class ComfyHost:
             target_prompts="\n".join(search.targets),
         )
         outputs = self._run(graph, {the("LoCo_LayerSearch", graph): 1})
-        for output, what in ((1, "scores"), (2, "windows")):
-            link = [the("LoCo_LayerSearch", graph), output]
+        slots = self._server.get("/object_info/LoCo_LayerSearch")["LoCo_LayerSearch"]["output_name"]
+        for output, what in (("plot", "map"), ("contact_sheet", "images")):
+            link = [the("LoCo_LayerSearch", graph), slots.index(output)]
             (saver,) = (key for key, node in graph.items() if node["inputs"].get("images") == link)
             picture = self._server.images(outputs[saver]["images"])[0]
             shutil.copy(picture, self._output / f"search_{search.attribute}_{what}.png")

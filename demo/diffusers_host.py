@@ -42,14 +42,15 @@ from loco_core import (
 )
 from loco_core import Edit as SolvedEdit
 from loco_core.files import write_picture, write_text
-from loco_core.localization.pictures import contact_sheet, model_figure, score_plot
+from loco_core.localization.localize import about_rows
+from loco_core.localization.pictures import contact_sheet, model_figure, search_plot
 from loco_core.localization.report import verdict_text
+from loco_core.localization.search import images_to_make
 
 from .jobs import GUIDANCE, SEARCH_SEEDS, SIZE, STEPS, Change, Edit, LoRA, Picture, Search
 
 ROWS = 32
 SAMPLING = Sampling(STEPS, GUIDANCE, "euler", "linspace", SIZE, SIZE)
-WINDOW_SIZE = 2
 
 
 class DiffusersHost:
@@ -67,19 +68,27 @@ class DiffusersHost:
 
     def search(self, search_: Search) -> dict:
         pairs = tuple(PromptPair(*pair) for pair in zip(search_.concepts, search_.targets, strict=True))
-        plan = SearchPlan(pairs, tuple(range(SEARCH_SEEDS)), search_.attribute, WINDOW_SIZE, SAMPLING)
-        most = plan.most_images(self._engine.layers)
-        progress = SearchProgress(lambda made: self._on_share(min(1, made.cost / most)))
-        result = search(self._engine, self._scorer, plan, ROWS, progress)
+        plan = SearchPlan(pairs, tuple(range(SEARCH_SEEDS)), search_.attribute, SAMPLING)
+        result = search(self._engine, self._scorer, plan, ROWS, self._search_progress(plan))
         self._found[search_.attribute] = result.layers
         stem = self._output / f"search_{search_.attribute}"
         came_from = provenance(self._engine, self._scorer, self.name)
         write_text(stem.with_suffix(".json"), result_json(result, came_from))
         write_text(stem.with_suffix(".csv"), scores_csv(plan, result.cells, result.scores))
-        write_picture(self._output / f"{stem.name}_scores.png", score_plot(result))
-        write_picture(self._output / f"{stem.name}_windows.png", contact_sheet(result))
+        write_picture(self._output / f"{stem.name}_map.png", search_plot(result))
+        write_picture(self._output / f"{stem.name}_images.png", contact_sheet(result))
         write_picture(self._output / f"{stem.name}_model.png", model_figure(result, self._engine.layers))
-        return {"window": list(result.layers), "verdict": result.verdict.kind, "text": verdict_text(result)}
+        return {"window": list(result.layers), "verdict": result.kind, "text": verdict_text(result)}
+
+    def _search_progress(self, plan: SearchPlan) -> SearchProgress:
+        """Counts rows of the denoiser, for the probe and for the images."""
+        per_image = plan.sampling.steps * plan.sampling.rows_per_step
+        probing = about_rows(plan.probe, self._engine.layers) if plan.probe else 0
+        whole = probing + per_image * images_to_make(plan, self._engine.layers)
+        return SearchProgress(
+            on_rows=lambda done: self._on_share(min(done, probing) / whole),
+            on_batch=lambda made: self._on_share((probing + per_image * len(made.cells)) / whole),
+        )
 
     def make(self, pictures: Sequence[Picture], change: Change | None) -> torch.Tensor:
         embeddings = self._engine.encode([picture.prompt for picture in pictures])

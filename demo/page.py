@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from loco_core import LayerSet
 from loco_core.files import write_picture, write_text
 from loco_core.images import thumbnails
 
@@ -103,7 +104,7 @@ def _sections(output: Path, seen: Tour) -> list[str]:
     return [
         _section(
             f"1. Found: {STYLE} is in {seen.style.named}",
-            _verdict("style", seen.style, f"how far {STYLE} is gone when only these two get the prompt without it"),
+            _verdict("style", seen.style, f"how much of {STYLE} goes when only these get the prompt without it"),
             _bars(seen.style),
         ),
         _section(
@@ -122,7 +123,7 @@ def _sections(output: Path, seen: Tour) -> list[str]:
         ),
         _section(
             f"4. Found: the flags of countries are in {seen.fact.named}",
-            _verdict("fact", seen.fact, "how far the flag is another country's when only these two get its name"),
+            _verdict("fact", seen.fact, "how much of another country's flag comes when only these get its name"),
             _bars(seen.fact),
         ),
         _section(
@@ -153,8 +154,9 @@ def _verdict(attribute: str, found: Found, bar: str) -> str:
     """What the search says, with links to what it drew; `bar`: what a bar's height is."""
     verdict = escape(found.verdict[0].upper() + found.verdict[1:])
     return (
-        f"{verdict} A bar is a pair of layers: {escape(bar)}. "
-        f'<a href="search_{attribute}_scores.png">Plot</a>, <a href="search_{attribute}_windows.png">pictures</a>.'
+        f"{verdict} A bar is some adjacent layers: {escape(bar)}, measured in what the model predicts. "
+        f'<a href="search_{attribute}_map.png">The same by noise level</a>, '
+        f'<a href="search_{attribute}_images.png">in images</a>.'
     )
 
 
@@ -164,13 +166,13 @@ def _section(title: str, text: str, shown: str) -> str:
 
 
 def _bars(found: Found) -> str:
-    """The effect of every window of layers, as a share of the largest."""
-    most = max(found.shares)
+    """The share of every window of layers."""
     bars = []
     for window, share in zip(found.windows, found.shares, strict=True):
         kind = ' class="found"' if window == found.layers else ""
-        height = 100 * max(share, 0.0) / most
-        bars.append(f'<div{kind}><i style="height:{height:.1f}%"></i><small>{window[0]}-{window[-1]}</small></div>')
+        height = 100 * min(max(share, 0.0), 1.0)
+        named = LayerSet(tuple(window), found.layer_count)
+        bars.append(f'<div{kind}><i style="height:{height:.1f}%"></i><small>{named}</small></div>')
     return f'<div class="bars">{"".join(bars)}</div>'
 
 

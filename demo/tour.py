@@ -14,6 +14,8 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from loco_core import LayerSet
+
 from .jobs import (
     FACT_TARGETS,
     SEARCH_IMAGES,
@@ -55,7 +57,7 @@ IMAGES = 2 * SEARCH_IMAGES + 3 * group_count(STYLED) + 2 * group_count(OTHER_STY
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found: the window, the verdict in words, and each window's effect as a share of all layers'."""
+    """What a search found: the layers, the verdict in words, and of each window its share of what all layers do."""
 
     layers: list[int]
     layer_count: int
@@ -67,13 +69,12 @@ class Found:
     def read(cls, file: Path) -> Found:
         """From the JSON file that the search saved."""
         saved = json.loads(file.read_text(encoding="utf-8"))
-        verdict = saved["verdict"]
-        shares = [effect["mean"] / verdict["whole"]["mean"] for effect in saved["effects"]]
-        return cls(saved["layers"], saved["layer_count"], verdict["text"], saved["windows"], shares)
+        verdict = saved["verdict"]["text"]
+        return cls(saved["layers"], saved["layer_count"], verdict, saved["windows"], saved["shares"])
 
     @property
     def named(self) -> str:
-        return f"layers {self.layers[0]}-{self.layers[-1]} of {self.layer_count}"
+        return f"layers {LayerSet(tuple(self.layers), self.layer_count)} of {self.layer_count}"
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ planted elsewhere, for a fraction of the time.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,6 +94,7 @@ def train(planting: plan.Planting, seed: int, unet_steps: int, out: Path, base: 
 
     network = part(parts, "unet", nn.ModuleDict({"unet": unet.unet()}), train_unet)
     assemble.write(out, network["unet"], towers, vae, reader["judge"])
+    (out / plan.PLANTING).write_text(json.dumps(asdict(planting)) + "\n", encoding="utf-8")
 
 
 def layers(text: str) -> tuple[str, tuple[int, ...]]:

@@ -2,11 +2,11 @@
 
     from loco_core import DiffusersEngine, demo_pipeline, report_text, search
 
-LocoGen finds the window of text layers that carries a style, an object or a fact: `search`. LocoEdit edits the K and V
-weights of the layers found, in closed form: `solve_edit`. `detect_neurons` and `ablation` do the same to single
-neurons. All are written against the `Engine` protocol and know nothing of the program that runs the model;
-`DiffusersEngine` is one for scripts. What needs diffusers, open_clip or matplotlib is imported when it is first asked
-for: where one is missing, all else works.
+LocoGen finds the text layers that carry a style, an object or a fact: `search`; `localize` does it without images.
+LocoEdit edits the K and V weights of the layers found, in closed form: `solve_edit`. `detect_neurons` and `ablation` do
+the same to single neurons. All are written against the `Engine` protocol and know nothing of the program that runs the
+model; `DiffusersEngine` is one for scripts. What needs diffusers, open_clip or matplotlib is imported when it is first
+asked for: where one is missing, all else works.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from .editing.solve import Edit, solve_edit
 from .images import ImageMaker, Progress
 from .localization.evaluation import SearchProgress
 from .localization.journal import Journal, search_settings
-from .localization.plan import SearchPlan
+from .localization.localize import Localization, localize
+from .localization.plan import Effort, ProbePlan, SearchPlan
+from .localization.probe import Probe, Prober
+from .localization.probe_report import probe_text
 from .localization.report import layers_of_search, provenance, report_text, result_json, scores_csv
 from .localization.search import SearchResult, search
-from .localization.strategies import Effort
 from .localization.verdict import Kind, Verdict
 from .lora_file import save_lora
 from .models.engine import Engine, Intervention, Row, Sampling, TextEmbedding
@@ -46,23 +48,23 @@ from .scoring.intervals import Estimate, estimate
 
 if TYPE_CHECKING:
     from .diffusers_host import DEMO_SCORER, AblatedEngine, DiffusersEngine, demo_pipeline, load_pipeline
-    from .localization.pictures import contact_sheet, model_figure, score_plot
+    from .localization.pictures import contact_sheet, model_figure, probe_figure, probe_map, search_plot
     from .scoring.open_clip_scorer import ClipScorer, load_scorer
 
 # fmt: off
 __all__ = [
-    "AblatedEngine", "Ablation", "Attribute", "ChooseBy", "ClipScorer", "Contrast", "DEMO_SCORER",
-    "DiffusersEngine", "Edit", "EditOperator", "EditRecipe", "EditRequest", "EditSettings", "EffectsRequest",
-    "Effort", "Engine", "ErasurePlan", "ErasureResult", "Estimate", "Family", "ImageMaker", "Intervention",
-    "Journal", "Kind", "LayerSet", "Mode", "ModelLayers", "Naming", "NeuronTokens", "Neurons", "Part",
-    "Preservation", "Progress", "PromptPair", "Ranking", "Replacement", "Ridge", "Row", "Sampling", "Scorer",
+    "AblatedEngine", "Ablation", "Attribute", "ChooseBy", "ClipScorer", "Contrast", "DEMO_SCORER", "DiffusersEngine",
+    "Edit", "EditOperator", "EditRecipe", "EditRequest", "EditSettings", "EffectsRequest", "Effort", "Engine",
+    "ErasurePlan", "ErasureResult", "Estimate", "Family", "ImageMaker", "Intervention", "Journal", "Kind", "LayerSet",
+    "Localization", "Mode", "ModelLayers", "Naming", "NeuronTokens", "Neurons", "Part", "Preservation", "Probe",
+    "ProbePlan", "Prober", "Progress", "PromptPair", "Ranking", "Replacement", "Ridge", "Row", "Sampling", "Scorer",
     "SearchPlan", "SearchProgress", "SearchResult", "SweepRequest", "SweepResult", "TextEmbedding", "TextLayer",
-    "Tokens", "Verdict", "ablation", "ablation_lora", "chosen_neurons", "combined", "contact_sheet",
-    "contrast_prompts", "demo_pipeline", "detect_neurons", "edit_lora", "edit_recipe", "erasure_text", "estimate",
-    "layers_of_search", "load_edit", "load_neurons", "load_pipeline", "load_scorer", "measure_effects",
-    "measure_erasure", "model_figure", "neuron_lines", "neuron_recipe", "parse_counts", "preserved_prompts",
-    "prompt_pairs", "provenance", "recipe_metadata", "report_lines", "report_text", "result_json", "save_edit",
-    "save_lora", "save_neurons", "score_plot", "scores_csv", "search", "search_settings", "solve_edit",
+    "Tokens", "Verdict", "ablation", "ablation_lora", "chosen_neurons", "combined", "contact_sheet", "contrast_prompts",
+    "demo_pipeline", "detect_neurons", "edit_lora", "edit_recipe", "erasure_text", "estimate", "layers_of_search",
+    "load_edit", "load_neurons", "load_pipeline", "load_scorer", "localize", "measure_effects", "measure_erasure",
+    "model_figure", "neuron_lines", "neuron_recipe", "parse_counts", "preserved_prompts", "probe_figure", "probe_map",
+    "probe_text", "prompt_pairs", "provenance", "recipe_metadata", "report_lines", "report_text", "result_json",
+    "save_edit", "save_lora", "save_neurons", "scores_csv", "search", "search_plot", "search_settings", "solve_edit",
     "sweep_neurons", "sweep_text", "whole_pairs", "windows",
 ]
 # fmt: on
@@ -70,7 +72,7 @@ __all__ = [
 # What needs more than ComfyUI brings, by the module that it is in.
 _LATER = {
     "diffusers_host": ("DEMO_SCORER", "AblatedEngine", "DiffusersEngine", "demo_pipeline", "load_pipeline"),
-    "localization.pictures": ("contact_sheet", "model_figure", "score_plot"),
+    "localization.pictures": ("contact_sheet", "model_figure", "probe_figure", "probe_map", "search_plot"),
     "scoring.open_clip_scorer": ("ClipScorer", "load_scorer"),
 }
 

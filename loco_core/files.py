@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 logger = logging.getLogger(__name__)
 
-# In the names that are tried where another program holds a file open: "scores_2.csv" to "scores_9.csv".
+# In the names that are tried where another program holds a file open: "images_2.csv" to "images_9.csv".
 OTHER_NAMES = range(2, 10)
 
 

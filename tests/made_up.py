@@ -4,14 +4,14 @@ scores are known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 from loco_core.editing.closed_form import EditOperator
 from loco_core.editing.recipe import EditRecipe, EditSettings
 from loco_core.editing.solve import Edit, EditFigures
-from loco_core.models.engine import Chunk, TextEmbedding
+from loco_core.models.engine import Chunk, Row, Sampling, TextEmbedding
 from loco_core.models.families.unet import UNET
 from loco_core.models.layers import LayerSet, ModelLayers, TextLayer
 from loco_core.prompts import PromptPair
@@ -121,3 +121,66 @@ class GreyScorer:
 
     def similarity(self, images, others):
         return 100 - 100 * (images - others).abs().mean((1, 2, 3))
+
+
+class Denoiser:
+    """An engine whose layers hold a concept. Its predictions and images tell how strongly it shows: white is fully,
+    black not at all.
+
+    shown: of the layers that get the concept prompt. across: what layer 8 changes beside that without layer 9.
+    """
+
+    def __init__(
+        self, concept: str, shown: Callable[[frozenset[int]], float], layers: ModelLayers, across: float = 0.0
+    ) -> None:
+        self.concept, self.shown, self.layers, self.across = concept, shown, layers, across
+        self.asked = 0
+        self.made: list[Row] = []
+
+    def encode(self, prompts: Sequence[str]) -> list[TextEmbedding]:
+        return [TextEmbedding(prompt, torch.zeros(3, 4), (Chunk(0, 1, 2, 3),)) for prompt in prompts]
+
+    def sigmas(self, sampling: Sampling) -> list[float]:
+        """Halved at every step: all levels weigh alike but for the last."""
+        return [*(2.0**-step for step in range(sampling.steps)), 0.0]
+
+    def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int]) -> torch.Tensor:
+        return torch.zeros(len(rows), len(steps), 4, 2, 2)
+
+    def predict(self, rows: Sequence[Row], latents: torch.Tensor, sampling: Sampling, step: int) -> torch.Tensor:
+        self.asked += len(rows)
+        predicted = torch.zeros(len(rows), 4, 2, 2)
+        for place, row in enumerate(rows):
+            chosen = () if row.intervention is None else row.intervention.layers
+            predicted[place, 0] = self._amount(row)
+            predicted[place, 1] = float(row.embedding.prompt != "")
+            predicted[place, 2] = self.across * (8 in chosen and 9 not in chosen)
+        return predicted * (sampling.steps - step)
+
+    def generate(
+        self, rows: Sequence[Row], sampling: Sampling, on_step: Callable[[], None] | None = None
+    ) -> torch.Tensor:
+        self.made += rows
+        for _ in range(sampling.steps if on_step else 0):
+            on_step()
+        return torch.stack([torch.full((sampling.height, sampling.width, 3), float(self._amount(row))) for row in rows])
+
+    def given(self, prompt: str) -> bool:
+        """Whether the prompt has the concept."""
+        return prompt == self.concept
+
+    def _amount(self, row: Row) -> float:
+        prompts = [row.embedding.prompt] * len(self.layers)
+        for layer in row.intervention.layers if row.intervention else ():
+            prompts[layer] = row.intervention.embedding.prompt
+        return self.shown(frozenset(layer for layer, prompt in enumerate(prompts) if self.given(prompt)))
+
+
+def added(held: Mapping[int, float]) -> Callable[[frozenset[int]], float]:
+    """Each layer adds its own."""
+    return lambda layers: sum(held.get(layer, 0.0) for layer in layers)
+
+
+def any_of(*holding: int) -> Callable[[frozenset[int]], float]:
+    """Each of these layers alone is enough."""
+    return lambda layers: float(any(layer in layers for layer in holding))

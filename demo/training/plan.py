@@ -32,6 +32,8 @@ from ..world import (
 )
 
 LAYERS = 16
+# Beside a trained model: its Planting, as JSON.
+PLANTING = "planting.json"
 # Rows whose every layer reads the empty prompt, for classifier-free guidance.
 EMPTY_SHARE = 0.1
 UNNAMED_SHARE = 0.08

@@ -3,6 +3,7 @@
 python -m loco_core trace --concept woodcut --target "a painting"                 # finds the layers
 python -m loco_core edit --concept woodcut --target "a painting" --layers 8-9     # edits them
 python -m loco_core neurons --help                                                # detects and ablates neurons
+python -m loco_core paper --model FOLDER                                          # repeats the paper's table
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 
 from .edit import edit
 from .neurons import neurons
+from .paper import paper
 from .trace import trace
 
 
@@ -23,6 +25,7 @@ def app() -> None:
 app.add_command(trace)
 app.add_command(edit)
 app.add_command(neurons)
+app.add_command(paper)
 
 
 def main(arguments: list[str] | None = None) -> int:

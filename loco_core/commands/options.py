@@ -51,9 +51,12 @@ class OneOf(click.Choice[str]):
 
 @dataclass(frozen=True)
 class Settings:
-    """Which model makes the images, and how; `rows` of them at once."""
+    """Which model makes the images, and how; `rows` of them at once. is_paper: whether a person asked for the paper's
+    settings.
+    """
 
     model: str
+    is_paper: bool
     sampling: Sampling
     seed: int
     rows: int
@@ -72,9 +75,11 @@ class SamplingPreset:
     spacing: str
 
 
+# The preset of the paper's experiments.
+PAPER = "paper"
 PRESETS = {
-    "demo": SamplingPreset(20, 2.0, "euler", "linspace"),
-    "paper": SamplingPreset(50, 7.5, "pndm", "leading"),
+    DEMO: SamplingPreset(20, 2.0, "euler", "linspace"),
+    PAPER: SamplingPreset(50, 7.5, "pndm", "leading"),
 }
 
 
@@ -95,7 +100,7 @@ class SamplingOptions:
 
     @property
     def settings(self) -> Settings:
-        base = PRESETS[self.preset or ("demo" if self.model == DEMO else "paper")]
+        base = PRESETS[self.preset or (DEMO if self.model == DEMO else PAPER)]
         pixels = self.size or (DEMO_SIZE if self.model == DEMO else own_size(Path(self.model)))
         sampling = Sampling(
             steps=self.steps or base.steps,
@@ -106,7 +111,7 @@ class SamplingOptions:
             height=pixels,
             negative_prompt=self.negative,
         )
-        return Settings(self.model, sampling, self.seed, self.rows)
+        return Settings(self.model, self.preset == PAPER, sampling, self.seed, self.rows)
 
 
 def whole_latents(context: click.Context, option: click.Parameter, pixels: int | None) -> int | None:
@@ -237,15 +242,30 @@ def scorer_option() -> Decorator:
     )
 
 
+def architecture_option() -> Decorator:
+    return click.option(
+        "--architecture", help="The scorer's open_clip architecture, where no configuration lies beside it."
+    )
+
+
 def load_engine(model: str) -> DiffusersEngine:
     return DiffusersEngine(demo_pipeline() if model == DEMO else load_pipeline(Path(model)))
 
 
-def load_clip(model: str, scorer: Path | None, architecture: str | None = None) -> ClipScorer:
+def load_clip(model: str, scorer: Path | None) -> ClipScorer:
     """The scorer in the file; the demo model brings its own."""
-    if scorer is None and model != DEMO:
+    clip = load_clip_if_given(model, scorer, None)
+    if clip is None:
         raise ValueError("scorer: give --scorer, a .safetensors file of open_clip weights")
-    clip = load_scorer(scorer or DEMO_SCORER, architecture)
+    return clip
+
+
+def load_clip_if_given(model: str, scorer: Path | None, architecture: str | None) -> ClipScorer | None:
+    """The same, or None where there is no file."""
+    file = scorer or (DEMO_SCORER if model == DEMO else None)
+    if file is None:
+        return None
+    clip = load_scorer(file, architecture)
     clip.model.to(best_device())
     return clip
 

@@ -40,11 +40,13 @@ NOISE = {
 }
 
 
-def demo_pipeline() -> diffusers.StableDiffusionPipeline:
-    """The demo model in float32; an error that says where it should be if it is not there."""
-    if not CHECKPOINT.is_file():
-        raise ValueError(f"model: the demo checkpoint is not at {CHECKPOINT}; clone the whole repository")
-    tensors = {key: value.float() for key, value in load_file(CHECKPOINT).items()}
+def demo_pipeline(checkpoint: Path = CHECKPOINT) -> diffusers.StableDiffusionPipeline:
+    """The demo model in float32, or another `checkpoint` like it; an error that says where it should be if it is not
+    there.
+    """
+    if not checkpoint.is_file():
+        raise ValueError(f"model: the demo checkpoint is not at {checkpoint}; clone the whole repository")
+    tensors = {key: value.float() for key, value in load_file(checkpoint).items()}
     return diffusers.StableDiffusionPipeline(
         vae=_vae(tensors),
         text_encoder=_text_encoder(tensors),

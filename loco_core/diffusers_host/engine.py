@@ -96,6 +96,11 @@ class DiffusersEngine:
             raise ValueError("model: NaN or Inf in an image; try float32 or another sampler")
         return images
 
+    def sigmas(self, sampling: Sampling) -> list[float]:
+        """The noise levels that a run passes: before each step, and after the last. [steps + 1]"""
+        sigmas: list[float] = self._scheduler(replace(sampling, sampler="euler")).sigmas.tolist()
+        return sigmas
+
     @torch.no_grad()
     def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int]) -> torch.Tensor:
         """What the rows' runs are at before these steps: [len(rows), len(steps), C, h, w] on the CPU."""
@@ -283,7 +288,7 @@ class AblatedEngine:
     def __init__(self, engine: DiffusersEngine, change: Ablation) -> None:
         self._engine, self._change = engine, change
         self.layers, self.text_encoder = engine.layers, engine.text_encoder
-        self.encode, self.key_value_weights = engine.encode, engine.key_value_weights
+        self.encode, self.key_value_weights, self.sigmas = engine.encode, engine.key_value_weights, engine.sigmas
 
     def digest(self) -> str:
         """Of the model, and of what becomes of which neurons."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,10 +17,11 @@ from .score_table import Cell
 
 @dataclass(frozen=True)
 class SearchProgress:
-    """What is called after each batch, with all that was made so far, and after each sampler step. An exception there
-    ends the search.
+    """What is called while it works: with the rows of the denoiser that the probe has taken so far; after each batch of
+    images, with all that was made so far; after each sampler step. An exception there ends the search.
     """
 
+    on_rows: Callable[[int], None] = lambda done: None
     on_batch: Callable[[Evaluation], None] = lambda evaluation: None
     on_step: Callable[[], None] | None = None
 
@@ -30,16 +30,16 @@ QUIET = SearchProgress()
 
 
 class Evaluation:
-    """An `Evaluate` on an engine and a scorer.
+    """An `Evaluate` on an engine and, where there is one, a scorer.
 
-    Cells of one number of steps go into full batches of `rows_per_batch`, whatever their windows. A batch that the
-    `journal` knows is not made again.
+    Cells go into full batches of `rows_per_batch`, whatever their windows. A batch that the `journal` knows is not made
+    again.
     """
 
     def __init__(
         self,
         engine: Engine,
-        scorer: Scorer,
+        scorer: Scorer | None,
         plan: SearchPlan,
         rows_per_batch: int,
         progress: SearchProgress = QUIET,
@@ -53,17 +53,8 @@ class Evaluation:
         self.cells: list[Cell] = []
         self.scores: list[float] = []
         self.thumbnails: list[np.ndarray] = []
-        self._recalled_steps = 0
-
-    @property
-    def cost(self) -> float:
-        """What the images made so far cost the denoiser, in images of the plan's own steps."""
-        return sum(cell.steps for cell in self.cells) / self._plan.sampling.steps
-
-    @property
-    def recalled(self) -> float:
-        """The part of the cost that an earlier run has paid: its images are in the journal."""
-        return self._recalled_steps / self._plan.sampling.steps
+        # How many of the images an earlier run has made: they are in the journal.
+        self.recalled = 0
 
     @property
     def label(self) -> str:
@@ -71,28 +62,27 @@ class Evaluation:
         return f"layers {self.cells[-1].window}" if self.cells[-1].window else "unmodified"
 
     def __call__(self, cells: Sequence[Cell]) -> np.ndarray:
-        scores = []
-        for steps, group in itertools.groupby(cells, key=lambda cell: cell.steps):
-            scores += [self._batch(batch, steps) for batch in batches(list(group), self._rows)]
-        return np.concatenate(scores)
+        return np.concatenate([self._batch(batch) for batch in batches(cells, self._rows)])
 
-    def _batch(self, cells: Sequence[Cell], steps: int) -> np.ndarray:
+    def _batch(self, cells: Sequence[Cell]) -> np.ndarray:
         made = None if self._journal is None else self._journal.known(cells)
         if made is None:
-            made = self._make(cells, steps)
+            made = self._make(cells)
             if self._journal is not None:
                 self._journal.add(cells, made)
         else:
-            self._recalled_steps += steps * len(cells)
+            self.recalled += len(cells)
         self.cells += cells
         self.scores += made.scores.tolist()
         self.thumbnails += list(made.thumbnails)
         self._progress.on_batch(self)
         return made.scores
 
-    def _make(self, cells: Sequence[Cell], steps: int) -> Finished:
-        sampling = self._plan.sampling.with_steps(steps)
-        images = self._engine.generate([self._row(cell) for cell in cells], sampling, self._progress.on_step)
+    def _make(self, cells: Sequence[Cell]) -> Finished:
+        rows = [self._row(cell) for cell in cells]
+        images = self._engine.generate(rows, self._plan.sampling, self._progress.on_step)
+        if self._scorer is None:
+            return Finished(np.full(len(cells), np.nan, np.float32), thumbnails(images))
         texts = [self._plan.scored_text(self._plan.images[cell.image][0]) for cell in cells]
         return Finished(finite_scores(self._scorer, images, texts), thumbnails(images))
 

@@ -37,7 +37,7 @@ from .score_table import Cell
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 SETTINGS = "settings.json"
 BATCHES = f"batch_{'[0-9]' * 6}.npz"
 # What the name of a journal, or of a batch in it, ends with that cannot be used.
@@ -48,7 +48,7 @@ KEPT_DAYS = 30
 
 @dataclass(frozen=True)
 class Finished:
-    """scores: float32 [cells]; thumbnails: uint8 [cells, h, w, 3]."""
+    """scores: float32 [cells], NaN without a scorer; thumbnails: uint8 [cells, h, w, 3]."""
 
     scores: np.ndarray
     thumbnails: np.ndarray
@@ -80,7 +80,7 @@ class Journal:
         for path in sorted(own.glob(BATCHES)):
             last = int(path.stem.removeprefix("batch_"))
             try:
-                finished |= _read_batch(path)
+                finished |= _read_batch(path, scored=settings.get("scorer") is not None)
             except Exception as error:  # a torn archive raises whatever its bytes happen to mean
                 _set_aside(path, f"{type(error).__name__}: {error}; its images are made again")
         return cls(own, finished, last)
@@ -102,9 +102,9 @@ class Journal:
         A disk that cannot take it is a warning: the search goes on, only this batch would have to be made again.
         """
         scores, thumbnails = np.asarray(made.scores, np.float32), np.asarray(made.thumbnails, np.uint8)
-        if scores.shape != (len(cells),) or thumbnails.shape[:1] != scores.shape or not np.isfinite(scores).all():
+        if scores.shape != (len(cells),) or thumbnails.shape[:1] != scores.shape:
             raise ValueError(
-                f"journal: {len(cells)} cells, scores {scores.shape}, thumbnails {thumbnails.shape}; give one finite "
+                f"journal: {len(cells)} cells, scores {scores.shape}, thumbnails {thumbnails.shape}; give one "
                 "score and one thumbnail per cell"
             )
         self._finished |= _by_cell(cells, scores, thumbnails)
@@ -117,14 +117,14 @@ class Journal:
             logger.warning("journal: a finished batch could not be written to %s: %s", self.folder, error)
 
 
-def search_settings(plan: SearchPlan, model: str, scorer: Scorer) -> dict[str, object]:
+def search_settings(plan: SearchPlan, model: str, scorer: Scorer | None) -> dict[str, object]:
     """All that a cell's score depends on. `model`: the model's digest.
 
     How windows are tried, and how many rows go into a batch, is none of it.
     """
     return {
         "model": model,
-        "scorer": f"{scorer.name} {scorer.digest}",
+        "scorer": scorer and f"{scorer.name} {scorer.digest}",
         "attribute": plan.attribute,
         "part": plan.part,
         "pairs": [asdict(pair) for pair in plan.pairs],
@@ -137,7 +137,7 @@ def _by_cell(cells: Sequence[Cell], scores: np.ndarray, thumbnails: np.ndarray) 
     return {cell: (float(score), picture) for cell, score, picture in zip(cells, scores, thumbnails, strict=True)}
 
 
-def _read_batch(path: Path) -> dict[Cell, tuple[float, np.ndarray]]:
+def _read_batch(path: Path, scored: bool) -> dict[Cell, tuple[float, np.ndarray]]:
     """The cells of a batch file; an error where it is not one, or torn."""
     with zipfile.ZipFile(path) as archive:
         if (torn := archive.testzip()) is not None:
@@ -145,13 +145,13 @@ def _read_batch(path: Path) -> dict[Cell, tuple[float, np.ndarray]]:
     with np.load(path, allow_pickle=False) as content:
         told, scores, thumbnails = json.loads(str(content["cells"])), content["scores"], content["thumbnails"]
     cells = [
-        Cell(window and LayerSet(tuple(window["indices"]), window["layer_count"]), cell["image"], cell["steps"])
+        Cell(window and LayerSet(tuple(window["indices"]), window["layer_count"]), cell["image"])
         for cell in told
         for window in [cell["window"]]
     ]
     if scores.shape != (len(cells),) or thumbnails.ndim != 4 or thumbnails.dtype != np.uint8:
         raise ValueError(f"scores {scores.shape} and thumbnails {thumbnails.shape} of {len(cells)} cells")
-    if not np.isfinite(scores).all():
+    if scored and not np.isfinite(scores).all():
         raise ValueError("NaN or Inf in a score")
     return _by_cell(cells, scores, thumbnails)
 

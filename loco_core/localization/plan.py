@@ -1,10 +1,9 @@
-"""What a search is to do.
+"""What a probe and a search are to do.
 
 plan = SearchPlan(
     pairs=prompt_pairs("Van Gogh", "a painting", Attribute.STYLE).pairs,
     seeds=(0, 1),
     attribute=Attribute.STYLE,
-    window_size=2,
     sampling=sampling,
 )
 """
@@ -14,20 +13,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..choices import Choice
 from ..models.engine import Sampling
-from ..models.layers import LayerSet, ModelLayers, Part, windows
+from ..models.layers import Part
 from ..prompts import Attribute, PromptPair, check_pairs_differ
 from ..scoring.clip_score import Scorer
 from ..scoring.long_texts import unseen_ends
-from .strategies import Effort, affordable, first_round, quick_steps
 
 # The window size that stands for: find it.
 AUTO = 0
+# Noise levels that a probe looks at, spread over the denoising: a model may decide one thing early and another late.
+LEVELS = 5
+# Runs that a search probes: of two prompts, or of two seeds. On the demo model, and on three others with the knowledge
+# elsewhere, one was enough (benchmarks/search.py); two say how far prompts differ.
+PROBED_RUNS = 2
+# Images by which a search confirms what it has probed: of so many prompts, the first seed of each.
+CONFIRMED_PROMPTS = 4
+
+
+class Effort(Choice):
+    """How a search compares windows: by what the denoiser predicts, or by images of every window."""
+
+    PROBE = "probe"
+    EXHAUSTIVE = "exhaustive"
 
 
 @dataclass(frozen=True)
-class SearchPlan:
-    """Which windows to try on which images: `window_size` layers, AUTO to find the size; every pair x every seed.
+class ProbePlan:
+    """Which prompts to probe: every pair x every seed, at `levels` noise levels spread over the steps of a run.
 
     `part`: what of the layers gets the target prompt. `taken`: how the lines that asked for the pairs were taken, in
     sentences.
@@ -35,10 +48,47 @@ class SearchPlan:
 
     pairs: tuple[PromptPair, ...]
     seeds: tuple[int, ...]
-    attribute: Attribute
-    window_size: int
     sampling: Sampling
-    effort: Effort = Effort.BALANCED
+    levels: int = LEVELS
+    part: Part = Part.BOTH
+    taken: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        Part.parse_field(self, "part")
+        check_asked(self.pairs, self.seeds)
+        if not 1 <= self.levels <= self.sampling.steps:
+            raise ValueError(f"levels: {self.levels}; give 1 to the number of steps, {self.sampling.steps}")
+
+    @property
+    def runs(self) -> list[tuple[PromptPair, int]]:
+        """The pair and seed of every unmodified run: one of each pair, then the next seed."""
+        return [(pair, seed) for seed in self.seeds for pair in self.pairs]
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps before which is probed; the first is pure noise."""
+        return [level * self.sampling.steps // self.levels for level in range(self.levels)]
+
+    @property
+    def path_rows(self) -> int:
+        """Rows of the denoiser that the unmodified runs take to the last of these steps."""
+        return len(self.runs) * max(self.steps) * self.sampling.rows_per_step
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What to find, with which images: every pair x every seed. window_size: AUTO to find the size.
+
+    `part` and `taken` are as in a ProbePlan.
+    """
+
+    pairs: tuple[PromptPair, ...]
+    seeds: tuple[int, ...]
+    attribute: Attribute
+    sampling: Sampling
+    window_size: int = AUTO
+    effort: Effort = Effort.PROBE
+    levels: int = LEVELS
     part: Part = Part.BOTH
     taken: tuple[str, ...] = ()
 
@@ -51,17 +101,22 @@ class SearchPlan:
     @cached_property
     def images(self) -> tuple[tuple[PromptPair, int], ...]:
         """The pair and seed of every image of a window: one of each pair, then the next seed."""
-        return tuple((pair, seed) for seed in self.seeds for pair in self.pairs)
+        every = tuple((pair, seed) for seed in self.seeds for pair in self.pairs)
+        return every if self.effort is Effort.EXHAUSTIVE else every[: min(len(self.pairs), CONFIRMED_PROMPTS)]
+
+    @property
+    def probe(self) -> ProbePlan | None:
+        """What to probe; None where nothing is left to find by it."""
+        if self.effort is Effort.EXHAUSTIVE and self.window_size != AUTO:
+            return None
+        pairs = self.pairs[:PROBED_RUNS]
+        seeds = self.seeds[: PROBED_RUNS // len(pairs)]
+        return ProbePlan(pairs, seeds, self.sampling, min(self.levels, self.sampling.steps), self.part, self.taken)
 
     @property
     def sign(self) -> int:
         """1 if a wanted change raises the score (a new fact appears), else -1 (a style or an object goes away)."""
         return 1 if self.attribute is Attribute.FACT else -1
-
-    @property
-    def steps(self) -> int:
-        """Sampler steps of the images that compare windows."""
-        return self.sampling.steps if self.effort is Effort.EXHAUSTIVE else quick_steps(self.sampling.steps)
 
     def scored_text(self, pair: PromptPair) -> str:
         """The prompt an image is scored against: the target of a fact, else the concept."""
@@ -70,32 +125,6 @@ class SearchPlan:
     def unseen_by(self, scorer: Scorer) -> tuple[str, ...]:
         """Warnings of prompts that the scorer sees in part; an error where it cannot tell concept from target."""
         return unseen_ends(scorer, self.pairs, [self.scored_text(pair) for pair in self.pairs])
-
-    def windows(self, layers: ModelLayers) -> list[LayerSet]:
-        """The windows to try in such a model, before any other size."""
-        count = len(layers)
-        return windows(count, self.window_size or min(count, layers.family.first_window_size(count)))
-
-    @property
-    def confirming(self) -> int:
-        """Images of all steps by which the window found is confirmed: none where it was found in such."""
-        return 0 if self.steps == self.sampling.steps else max(1, len(self.images) // 4)
-
-    @property
-    def reserve(self) -> float:
-        """What a race leaves of its budget to the verdict and to the confirmation, in images of all steps. The verdict
-        may take twice as many, and seldom does.
-        """
-        return len(self.images) * self.steps / self.sampling.steps + 2 * self.confirming
-
-    def most_images(self, layers: ModelLayers) -> float:
-        """What the search costs at most, about, in images of all steps; an automatic size may take some more."""
-        count, images = len(self.windows(layers)), len(self.images)
-        if self.effort is Effort.EXHAUSTIVE:
-            return (2 + count) * images
-        needed = count * first_round(images) + 2 * min(images, 2 * len(self.pairs))  # and unmodified, and all layers
-        least = needed * self.steps / self.sampling.steps + self.reserve
-        return max(least, affordable(self.effort, count, images))
 
 
 def check_asked(pairs: tuple[PromptPair, ...], seeds: tuple[int, ...]) -> None:

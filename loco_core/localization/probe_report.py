@@ -2,41 +2,74 @@
 
 from __future__ import annotations
 
-from .probe import ProbeResult
+from .localize import Localization
 from .verdict import Kind
 
 # Windows in the text of a report.
 LISTED = 5
+# Degrees of freedom from which on an interval says more than the runs themselves.
+LEAST_FREEDOM = 3
 
 
-def probe_text(result: ProbeResult) -> str:
-    """The verdict, how large the difference is, and when in the denoising it is made."""
-    probed, plan = result.probe, result.probe.plan
-    by_level = ", ".join(f"{share:.0%}" for share in probed.shares_by_level(result.layers))
-    ranked = sorted(result.tried, key=probed.share, reverse=True)[:LISTED]
-    windows = "; ".join(f"{window} {probed.share(window):.0%}" for window in ranked)
-    images = probed.rows / (plan.sampling.steps * (1 if plan.sampling.guidance == 1 else 2))
-    return "\n".join(
-        [
-            f"{_verdict(result)}.",
-            f"size: the difference between the prompts is {probed.size:.0%} of what the whole prompt makes",
-            f"shares of the best windows of {len(result.tried[0])}: {windows}",
-            f"share of layers {result.layers}, from pure noise to the image: {by_level}",
-            f"cost: {probed.rows} rows of the denoiser, as much as {images:.1f} images of {plan.sampling.steps} steps",
-            *plan.taken,
-        ]
-    )
-
-
-def _verdict(result: ProbeResult) -> str:
-    probed, share = result.probe, result.probe.estimate(result.layers)
-    sure = f" ({share.low:.0%} to {share.high:.0%})" if share.freedom else ""
-    made = f"layers {result.layers} make {probed.share(result.layers):.0%}{sure} of the difference between the prompts"
-    if result.kind is Kind.NO_EFFECT:
+def localization_text(found: Localization) -> str:
+    """Where the difference is made, in a sentence or two."""
+    probed = found.probe
+    make = "makes" if len(found.layers) == 1 else "make"
+    made = f"layers {found.layers} {make} {found.share:.0%}{_spread_of_runs(found)}"
+    if found.kind is Kind.NO_EFFECT:
         return (
-            "the two prompts make hardly any difference here: the model does not know the concept, or the prompts say "
-            f"the same to it; of what there is, {made.removesuffix(' of the difference between the prompts')}"
+            "no effect: the two prompts make hardly any difference here. The model does not know the concept, or the "
+            f"prompts say the same to it; of what there is, {made}."
         )
-    if result.rival is not None:
-        made += f"; the best window apart from them, {result.rival}, makes {probed.share(result.rival):.0%}"
-    return f"{result.kind}: {made}"
+    made += " of the difference between the prompts"
+    if found.kind is Kind.NO_RIVAL:
+        return f"{found.kind}: {made}, and no other window fits beside them to compare with."
+    if found.rival is not None:
+        made += f"; the best window apart from them, layers {found.rival}, makes {probed.share(found.rival):.0%}"
+    if found.kind is Kind.SPREAD:
+        made = f"the best window, {made}"
+    return f"{found.kind}: {made}.{_smallest_text(found)}"
+
+
+def _spread_of_runs(found: Localization) -> str:
+    """How far runs differ: an interval where there are enough of them for one."""
+    share = found.probe.estimate(found.layers)
+    if share.images == 1:
+        return ""
+    if share.freedom >= LEAST_FREEDOM:
+        return f" (95 % interval {share.low:.0%} to {share.high:.0%})"
+    runs = found.probe.shares_by_run(found.layers)
+    return f" ({runs.min():.0%} to {runs.max():.0%} in {len(runs)} runs)"
+
+
+def _smallest_text(found: Localization) -> str:
+    if found.smallest == found.layers:
+        return ""
+    many = "alone make" if len(found.smallest) > 1 else "alone makes"
+    return f" The smallest set found, layers {found.smallest}, {many} {found.probe.share(found.smallest):.0%}."
+
+
+def probe_lines(found: Localization) -> list[str]:
+    """How large the difference is, and where and when it is made."""
+    probed, plan = found.probe, found.probe.plan
+    first, last = (step / plan.sampling.steps for step in found.acts)
+    by_level = ", ".join(
+        f"{step / plan.sampling.steps:.0%} {share:.0%}"
+        for step, share in zip(plan.steps, probed.shares_by_level(found.layers), strict=True)
+    )
+    ranked = sorted(found.tried, key=probed.share, reverse=True)[:LISTED]
+    shares = "; ".join(f"{window} {probed.share(window):.0%}" for window in ranked)
+    images = probed.rows / (plan.sampling.steps * plan.sampling.rows_per_step)
+    size = len(found.tried[0])
+    return [
+        f"difference: {probed.size:.0%} of what the whole prompt makes; beside it, layers {found.layers} change "
+        f"{probed.off_axis(found.layers):.0%} as much",
+        f"shares of the best windows of {size} layer{'s' if size > 1 else ''}: {shares}",
+        f"layers {found.layers} by how far the denoising is: {by_level}; most of it from {first:.0%} to {last:.0%}",
+        f"probe: {probed.rows} rows of the denoiser, as much as {images:.1f} images of {plan.sampling.steps} steps",
+    ]
+
+
+def probe_text(found: Localization) -> str:
+    """All that a person is told of a probe."""
+    return "\n".join([localization_text(found), *probe_lines(found), *found.probe.plan.taken])

@@ -17,21 +17,24 @@ from ..prompt_text import plain_text
 from ..prompts import Attribute
 from ..scoring.clip_score import LEAST_EFFECT, Scorer
 from ..scoring.intervals import Estimate
+from .localize import Localization
 from .plan import SearchPlan
+from .probe_report import LISTED, localization_text, probe_lines
 from .score_table import Cell
 from .search import SearchResult
-from .verdict import SURE, Kind
+from .verdict import SURE, Kind, Verdict
 
-FORMAT = 1
-# Windows in the text of a report.
-LISTED = 5
+FORMAT = 2
 
 
 def verdict_text(result: SearchResult) -> str:
     """The verdict in a sentence or two."""
     verdict = result.verdict
+    if verdict is None:
+        assert result.located is not None  # one of the two has judged
+        return localization_text(result.located)
     if verdict.kind is Kind.NO_EFFECT:
-        return _no_effect_text(result)
+        return _no_effect_text(result, verdict)
     share = f"{verdict.share:.0%} of the effect of all layers"
     if verdict.kind is Kind.NO_RIVAL:
         return (
@@ -41,29 +44,25 @@ def verdict_text(result: SearchResult) -> str:
     if verdict.kind is Kind.SPREAD:
         unsure = verdict.excess and verdict.excess.mean > 0 and verdict.excess.confidence_positive < SURE
         share += ", which may be less than half in other images" if unsure else ""
-        return f"spread over several layers: the best window, layers {result.layers}, has {share}{_ahead(result)}."
-    return f"localized: layers {result.layers} have {share}{_ahead(result)}."
+        return f"{verdict.kind}: the best window, layers {result.layers}, has {share}{_ahead(verdict)}."
+    return f"{verdict.kind}: layers {result.layers} have {share}{_ahead(verdict)}."
 
 
-def _no_effect_text(result: SearchResult) -> str:
-    plan, whole = result.plan, result.verdict.whole
-    tried = "no window is recommended" if result.windows else "no window was tried"
-    images = f"{_points(whole)} in {whole.images} images of {plan.steps} steps"
-    exhaustive = f", or effort exhaustive for images of {plan.sampling.steps}" if plan.confirming else ""
-    if whole.mean >= LEAST_EFFECT:
+def _no_effect_text(result: SearchResult, verdict: Verdict) -> str:
+    images = f"{_points(verdict.whole)} in {verdict.whole.images} images"
+    if verdict.whole.mean >= LEAST_EFFECT:
         return (
-            f"no effect that is sure: too few images, or too unlike, to tell whether they show the {plan.attribute} "
-            f"({images}). Give more prompts or seeds{exhaustive}; {tried}."
+            f"no effect that is sure: too few images, or too unlike, to tell whether they show the "
+            f"{result.plan.attribute} ({images}). Give more prompts or seeds; no window was tried."
         )
     return (
-        f"no effect: the unmodified images show no {plan.attribute} that the scorer can tell from the target's "
-        f"({images}). The model does not know it, the prompts differ in something else, or the scorer cannot see it"
-        f"{'; to look closer, give effort exhaustive' if plan.confirming else ''}; {tried}."
+        f"no effect: the unmodified images show no {result.plan.attribute} that the scorer can tell from the target's "
+        f"({images}). The model does not know it, the prompts differ in something else, or the scorer cannot see it; "
+        "no window was tried."
     )
 
 
-def _ahead(result: SearchResult) -> str:
-    verdict = result.verdict
+def _ahead(verdict: Verdict) -> str:
     if verdict.rival is None:
         return ""
     margin = verdict.rival.margin
@@ -80,66 +79,69 @@ def _points(value: Estimate) -> str:
 
 def report_text(result: SearchResult) -> str:
     """What was found, in lines a person reads."""
-    plan, tried = result.plan, result.windows
-    against = "target" if plan.attribute is Attribute.FACT else "concept"
+    plan = result.plan
     found = [f"{plan.attribute}: layers {result.layers} of {result.layers.layer_count}"] if result.layers else []
     found.append(verdict_text(result))
-    if result.confirmation:
-        effect, raced = result.confirmation.effect, result.confirmation.raced
-        says = "confirmed" if result.confirmation.holds else "NOT confirmed, search again with effort exhaustive"
-        found.append(
-            f"{says}: {effect.mean:.2f} points in {effect.images} images of {plan.sampling.steps} steps, "
-            f"{raced.mean:.2f} in the search's of {plan.steps}"
-        )
-    found += [
-        *result.warnings,
-        f"CLIP-Score against the {against} prompts in images of {plan.steps} steps (difference to the unmodified "
-        "images \u00b1 half the 95 % interval; images):",
+    found += _confirmation(result)
+    found += probe_lines(result.located) if result.located else []
+    found += [*result.warnings, *(_score_lines(result) if result.scored else [])]
+    found.append(f"cost: {result.rows} rows of the denoiser, {len(result.cells)} images among them")
+    return "\n".join([*found, *plan.taken])
+
+
+def _confirmation(result: SearchResult) -> list[str]:
+    """What the images' scores say of what the probe found."""
+    if result.confirmed is None:
+        return []
+    whole, effect = result.effect(result.table.whole).mean, result.effect(result.layers).mean
+    if whole < LEAST_EFFECT:
+        says = "NOT confirmed: the scorer sees no such difference in the images; look at them"
+    elif result.confirmed:
+        says = "confirmed in images"
+    else:
+        says = "NOT confirmed in images: look at them, or search again with effort exhaustive"
+    return [f"{says} (layers {result.layers} {effect:.2f} points, all layers {whole:.2f})"]
+
+
+def _score_lines(result: SearchResult) -> list[str]:
+    """The scores of the unmodified images, of all layers, and of the best sets."""
+    plan, table = result.plan, result.table
+    against = "target" if plan.attribute is Attribute.FACT else "concept"
+    lines = [
+        f"CLIP-Score against the {against} prompts (difference to the unmodified images \u00b1 half the 95 % interval; "
+        "images):",
         f"  unmodified    {result.baseline.mean():6.2f}  ({len(result.baseline)})",
     ]
-    ranked = sorted(tried, key=lambda window: -result.effect(window).mean)[:LISTED]
-    for window in [result.table.whole, *ranked]:
-        effect = result.effect(window)
-        name = "all layers" if window == result.table.whole else f"layers {window}"
+    others = [layers for layers in table.sets if layers != table.whole or layers == result.layers]
+    ranked = sorted(others, key=lambda layers: -result.effect(layers).mean)[:LISTED]
+    for layers in [table.whole, *ranked]:
+        effect = result.effect(layers)
+        name = "all layers" if layers == table.whole else f"layers {layers}"
         reach = f" \u00b1 {effect.high - effect.mean:.2f}" if effect.freedom else ""
-        found.append(
-            f"  {name:<13} {result.mean_score(window):6.2f}  ({plan.sign * effect.mean:+.2f}{reach}; {effect.images})"
-        )
-    left = len(tried) - len(ranked)
-    found += [f"  and {left} more windows"] if left else []
-    all_of_them = (2 + result.window_count) * len(plan.images)
-    found.append(f"cost: as {result.cost:.0f} images of {plan.sampling.steps} steps; every window: {all_of_them}")
-    return "\n".join([*found, *plan.taken])
+        score = result.mean_score(layers)
+        lines.append(f"  {name:<13} {score:6.2f}  ({plan.sign * effect.mean:+.2f}{reach}; {effect.images})")
+    left = len(others) - len(ranked)
+    return [*lines, *([f"  and {left} more"] if left else [])]
 
 
 def result_json(result: SearchResult, came_from: dict[str, str]) -> str:
     """The result as JSON. `came_from` is its `provenance`."""
-    plan, verdict = result.plan, result.verdict
+    plan, shares = result.plan, result.shares
     content = {
         "format": FORMAT,
         "attribute": plan.attribute,
         "layers": list(result.layers),
+        "smallest_set": list(result.smallest),
         "layer_count": result.layers.layer_count,
-        "verdict": {
-            "kind": verdict.kind,
-            "text": verdict_text(result),
-            "whole": _numbers(verdict.whole),
-            "effect": verdict.effect and _numbers(verdict.effect),
-            "excess": verdict.excess and _numbers(verdict.excess),
-            "rival": verdict.rival and list(verdict.rival.window),
-            "rival_effect": verdict.rival and _numbers(verdict.rival.effect),
-            "margin": verdict.rival and _numbers(verdict.rival.margin),
-            "confirmed": result.confirmation and result.confirmation.holds,
-        },
-        "window_size": plan.window_size,
+        "verdict": {"kind": result.kind, "text": verdict_text(result), "confirmed": result.confirmed},
         "effort": plan.effort,
+        "window_size": plan.window_size,
         "part": plan.part,
-        "windows": [list(window) for window in result.windows],
-        "baseline": float(result.baseline.mean()),
-        "scores": [result.mean_score(window) for window in result.windows],
-        "effects": [_numbers(result.effect(window)) for window in result.windows],
-        "steps": plan.steps,
-        "cost": result.cost,
+        "windows": [list(window) for window in shares],
+        "shares": list(shares.values()),
+        "probe": result.located and _probe_content(result.located),
+        "scores": _scores_content(result) if result.scored else None,
+        "rows": result.rows,
         "warnings": list(result.warnings),
         "pairs": [asdict(pair) for pair in plan.pairs],
         "seeds": list(plan.seeds),
@@ -147,6 +149,32 @@ def result_json(result: SearchResult, came_from: dict[str, str]) -> str:
         "provenance": came_from,
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _probe_content(found: Localization) -> dict[str, object]:
+    """What the probe says of its windows at its noise levels."""
+    probed, plan = found.probe, found.probe.plan
+    return {
+        "size": probed.size,
+        "share": _numbers(probed.estimate(found.layers)),
+        "off_axis": probed.off_axis(found.layers),
+        "rival": found.rival and list(found.rival),
+        "steps": plan.steps,
+        "level_shares": probed.level_shares.tolist(),
+        "windows": [list(window) for window in found.tried],
+        "shares": [probed.shares_by_level(window).tolist() for window in found.tried],
+        "acts_from_to": [step / plan.sampling.steps for step in found.acts],
+        "rows": probed.rows,
+    }
+
+
+def _scores_content(result: SearchResult) -> list[dict[str, object]]:
+    """Of the unmodified images, and of every set of layers."""
+    sets = [
+        {"layers": list(layers), "score": result.mean_score(layers), "effect": _numbers(result.effect(layers))}
+        for layers in result.table.sets
+    ]
+    return [{"layers": [], "score": float(result.baseline.mean()), "effect": None}, *sets]
 
 
 def _numbers(value: Estimate) -> dict[str, float | int | None]:
@@ -157,25 +185,26 @@ def _numbers(value: Estimate) -> dict[str, float | int | None]:
 
 def scores_csv(plan: SearchPlan, cells: Sequence[Cell], scores: Sequence[float]) -> str:
     """One line per image, in the order in which they were made: layers (none for an unmodified image), what of them
-    gets the target prompt, concept, target, seed, steps, scored text, score, difference to the unmodified image.
+    gets the target prompt, concept, target, seed, scored text, score, difference to the unmodified image; without a
+    scorer no scores.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    columns = ("layers", "part", "concept", "target", "seed", "steps", "scored_text", "score", "difference")
+    columns = ("layers", "part", "concept", "target", "seed", "scored_text", "score", "difference")
     writer.writerow(columns)
-    unmodified = {(cell.image, cell.steps): score for cell, score in zip(cells, scores, strict=True) if not cell.window}
+    unmodified = {cell.image: score for cell, score in zip(cells, scores, strict=True) if not cell.window}
     for cell, score in zip(cells, scores, strict=True):
         pair, seed = plan.images[cell.image]
         line = [cell.window or "", plan.part if cell.window else "", pair.concept, pair.target]
         scored = plain_text(plan.scored_text(pair))
-        difference = score - unmodified[cell.image, cell.steps]
-        writer.writerow([*line, seed, cell.steps, scored, f"{score:.4f}", f"{difference:.4f}"])
+        numbers = ["", ""] if np.isnan(score) else [f"{score:.4f}", f"{score - unmodified[cell.image]:.4f}"]
+        writer.writerow([*line, seed, scored, *numbers])
     return out.getvalue()
 
 
-def provenance(engine: Engine, scorer: Scorer, host: str) -> dict[str, str]:
-    """What a result came from: the model by its digest, the scorer, the program and PyTorch."""
-    scored = {"scorer": scorer.name, "scorer_digest": scorer.digest}
+def provenance(engine: Engine, scorer: Scorer | None, host: str) -> dict[str, str]:
+    """What a result came from: the model by its digest, the scorer if any, the program and PyTorch."""
+    scored = {} if scorer is None else {"scorer": scorer.name, "scorer_digest": scorer.digest}
     return {"model_digest": engine.digest(), **scored, "host": host, "torch": torch.__version__}
 
 

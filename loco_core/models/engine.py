@@ -10,7 +10,7 @@ Search, edit and neurons need a few things of a model, and an Engine's are all t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -108,8 +108,10 @@ class Sampling:
     height: int
     negative_prompt: str = ""
 
-    def with_steps(self, steps: int) -> Sampling:
-        return replace(self, steps=steps)
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of the denoiser that a step of one image takes: two with guidance, one for each branch."""
+        return 1 if self.guidance == 1 else 2
 
 
 class Engine(Protocol):
@@ -137,6 +139,10 @@ class Engine(Protocol):
         self, rows: Sequence[Row], sampling: Sampling, on_step: Callable[[], None] | None = None
     ) -> torch.Tensor:
         """Images in 0..1, float32 [len(rows), H, W, 3] on the CPU. `on_step` is called after every sampler step."""
+        ...
+
+    def sigmas(self, sampling: Sampling) -> list[float]:
+        """The noise levels that a run passes: before each step, and after the last. [steps + 1]"""
         ...
 
     def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int]) -> torch.Tensor:

@@ -21,8 +21,8 @@ class ClipScorerNode(io.ComfyNode):
             display_name="LoCo CLIP Scorer",
             category="loco",
             search_aliases=["clip score", "clip similarity", "open clip", "openclip", "prompt match", "rate images"],
-            description="Loads an open_clip model that measures how well an image fits a text (CLIP-Score). LocoGen "
-            "Layer Search needs one.",
+            description="Loads an open_clip model that measures how well an image fits a text (CLIP-Score), for "
+            "the nodes that score images.",
             inputs=[
                 io.Combo.Input(
                     "file",

@@ -18,7 +18,7 @@ class ClipVisionScorerNode(io.ComfyNode):
             category="loco",
             search_aliases=["clip score", "clip similarity", "clip vision", "prompt match", "rate images"],
             description="Makes a scorer from a CLIP and its CLIP Vision, as the loaders of ComfyUI give them. It "
-            "measures how well an image fits a text (CLIP-Score). LocoGen Layer Search needs a scorer.",
+            "measures how well an image fits a text (CLIP-Score), for the nodes that score images.",
             inputs=[
                 io.Clip.Input(
                     "clip",

@@ -77,6 +77,10 @@ class ComfyEngine:
 
         return self._in_parts(images, len(rows), sampling)
 
+    def sigmas(self, sampling: Sampling) -> list[float]:
+        """The noise levels that a run passes: before each step, and after the last. [steps + 1]"""
+        return _sigmas(self._model, sampling).tolist()
+
     def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int]) -> torch.Tensor:
         """What the rows' runs are at before these steps: [len(rows), len(steps), C, h, w] on the CPU."""
 
@@ -144,15 +148,12 @@ class ComfyEngine:
             if on_step:
                 on_step()
 
-        schedule = comfy.samplers.KSampler(
-            model, sampling.steps, model.load_device, sampling.sampler, sampling.scheduler
-        )
         samples = comfy.sample.sample_custom(
             model,
             noise,
             sampling.guidance,
             sampler,
-            schedule.sigmas,
+            _sigmas(model, sampling),
             positive,
             negative,
             latent.expand(len(rows), -1, -1, -1),
@@ -174,6 +175,13 @@ class ComfyEngine:
         names = (self.layers.projection(layer, projection) for projection in PROJECTIONS)
         keys, values = (effective_weight(self._model, name) for name in names)
         return keys, values
+
+
+def _sigmas(model: ModelPatcher, sampling: Sampling) -> torch.Tensor:
+    """The noise levels of a run: [steps + 1]."""
+    return comfy.samplers.KSampler(
+        model, sampling.steps, model.load_device, sampling.sampler, sampling.scheduler
+    ).sigmas
 
 
 def _conditioning(embeddings: list[TextEmbedding]) -> list[list]:

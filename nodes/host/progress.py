@@ -81,10 +81,10 @@ class ImageProgress:
     def on_step(self) -> None:
         self._bar.update(1)
 
-    def on_batch(self, done: float, total: int, label: str, thumbnail: np.ndarray, recalled: float = 0) -> None:
-        """`done` of `total` images, `recalled` of them by an earlier run; an image of few steps is a part of one."""
-        self._bar.update_absolute(round(done * self._steps), preview=("JPEG", Image.fromarray(thumbnail), PREVIEW))
-        told = f"{done:.0f} of {total} images, {label}"
+    def on_batch(self, done: int, total: int, label: str, thumbnail: np.ndarray, recalled: int = 0) -> None:
+        """`done` of `total` images, `recalled` of them by an earlier run."""
+        self._bar.update_absolute(done * self._steps, preview=("JPEG", Image.fromarray(thumbnail), PREVIEW))
+        told = f"{done} of {total} images, {label}"
         if done > recalled:
             left = (time.monotonic() - self._begun) / (done - recalled) * (total - done)
             told = f"{told}, {duration(left)} left"
@@ -98,16 +98,17 @@ def image_progress(images: int, steps: int, node_id: str | None) -> Progress:
 
 
 class RowProgress:
-    """A bar over `about` so many rows of the denoiser; Cancel ends it."""
+    """A bar over `about` so many rows of the denoiser that a probe takes; Cancel ends it."""
 
     def __init__(self, about: int, node_id: str | None) -> None:
         self._about, self._node_id = about, node_id
         self._bar = comfy.utils.ProgressBar(about)
+        show_text(f"probing the layers: about {about} rows of the denoiser", node_id)
 
     def __call__(self, done: int) -> None:
         stop_if_cancelled()
         self._bar.update_absolute(min(done, self._about))
-        show_text(f"{done} of about {self._about} rows of the denoiser", self._node_id)
+        show_text(f"probing the layers: {done} of about {self._about} rows of the denoiser", self._node_id)
 
 
 def duration(seconds: float) -> str:

@@ -3,48 +3,60 @@
 from __future__ import annotations
 
 import logging
-import math
+from functools import cached_property
 from pathlib import Path
 
 import comfyui_version
 
 from ...loco_core.files import write_text
-from ...loco_core.localization.evaluation import Evaluation, SearchProgress
+from ...loco_core.localization.evaluation import QUIET, Evaluation, SearchProgress
 from ...loco_core.localization.journal import Journal, search_settings
+from ...loco_core.localization.localize import about_rows
 from ...loco_core.localization.plan import SearchPlan
 from ...loco_core.localization.report import provenance, result_json, scores_csv
-from ...loco_core.localization.search import SearchResult, search
+from ...loco_core.localization.search import SearchResult, images_to_make, search
 from ...loco_core.scoring.clip_score import Scorer
 from .engine import ComfyEngine
 from .folders import search_journals
-from .progress import ImageProgress, show_text
+from .progress import ImageProgress, RowProgress
 
 logger = logging.getLogger(__name__)
 
 
 def run_search(
-    engine: ComfyEngine, scorer: Scorer, plan: SearchPlan, batch_rows: int, path: Path, node_id: str | None
+    engine: ComfyEngine, scorer: Scorer | None, plan: SearchPlan, batch_rows: int, path: Path, node_id: str | None
 ) -> SearchResult:
-    """The result, which is written to `path` as JSON, with every image's score in a .csv beside it."""
-    steps, most = plan.sampling.steps, math.ceil(plan.most_images(engine.layers))
-    progress = ImageProgress(
-        most,
-        steps,
-        node_id,
-        f"{len(plan.windows(engine.layers))} windows, {len(plan.images)} images each; as long as about {most} images "
-        f"of {steps} steps at most",
-    )
+    """The result, which is written to `path` as JSON, with a line for every image in a .csv beside it."""
     came_from = provenance(engine, scorer, f"comfyui {comfyui_version.__version__}")
     journal = Journal.open(search_journals(), search_settings(plan, came_from["model_digest"], scorer))
     if len(journal):
-        told = f"{len(journal)} images of this search are known from before"
-        logger.info("LocoGen Layer Search: %s", told)
-        show_text(told, node_id)
-
-    def on_batch(made: Evaluation) -> None:
-        progress.on_batch(min(made.cost, most), most, made.label, made.thumbnails[-1], made.recalled)
-
-    result = search(engine, scorer, plan, batch_rows, SearchProgress(on_batch, progress.on_step), journal)
+        logger.info("LocoGen Layer Search: %d images of this search are known from before", len(journal))
+    shown = _Shown(engine, plan, node_id)
+    progress = SearchProgress(shown.on_rows, shown.on_batch, shown.on_step)
+    result = search(engine, scorer, plan, batch_rows, progress, journal)
     write_text(path, result_json(result, came_from))
     write_text(path.with_suffix(".csv"), scores_csv(plan, result.cells, result.scores))
     return result
+
+
+class _Shown:
+    """A bar over the probe, if there is one; then another over the images, which begins with the first of them."""
+
+    def __init__(self, engine: ComfyEngine, plan: SearchPlan, node_id: str | None) -> None:
+        self._images, self._steps, self._node_id = images_to_make(plan, engine.layers), plan.sampling.steps, node_id
+        self.on_rows = QUIET.on_rows
+        if plan.probe:
+            self.on_rows = RowProgress(about_rows(plan.probe, engine.layers, plan.window_size), node_id)
+
+    @cached_property
+    def _bar(self) -> ImageProgress:
+        return ImageProgress(
+            self._images, self._steps, self._node_id, f"about {self._images} images of {self._steps} steps"
+        )
+
+    def on_step(self) -> None:
+        self._bar.on_step()
+
+    def on_batch(self, made: Evaluation) -> None:
+        done = min(len(made.cells), self._images)
+        self._bar.on_batch(done, self._images, made.label, made.thumbnails[-1], made.recalled)

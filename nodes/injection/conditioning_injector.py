@@ -28,7 +28,9 @@ class ConditioningInjectorNode(io.ComfyNode):
                     "conditioning",
                     tooltip="The prompt that the chosen layers get, from CLIP Text Encode with the CLIP of this model.",
                 ),
-                Layers.Input("layers", tooltip="From LoCo Layer Select, LoCo Layers Load or LocoGen Layer Search."),
+                Layers.Input(
+                    "layers", tooltip="From LoCo Layer Select, LoCo Layers Load, LocoGen Layer Search or LoCo Probe."
+                ),
                 io.Combo.Input(
                     "part",
                     options=Part,

@@ -22,33 +22,27 @@ def negative_prompt_input() -> io.Input:
     )
 
 
-def sampling_inputs() -> list[io.Input]:
+def run_inputs(advanced: bool = False) -> list[io.Input]:
+    """Everything but the size; `advanced`: all of it is folded away."""
     return [
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=SEEDS - 1,
-            control_after_generate="fixed",
-            advanced=True,
-            tooltip="The first seed. All comparisons use the same seeds. Keep it fixed: with a new seed, all images "
-            "are made again.",
-        ),
+        seed_input(),
         io.Int.Input(
             "seed_count",
             default=4,
             min=1,
             max=64,
+            advanced=advanced,
             tooltip="Images for each prompt: seed, seed + 1, and so on. More images give a surer answer and take "
             "longer.",
         ),
-        io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps for each image."),
+        io.Int.Input("steps", default=20, min=1, max=1000, advanced=advanced, tooltip="Sampling steps for each image."),
         io.Float.Input(
             "cfg",
             default=7.5,
             min=1.0,
             max=100.0,
             step=0.1,
+            advanced=advanced,
             tooltip="Classifier-free guidance: how strongly the images follow the prompt. Use the value that you "
             "normally use with this model.",
         ),
@@ -60,32 +54,58 @@ def sampling_inputs() -> list[io.Input]:
             tooltip="The sampler of all images. Ancestral and SDE samplers draw the noise of each image from its own "
             "seed. dpm_adaptive is missing: it chooses its steps for a whole batch.",
         ),
-        io.Combo.Input(
-            "scheduler",
-            options=comfy.samplers.KSampler.SCHEDULERS,
-            default="normal",
-            advanced=True,
-            tooltip="The noise schedule of all images.",
-        ),
-        *(
-            io.Int.Input(
-                side,
-                default=512,
-                min=64,
-                max=4096,
-                step=8,
-                tooltip=f"Image {side} in pixels. Use the size that the model was made for: 512 for SD 1.5, 768 for "
-                "SD 2.1, 1024 for SDXL.",
-            )
-            for side in ("width", "height")
-        ),
-        io.Int.Input(
-            "batch_rows",
-            default=8,
-            min=1,
-            max=1024,
-            advanced=True,
-            tooltip="Images in one sampler call. The more your memory allows, the faster. If memory is short, fewer "
-            "are made at once.",
-        ),
+        scheduler_input(),
     ]
+
+
+def seed_input() -> io.Input:
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=SEEDS - 1,
+        control_after_generate="fixed",
+        advanced=True,
+        tooltip="The first seed. All comparisons use the same seeds. Keep it fixed: with a new seed, all is made again.",
+    )
+
+
+def scheduler_input() -> io.Input:
+    return io.Combo.Input(
+        "scheduler",
+        options=comfy.samplers.KSampler.SCHEDULERS,
+        default="normal",
+        advanced=True,
+        tooltip="The noise schedule of all images.",
+    )
+
+
+def size_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            side,
+            default=512,
+            min=64,
+            max=4096,
+            step=8,
+            tooltip=f"Image {side} in pixels. Use the size that the model was made for: 512 for SD 1.5, 768 for "
+            "SD 2.1, 1024 for SDXL.",
+        )
+        for side in ("width", "height")
+    ]
+
+
+def batch_rows_input() -> io.Input:
+    return io.Int.Input(
+        "batch_rows",
+        default=8,
+        min=1,
+        max=1024,
+        advanced=True,
+        tooltip="Images in one sampler call. The more your memory allows, the faster. If memory is short, fewer are "
+        "made at once.",
+    )
+
+
+def sampling_inputs() -> list[io.Input]:
+    return [*run_inputs(), *size_inputs(), batch_rows_input()]

@@ -23,12 +23,16 @@ MARKS = (
 )
 
 
-def image_sockets() -> list[io.Input]:
-    """What makes images of a model and scores them."""
+def image_sockets(scored: str = "", scorer_optional: bool = False) -> list[io.Input]:
+    """What makes images of a model and scores them; `scored`: what the scorer's tooltip ends with."""
     return [
         io.Clip.Input("clip", tooltip=CLIP),
         io.Vae.Input("vae", tooltip="The VAE of this model."),
-        Scorer.Input("scorer", tooltip="From LoCo CLIP Scorer or LoCo CLIP Vision Scorer."),
+        Scorer.Input(
+            "scorer",
+            optional=scorer_optional,
+            tooltip=f"From LoCo CLIP Scorer or LoCo CLIP Vision Scorer.{scored}",
+        ),
     ]
 
 
@@ -37,10 +41,8 @@ def scorer_output() -> io.Output:
     return Scorer.Output(display_name="scorer", tooltip=tooltip)
 
 
-def layers_output(what: str) -> io.Output:
-    return Layers.Output(
-        display_name="layers", tooltip=f"{what}, for LocoEdit Apply and Per-Layer Conditioning Injector."
-    )
+def layers_output(what: str, name: str = "layers") -> io.Output:
+    return Layers.Output(display_name=name, tooltip=f"{what}, for LocoEdit Apply and Per-Layer Conditioning Injector.")
 
 
 def strength_input(tooltip: str) -> io.Input:

@@ -5,20 +5,19 @@ from __future__ import annotations
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ...loco_core.localization.pictures import contact_sheet, model_figure, score_plot
-from ...loco_core.localization.plan import AUTO, SearchPlan
+from ...loco_core.localization.pictures import contact_sheet, model_figure, search_plot
+from ...loco_core.localization.plan import AUTO, Effort, SearchPlan
 from ...loco_core.localization.report import report_text, verdict_text
-from ...loco_core.localization.strategies import Effort
 from ...loco_core.models.engine import Sampling
-from ...loco_core.models.layers import Part
 from ...loco_core.prompts import Attribute, prompt_pairs
 from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path
 from ..host.layers import read_layers
 from ..host.progress import node_output, to_image
 from ..host.search import run_search
-from ..inputs.sampling import negative_prompt_input, sampling_inputs, seeds_from
-from ..inputs.shared import MARKS, MODEL, filename_prefix_input, image_sockets, layers_output
+from ..inputs.sampling import batch_rows_input, negative_prompt_input, run_inputs, seeds_from, size_inputs
+from ..inputs.shared import MODEL, filename_prefix_input, image_sockets
+from .inputs import found_outputs, levels_input, pair_inputs, part_input
 
 
 class LayerSearchNode(io.ComfyNode):
@@ -29,81 +28,74 @@ class LayerSearchNode(io.ComfyNode):
             display_name="LocoGen Layer Search",
             category="loco",
             search_aliases=["find layers", "which layers", "find style", "find concept", "localize", "causal tracing"],
-            description="Finds the few adjacent cross-attention layers that carry a style, an object or a fact. It "
-            "makes images in which only these layers get the target prompt, and measures where the concept disappears.",
+            description="Finds the few cross-attention layers that carry a style, an object or a fact: it measures "
+            "which of them make the difference between two prompts, and shows in images whether it is so.",
             inputs=[
                 io.Model.Input("model", tooltip=MODEL),
-                *image_sockets(),
-                io.String.Input(
-                    "concept_prompts",
-                    multiline=True,
-                    default="a painting of a house in the style of Van Gogh\n"
+                *image_sockets(
+                    " With it, the images are scored: it confirms what was found, or not. Only effort exhaustive "
+                    "needs it.",
+                    scorer_optional=True,
+                ),
+                *pair_inputs(
+                    "a painting of a house in the style of Van Gogh\n"
                     "a painting of a ship at sea in the style of Van Gogh",
-                    tooltip="Prompts with the concept, one per line. A name alone ('Van Gogh') is expanded with the "
-                    "paper's four prompt patterns for the attribute. Weights like (word:1.3) count as 1." + MARKS,
+                    "a painting of a house\na painting of a ship at sea",
                 ),
-                io.String.Input(
-                    "target_prompts",
-                    multiline=True,
-                    default="a painting of a house\na painting of a ship at sea",
-                    tooltip="The same prompts without the concept, or with what takes its place: one line for each "
-                    "concept prompt, or a single line for all." + MARKS,
-                ),
-                negative_prompt_input(),
+                *size_inputs(),
                 io.Combo.Input(
                     "attribute",
                     options=Attribute,
                     default=Attribute.STYLE,
-                    tooltip="What kind of thing the concept is. For a style or an object, the best layers are those "
-                    "whose images fit the concept prompt least. For a fact, those whose images fit the target prompt "
-                    "best.",
+                    advanced=True,
+                    tooltip="What a name alone stands for, and how images are scored: those of a style or an object "
+                    "against the concept prompt, which they should fit less; those of a fact against the target "
+                    "prompt, which they should fit better.",
                 ),
+                negative_prompt_input(),
                 io.Int.Input(
                     "window_size",
-                    default=2,
+                    default=AUTO,
                     min=AUTO,
                     max=1000,
                     advanced=True,
-                    tooltip="How many adjacent layers change together. The paper uses 2 for SD 1.5, 3 for SD 2.1, and "
-                    "3 to 5 for SDXL. 0 finds the size: the search adds layers as long as the effect grows.",
-                ),
-                *sampling_inputs(),
-                filename_prefix_input(
-                    "loco/search",
-                    "Folder and name of two files in the output folder: the result (.json) and the score of every "
-                    "image (.csv).",
-                    advanced=True,
+                    tooltip="How many adjacent layers to look for. 0 finds the number: the fewest that make the "
+                    "difference. The paper uses 2 for SD 1.5, 3 for SD 2.1, and 3 to 5 for SDXL.",
                 ),
                 io.Combo.Input(
                     "effort",
                     options=Effort,
-                    default=Effort.BALANCED,
-                    optional=True,
+                    default=Effort.PROBE,
                     advanced=True,
-                    tooltip="How many images to make. exhaustive: every image of every window. balanced: images of "
-                    "fewer steps, most of them where the answer is still open. From 8 images for each window and 20 "
-                    "steps on, it takes at most a fifth of the work of exhaustive on SD 1.5, and a tenth on SDXL. "
-                    "fast: less still.",
+                    tooltip="probe: measure windows in what the model predicts, which takes as long as a few images, "
+                    "and confirm the best in images. exhaustive: the paper's search, which makes all images of every "
+                    "window and compares their scores; it needs a scorer and takes many times as long.",
                 ),
-                io.Combo.Input(
-                    "part",
-                    options=Part,
-                    default=Part.BOTH,
-                    optional=True,
+                levels_input(),
+                part_input(),
+                *run_inputs(advanced=True),
+                batch_rows_input(),
+                filename_prefix_input(
+                    "loco/search",
+                    "Folder and name of two files in the output folder: the result (.json) and a line for every image "
+                    "(.csv).",
                     advanced=True,
-                    tooltip="What gets the target prompt: the keys and the values of the layers, as in the paper, or "
-                    "one of the two.",
                 ),
             ],
             outputs=[
-                layers_output("The best window"),
-                io.Image.Output(display_name="plot", tooltip="The effect of every window, with its 95 % interval."),
+                *found_outputs(),
+                io.Image.Output(
+                    display_name="plot",
+                    tooltip="The share of every window at every noise level; with effort exhaustive, the effect of "
+                    "every window in scores, with its 95 % interval.",
+                ),
                 io.Image.Output(
                     display_name="contact_sheet",
-                    tooltip="The images: unmodified, with the target prompt in all layers, and a row for each window.",
+                    tooltip="The images: unmodified, with the target prompt in all layers, in the window found, and "
+                    "in those that it is compared with.",
                 ),
                 io.String.Output(display_name="report", tooltip="The verdict, how sure it is, and the best windows."),
-                io.Image.Output(display_name="model_figure", tooltip="The U-Net, with its layers coloured by effect."),
+                io.Image.Output(display_name="model_figure", tooltip="The model, with its layers coloured by effect."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -115,24 +107,25 @@ class LayerSearchNode(io.ComfyNode):
         model,
         clip,
         vae,
-        scorer,
         concept_prompts: str,
         target_prompts: str,
-        negative_prompt: str,
+        width: int,
+        height: int,
         attribute: str,
+        negative_prompt: str,
         window_size: int,
+        effort: str,
+        levels: int,
+        part: str,
         seed: int,
         seed_count: int,
         steps: int,
         cfg: float,
         sampler_name: str,
         scheduler: str,
-        width: int,
-        height: int,
         batch_rows: int,
         filename_prefix: str,
-        effort: str = str(Effort.BALANCED),
-        part: str = str(Part.BOTH),
+        scorer=None,
     ) -> io.NodeOutput:
         engine = ComfyEngine(model, clip, vae, read_layers(model))
         asked = prompt_pairs(concept_prompts, target_prompts, attribute)
@@ -140,19 +133,21 @@ class LayerSearchNode(io.ComfyNode):
             pairs=asked.pairs,
             seeds=seeds_from(seed, seed_count),
             attribute=attribute,
-            window_size=window_size,
             sampling=Sampling(steps, cfg, sampler_name, scheduler, width, height, negative_prompt),
+            window_size=window_size,
             effort=effort,
+            levels=levels,
             part=part,
             taken=asked.taken,
         )
         path = output_path(filename_prefix, ".json")  # may fail, so before the images
         result = run_search(engine, scorer, plan, batch_rows, path, cls.hidden.unique_id)
         report = f"{report_text(result)}\nsaved as {output_name(path)}"
-        plot, sheet = to_image(score_plot(result)), to_image(contact_sheet(result))
+        plot, sheet = to_image(search_plot(result)), to_image(contact_sheet(result))
         figure = to_image(model_figure(result, engine.layers))
-        found = result.layers or ExecutionBlocker(verdict_text(result))  # what needs layers says why it did not run
-        return node_output(cls, found, plot, sheet, report, figure, text=report, images=(plot, figure, sheet))
+        # what needs layers says why it did not run
+        found = [layers or ExecutionBlocker(verdict_text(result)) for layers in (result.layers, result.smallest)]
+        return node_output(cls, *found, plot, sheet, report, figure, text=report, images=(plot, figure, sheet))
 
 
 NODES = [LayerSearchNode]

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import comfy.samplers
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
+from ...loco_core.localization.localize import about_rows, localize
 from ...loco_core.localization.pictures import probe_figure, probe_map
-from ...loco_core.localization.probe import ProbePlan, Prober, find_window
-from ...loco_core.localization.probe_report import probe_text
+from ...loco_core.localization.plan import ProbePlan
+from ...loco_core.localization.probe import Prober
+from ...loco_core.localization.probe_report import localization_text, probe_text
+from ...loco_core.localization.verdict import Kind
 from ...loco_core.models.engine import Sampling
-from ...loco_core.models.layers import Part
 from ...loco_core.prompts import Attribute, prompt_pairs
 from ..host.engine import ComfyEngine
 from ..host.layers import read_layers
+from ..host.percents import schedule_of_steps
 from ..host.progress import RowProgress, node_output, to_image
-from ..inputs.sampling import SEEDS, negative_prompt_input, seeds_from
-from ..inputs.shared import CLIP, MARKS, MODEL, layers_output
+from ..inputs.sampling import (
+    batch_rows_input,
+    negative_prompt_input,
+    scheduler_input,
+    seed_input,
+    seeds_from,
+    size_inputs,
+)
+from ..inputs.shared import CLIP, MODEL
+from .inputs import found_outputs, levels_input, pair_inputs, part_input
 
 
 class ProbeNode(io.ComfyNode):
@@ -32,20 +43,8 @@ class ProbeNode(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip=MODEL),
                 io.Clip.Input("clip", tooltip=CLIP),
-                io.String.Input(
-                    "concept_prompts",
-                    multiline=True,
-                    default="a painting of a house in the style of Van Gogh",
-                    tooltip="A prompt with the concept; several, one per line, give a surer answer. A name alone ('Van "
-                    "Gogh') is expanded with the paper's four prompt patterns for the attribute." + MARKS,
-                ),
-                io.String.Input(
-                    "target_prompts",
-                    multiline=True,
-                    default="a painting of a house",
-                    tooltip="The same prompts without the concept, or with what takes its place: one line for each "
-                    "concept prompt, or a single line for all." + MARKS,
-                ),
+                *pair_inputs("a painting of a house in the style of Van Gogh", "a painting of a house"),
+                *size_inputs(),
                 io.Combo.Input(
                     "attribute",
                     options=Attribute,
@@ -54,31 +53,17 @@ class ProbeNode(io.ComfyNode):
                     tooltip="What a name alone stands for; whole prompts need no attribute.",
                 ),
                 negative_prompt_input(),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=SEEDS - 1,
-                    control_after_generate="fixed",
-                    advanced=True,
-                    tooltip="The first seed.",
-                ),
+                levels_input(),
+                part_input(),
+                seed_input(),
                 io.Int.Input(
                     "seed_count",
                     default=1,
                     min=1,
                     max=64,
                     advanced=True,
-                    tooltip="Runs for each prompt: seed, seed + 1, and so on. With two or more, the report has an "
-                    "interval.",
-                ),
-                io.Int.Input(
-                    "levels",
-                    default=5,
-                    min=1,
-                    max=1000,
-                    advanced=True,
-                    tooltip="At how many noise levels to measure, spread over the denoising from pure noise on.",
+                    tooltip="Runs for each prompt: seed, seed + 1, and so on. More give a surer answer; the "
+                    "report says how far they differ.",
                 ),
                 io.Int.Input(
                     "steps", default=20, min=1, max=1000, advanced=True, tooltip="Steps of the run that is probed."
@@ -92,77 +77,67 @@ class ProbeNode(io.ComfyNode):
                     advanced=True,
                     tooltip="Classifier-free guidance of the run that is probed. The measure itself is without.",
                 ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=comfy.samplers.KSampler.SCHEDULERS,
-                    default="normal",
-                    advanced=True,
-                    tooltip="The noise schedule of the run that is probed.",
-                ),
-                *(
-                    io.Int.Input(
-                        side,
-                        default=512,
-                        min=64,
-                        max=4096,
-                        step=8,
-                        tooltip=f"Image {side} in pixels. Use the size that the model was made for: 512 for SD 1.5, "
-                        "768 for SD 2.1, 1024 for SDXL.",
-                    )
-                    for side in ("width", "height")
-                ),
-                io.Int.Input(
-                    "batch_rows",
-                    default=8,
-                    min=1,
-                    max=1024,
-                    advanced=True,
-                    tooltip="Predictions in one call of the model. If memory is short, fewer are made at once.",
-                ),
-                io.Combo.Input(
-                    "part",
-                    options=Part,
-                    default=Part.BOTH,
-                    advanced=True,
-                    tooltip="What gets the target prompt: the keys and the values of the layers, or one of the two.",
-                ),
+                scheduler_input(),
+                batch_rows_input(),
             ],
             outputs=[
-                layers_output("The smallest window of layers that makes the difference"),
+                *found_outputs(),
                 io.Image.Output(display_name="map", tooltip="The share of every window at every noise level."),
                 io.String.Output(display_name="report", tooltip="The verdict, the best windows, and the cost."),
                 io.Image.Output(display_name="model_figure", tooltip="The model, with its layers coloured by share."),
+                *(
+                    io.Float.Output(
+                        display_name=f"{end}_percent",
+                        tooltip=f"When the window {verb} to act, as a share of the denoising: for {end}_percent of "
+                        "Per-Layer Conditioning Injector, or of LocoEdit Apply in mode 'context'.",
+                    )
+                    for end, verb in (("start", "begins"), ("end", "ceases"))
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, model, clip, concept_prompts: str, target_prompts: str, attribute: str, **asked) -> io.NodeOutput:
+    def execute(
+        cls,
+        model,
+        clip,
+        concept_prompts: str,
+        target_prompts: str,
+        width: int,
+        height: int,
+        attribute: str,
+        negative_prompt: str,
+        levels: int,
+        part: str,
+        seed: int,
+        seed_count: int,
+        steps: int,
+        cfg: float,
+        scheduler: str,
+        batch_rows: int,
+    ) -> io.NodeOutput:
         layers = read_layers(model)
-        pairs = prompt_pairs(concept_prompts, target_prompts, attribute)
+        asked = prompt_pairs(concept_prompts, target_prompts, attribute)
         plan = ProbePlan(
-            pairs=pairs.pairs,
-            seeds=seeds_from(asked["seed"], asked["seed_count"]),
-            sampling=Sampling(
-                asked["steps"],
-                asked["cfg"],
-                "euler",
-                asked["scheduler"],
-                asked["width"],
-                asked["height"],
-                asked["negative_prompt"],
-            ),
-            levels=asked["levels"],
-            part=asked["part"],
-            taken=pairs.taken,
+            pairs=asked.pairs,
+            seeds=seeds_from(seed, seed_count),
+            sampling=Sampling(steps, cfg, "euler", scheduler, width, height, negative_prompt),
+            levels=levels,
+            part=part,
+            taken=asked.taken,
         )
         engine = ComfyEngine(model, clip, None, layers)
-        progress = RowProgress(plan.about_rows(layers), cls.hidden.unique_id)
-        result = find_window(Prober(engine, plan, asked["batch_rows"], progress), layers)
-        report = probe_text(result)
-        pictures = to_image(probe_map(result)), to_image(probe_figure(result, layers))
-        return node_output(cls, result.layers, pictures[0], report, pictures[1], text=report, images=pictures)
+        progress = RowProgress(about_rows(plan, layers), cls.hidden.unique_id)
+        found = localize(Prober(engine, plan, batch_rows, progress), layers)
+        chosen = [found.layers, found.smallest]
+        if found.kind is Kind.NO_EFFECT:  # what needs layers says why it did not run
+            chosen = [ExecutionBlocker(localization_text(found))] * 2
+        report, schedule = probe_text(found), schedule_of_steps(model, engine.sigmas(plan.sampling), *found.acts)
+        seen, figure = to_image(probe_map(found)), to_image(probe_figure(found, layers))
+        ends = schedule.start, schedule.end
+        return node_output(cls, *chosen, seen, report, figure, *ends, text=report, images=(seen, figure))
 
 
 NODES = [ProbeNode]

@@ -33,9 +33,9 @@ class DrawingHost:
         saved = {
             "layers": [8, 9],
             "layer_count": 16,
-            "verdict": {"text": "localized: layers 8-9", "whole": {"mean": 40.0}},
+            "verdict": {"text": "localized: layers 8-9"},
             "windows": [[7, 8], [8, 9]],
-            "effects": [{"mean": -1.0}, {"mean": 38.0}],
+            "shares": [-0.02, 1.01],
         }
         (self._output / f"search_{search.attribute}.json").write_text(json.dumps(saved))
         return {"window": [8, 9], "verdict": "localized", "text": "localized: layers 8-9"}

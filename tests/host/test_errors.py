@@ -16,6 +16,7 @@ from loco_core.neurons.detection import Neurons, NeuronScores, NeuronTokens
 from made_up import edit_of, recipe
 
 SOCKETS = (
+    "scorer",
     "neurons",
     "model",
     "model_after",
@@ -91,8 +92,9 @@ def good(host, encoder, demo, files, vision) -> dict[str, dict]:
                 name: wired[name] if default is None or name == "layers" and node_id != "LoCo_LayerSelect" else default
                 for name, default in defaults.items()
             }
-    for node_id in ("LoCo_LayerSearch", "LoCo_ErasureReport", "LoCo_NeuronSweep", "LoCo_NeuronEffects"):
+    for node_id in ("LoCo_LayerSearch", "LoCo_ErasureReport", "LoCo_NeuronSweep", "LoCo_NeuronEffects", "LoCo_Probe"):
         inputs[node_id] |= {"width": 128, "height": 128, "steps": 2}
+    inputs["LoCo_Probe"]["levels"] = 2
     inputs["LoCo_EditApply"]["edit"] = None
     inputs["LoCo_NeuronAblate"]["neurons"] = None
     for node_id in ("LoCo_NeuronAblate", "LoCo_NeuronExportLoRA"):
@@ -276,13 +278,27 @@ CASES = [
     ),
     ("LoCo_LayerSearch", {"attribute": "colour"}, "attribute: 'colour'; give one of style, object, fact"),
     ("LoCo_LayerSearch", {"window_size": 17}, "window size: 17; this model has 16 layers, so give 1 to 16"),
-    ("LoCo_LayerSearch", {"effort": "heroic"}, "effort: 'heroic'; give one of fast, balanced, exhaustive"),
+    ("LoCo_LayerSearch", {"effort": "heroic"}, "effort: 'heroic'; give one of probe, exhaustive"),
+    (
+        "LoCo_LayerSearch",
+        {"scorer": "not connected", "effort": "exhaustive"},
+        "scorer: missing; effort exhaustive compares windows by their images' scores: give a scorer, or effort probe",
+    ),
+    ("LoCo_LayerSearch", {"levels": 0}, "levels: 0; give 1 to the number of steps, 2"),
     ("LoCo_LayerSearch", {"part": "queries"}, "part: 'queries'; give one of keys and values, keys, values"),
     ("LoCo_LayerSearch", {"seed_count": 0}, "seeds: 0; give at least 1"),
     ("LoCo_LayerSearch", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
     ("LoCo_LayerSearch", {"clip": "NaN clip"}, "clip: NaN or Inf in the text embedding of"),
     ("LoCo_LayerSearch", {"vae": "NaN vae"}, "vae: NaN or Inf in an image; start ComfyUI with --fp32-vae, or load"),
     ("LoCo_LayerSearch", {"filename_prefix": "../x"}, "filename_prefix: '../x' leads out of the output folder"),
+    ("LoCo_Probe", {"concept_prompts": " \n "}, "concept prompts: empty; give at least one line"),
+    ("LoCo_Probe", {"target_prompts": ""}, "target prompts: empty; give at least one line"),
+    ("LoCo_Probe", {"attribute": "colour"}, "attribute: 'colour'; give one of style, object, fact"),
+    ("LoCo_Probe", {"levels": 3}, "levels: 3; give 1 to the number of steps, 2"),
+    ("LoCo_Probe", {"part": "queries"}, "part: 'queries'; give one of keys and values, keys, values"),
+    ("LoCo_Probe", {"seed_count": 0}, "seeds: 0; give at least 1"),
+    ("LoCo_Probe", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
+    ("LoCo_Probe", {"clip": "NaN clip"}, "clip: NaN or Inf in the text embedding of"),
     ("LoCo_LayerSelect", {"layers": "99"}, "layers: '99' does not exist; this model has layers 0 to 15"),
     ("LoCo_LayerSelect", {"layers": "9-8"}, "layers: '9-8' runs backwards; give the lower number first, '8-9'"),
     ("LoCo_LayerSelect", {"layers": "style"}, "layers: 'style' is not understood; give indices like '8-9'"),

@@ -28,6 +28,7 @@ SETTINGS = {
     "rounds": 1,
     "seed_count": 1,
     "steps": 4,
+    "levels": 2,
     "cfg": 2.0,
     "width": 128,
     "height": 128,
@@ -58,7 +59,7 @@ def files(execute, demo, wired) -> dict[str, str]:
     images = {name: SETTINGS[name] for name in ("concept_prompts", "target_prompts", "seed_count", "cfg")}
     images |= {"steps": 3, "width": 128, "height": 128, "batch_rows": 16}
     engine = {"model": demo.model, "clip": demo.clip, "vae": demo.vae, "scorer": wired["LOCO_SCORER"]}
-    report = execute("LoCo_LayerSearch", **engine, **images)[3]
+    report = execute("LoCo_LayerSearch", **engine, **images)[4]
     saved = {
         "LoCo_EditLoad": execute("LoCo_EditSave", edit=wired["LOCO_EDIT"])[0],
         "LoCo_NeuronLoad": execute("LoCo_NeuronSave", neurons=wired["LOCO_NEURONS"])[0],

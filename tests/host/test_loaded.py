@@ -35,7 +35,11 @@ def refusal(execute, node_id: str, **inputs) -> str:
 
 def test_every_node_names_the_input_for_which_its_loader_found_nothing(execute, sockets):
     assert {kind for *_, kind in sockets} == set(LOADED)
-    assert {node_id for node_id, *_ in sockets} > {"LoCo_EditApply", "LoCo_NeuronAblate"}  # also where it is optional
+    assert {node_id for node_id, *_ in sockets} > {
+        "LoCo_EditApply",
+        "LoCo_NeuronAblate",
+        "LoCo_Probe",
+    }  # also where it is optional
     for node_id, name, _ in sockets:
         assert refusal(execute, node_id, **{name: None}).startswith(f"{name}: the loader it is connected to found no ")
 

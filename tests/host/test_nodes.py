@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NODES = [
     "LoCo_CLIPScorer",
     "LoCo_CLIPVisionScorer",
+    "LoCo_Probe",
     "LoCo_LayerSearch",
     "LoCo_LayerSelect",
     "LoCo_LayersLoad",
@@ -67,41 +68,64 @@ def test_every_node_input_and_output_is_explained(host, node_id):
     assert [part.id for part in (*schema.inputs, *schema.outputs) if not part.tooltip] == []
 
 
-def test_a_search_of_one_image_at_a_time_tells_how_long_it_takes(search, pack, monkeypatch):
-    """Its first image, of a quarter of the steps, is less than half of an image."""
+def test_a_search_says_first_how_the_probe_comes_on_and_then_how_long_the_images_take(search, pack, monkeypatch):
     told = []
     monkeypatch.setattr(pack("nodes.host.progress"), "show_text", lambda text, node_id: told.append(text))
-    search(steps=20, batch_rows=1, width=64, height=64, filename_prefix="loco/one")
-    assert told[1].startswith("0 of ") and told[1].endswith(" left")
+    search(batch_rows=1, width=64, height=64, filename_prefix="loco/one")
+    probed = [text for text in told if text.startswith("probing the layers: ")]
+    assert told[: len(probed)] == probed and len(probed) > 10
+    intro, first, *_ = told[len(probed) :]
+    assert intro == "about 7 images of 3 steps"
+    assert first.startswith("1 of 7 images, unmodified, ") and first.endswith(" left")
 
 
 def test_a_search_gives_layers_pictures_a_report_and_files(search, host, demo, engine_of):
-    layers, plot, sheet, report, figure = search()
-    assert len(layers) == 2
+    layers, smallest, plot, sheet, report, figure = search()
+    assert layers.indices == smallest.indices == (8, 9)
     assert layers.layer_count == 16
     for picture in (plot, sheet, figure):
         assert picture.ndim == 4 and picture.shape[-1] == 3 and 0 <= picture.min() and picture.max() <= 1
     assert f"style: layers {layers}" in report
     saved = Path(host.folder_paths.get_output_directory()) / report.rsplit("saved as ", 1)[1]
     content = json.loads(saved.read_text())
-    assert content["layers"] == list(layers)
+    assert content["layers"] == content["smallest_set"] == list(layers)
     digest = content["provenance"]["model_digest"]
     assert len(digest) == 16
     assert digest == engine_of(demo.model, demo.clip, demo.vae).digest()
-    assert (
-        len(saved.with_suffix(".csv").read_text().splitlines()) == 1 + 17
-    )  # one without a change, one with all layers, 15 windows
+    # unmodified, all layers, the window, two beside it, the best apart from it
+    assert len(saved.with_suffix(".csv").read_text().splitlines()) == 1 + 6
+
+
+def test_an_exhaustive_search_makes_an_image_of_every_window(search, host):
+    _, _, _, _, report, _ = search(effort="exhaustive", window_size=2, filename_prefix="loco/exhaustive")
+    saved = Path(host.folder_paths.get_output_directory()) / report.rsplit("saved as ", 1)[1]
+    assert len(json.loads(saved.read_text())["windows"]) == 15
+    assert len(saved.with_suffix(".csv").read_text().splitlines()) == 1 + 17  # unmodified, and all layers
+
+
+def test_a_search_finds_the_fewest_layers_or_as_many_as_it_is_told(search):
+    """All of the 16 layers' 15 windows of two are compared either way."""
+    assert len(search(window_size=0, filename_prefix="loco/size")[0]) == 2
+    assert len(search(window_size=3, filename_prefix="loco/size")[0]) == 3
+
+
+def test_a_search_without_a_scorer_shows_its_images_and_gives_no_scores(search, host):
+    layers, _, _, sheet, report, _ = search(scorer=None, filename_prefix="loco/unscored")
+    assert layers.indices == (8, 9)
+    assert sheet.ndim == 4 and "CLIP-Score" not in report
+    saved = Path(host.folder_paths.get_output_directory()) / report.rsplit("saved as ", 1)[1]
+    assert json.loads(saved.read_text())["scores"] is None
 
 
 @pytest.mark.slow
 def test_a_search_run_twice_gives_the_same_report(search):
-    first, second = (search(filename_prefix="loco/twice")[3].rsplit("saved as", 1)[0] for _ in range(2))
+    first, second = (search(filename_prefix="loco/twice")[4].rsplit("saved as", 1)[0] for _ in range(2))
     assert first == second
 
 
 @pytest.mark.slow
 def test_the_layers_of_a_saved_search_can_be_loaded_again(search, execute):
-    layers, _, _, report, _ = search(filename_prefix="loco/load")
+    layers, *_, report, _ = search(filename_prefix="loco/load")
     loaded, text = execute("LoCo_LayersLoad", file=report.rsplit("saved as ", 1)[1])
     assert loaded == layers
     assert text.startswith(f"layers {layers} of 16: style, a picture of a red star in the style of woodcut")

@@ -16,7 +16,7 @@ FIRST_SEEN = {
     "LoCo_CLIPScorer": "file",
     "LoCo_CLIPVisionScorer": "clip clip_vision",
     "LoCo_Probe": "model clip concept_prompts target_prompts width height",
-    "LoCo_LayerSearch": f"model clip vae scorer concept_prompts target_prompts attribute {IMAGES}",
+    "LoCo_LayerSearch": "model clip vae scorer concept_prompts target_prompts width height",
     "LoCo_LayerSelect": "model layers preset",
     "LoCo_LayersLoad": "file",
     "LoCo_ConditioningInjector": "model conditioning layers strength",

@@ -45,18 +45,18 @@ def held_open(monkeypatch) -> set[str]:
 
 
 def test_a_file_that_is_open_elsewhere_gets_one_name_beside_it_and_is_told_of(tmp_path, held_open, caplog):
-    write_text(tmp_path / "scores.csv", "old")
-    held_open.add("scores.csv")
+    write_text(tmp_path / "images.csv", "old")
+    held_open.add("images.csv")
     for text in ("1 image", "2 images"):
-        write_text(tmp_path / "scores.csv", text)
+        write_text(tmp_path / "images.csv", text)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
-        "scores.csv": "old",
-        "scores_2.csv": "2 images",
+        "images.csv": "old",
+        "images_2.csv": "2 images",
     }
-    assert caplog.messages[-1].endswith("scores.csv is open in another program; what belongs there is in scores_2.csv")
+    assert caplog.messages[-1].endswith("images.csv is open in another program; what belongs there is in images_2.csv")
     held_open.clear()
-    write_text(tmp_path / "scores.csv", "3 images")
-    assert (tmp_path / "scores.csv").read_text() == "3 images"
+    write_text(tmp_path / "images.csv", "3 images")
+    assert (tmp_path / "images.csv").read_text() == "3 images"
 
 
 def test_a_file_whose_other_name_is_open_too_gets_a_third(tmp_path, held_open):

@@ -23,12 +23,13 @@ def scorer(execute):
 def test_a_search_scores_every_window(execute, scorer, loaded, layer_count, pack, host, monkeypatch):
     # Random weights show no concept.
     monkeypatch.setattr(pack("loco_core.localization.verdict"), "LEAST_EFFECT", float("-inf"))
-    layers, plot, sheet, report, _ = execute(
+    layers, _, plot, sheet, report, _ = execute(
         "LoCo_LayerSearch",
         model=loaded.model,
         clip=loaded.clip,
         vae=loaded.vae,
         scorer=scorer,
+        effort="exhaustive",
         window_size=layer_count - WINDOWS + 1,
         concept_prompts="a house in the style of Van Gogh",
         target_prompts="a house",
@@ -43,7 +44,7 @@ def test_a_search_scores_every_window(execute, scorer, loaded, layer_count, pack
     newest = max(Path(host.folder_paths.get_output_directory()).glob("loco/full_size_*.json"))
     found = json.loads(newest.read_text(encoding="utf-8"))
     assert sorted(found["windows"]) == windows
-    assert len(set(found["scores"])) == WINDOWS  # each window's own, and not that of another
+    assert len(set(found["shares"])) == WINDOWS  # each window's own, and not that of another
     assert list(layers) in windows
     assert 0 <= sheet.min() < sheet.max() <= 1 and plot.ndim == 4
     assert f"style: layers {layers}" in report

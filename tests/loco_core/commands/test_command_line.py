@@ -20,10 +20,15 @@ from safetensors import safe_open
 pytest.importorskip("diffusers")
 
 from loco_core.commands import app as command_line
-from loco_core.commands import options, trace
+from loco_core.commands import options, paper, trace
+from loco_core.diffusers_host.demo_model import demo_pipeline
+from loco_core.diffusers_host.engine import DiffusersEngine
 from loco_core.diffusers_host.pipelines import best_device
 from loco_core.editing.file import load_edit
 from loco_core.localization.evaluation import SearchProgress
+from loco_core.models.layers import LayerSet
+from loco_core.prompts import Attribute
+from made_up import SD15, SDXL
 
 README = Path(__file__).resolve().parents[3] / "README.md"
 STAR = "a picture of a red star"
@@ -31,18 +36,52 @@ QUICK = ["--steps", "2", "--seeds", "1", "--rows", "32"]
 WOODCUT = ["--concept", f"{STAR} in the style of woodcut", "--target", STAR]
 
 
+def images_listed(folder: Path) -> list[dict[str, str]]:
+    with (folder / "images.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.mark.slow
-def test_the_readmes_trace_writes_a_result_the_scores_of_every_image_and_two_pictures(tmp_path, capsys):
+def test_the_readmes_trace_writes_a_result_the_scores_of_every_image_and_three_pictures(tmp_path, capsys):
     (line,) = re.findall(r"python -m loco_core (trace .*)", README.read_text(encoding="utf-8"))
     assert command_line.main([*shlex.split(line), *QUICK, "--out", str(tmp_path / "found")]) == 0
-    assert "style: layers" in capsys.readouterr().out
+    assert "style: layers 8-9" in capsys.readouterr().out
     result = json.loads((tmp_path / "found" / "result.json").read_text())
-    assert len(result["scores"]) == 15
+    assert result["effort"] == "probe"
     assert result["provenance"]["host"].startswith("diffusers ")
-    with (tmp_path / "found" / "scores.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 17 * line.count("--concept")  # 15 windows, unmodified, all layers
-    for name in ("scores.png", "windows.png"):
+    assert len(images_listed(tmp_path / "found")) == len(result["scores"]) * line.count("--concept")
+    for name in ("windows.png", "model.png", "images.png"):
         assert min(Image.open(tmp_path / "found" / name).size) > 200
+
+
+@pytest.mark.slow
+def test_an_exhaustive_trace_makes_every_image_of_every_window(tmp_path):
+    asked = ["trace", *WOODCUT, *QUICK, "--effort", "exhaustive", "--window-size", "2", "--out", str(tmp_path)]
+    assert command_line.main(asked) == 0
+    assert len(images_listed(tmp_path)) == 17  # 15 windows, unmodified, all layers
+
+
+@pytest.fixture
+def demo_folder(monkeypatch) -> list[str]:
+    """The demo model as a person's own would be: in a folder, which brings no scorer."""
+    monkeypatch.setattr(options, "load_engine", lambda model: DiffusersEngine(demo_pipeline()))
+    return ["--model", "own", "--preset", "demo", "--size", "128"]
+
+
+@pytest.mark.slow
+def test_a_trace_by_probe_needs_no_scorer(tmp_path, capsys, demo_folder):
+    assert command_line.main(["trace", *WOODCUT, *QUICK, *demo_folder, "--out", str(tmp_path)]) == 0
+    assert "localized: layers 8-9 make" in capsys.readouterr().out
+    assert json.loads((tmp_path / "result.json").read_text())["scores"] is None
+    assert {line["score"] for line in images_listed(tmp_path)} == {""}
+
+
+@pytest.mark.parametrize(
+    ("layers", "width", "attribute", "size"),
+    [(SD15, 768, "style", 2), (SD15, 1024, "style", 3), (SDXL, 2048, "object", 5)],
+)
+def test_a_trace_with_the_papers_preset_has_the_papers_window_size(layers, width, attribute, size):
+    assert trace.paper_window_size(replace(layers, width=width), Attribute(attribute)) == size
 
 
 @pytest.mark.slow
@@ -57,27 +96,76 @@ def test_after_ctrl_c_the_finished_images_are_there_and_the_same_command_goes_on
     search, recalled = trace.search, []  # the cost, batch by batch, that the first run had paid
 
     def stopped(engine, scorer, plan, rows, progress, journal):
-        def press_after_two_batches(evaluation):
+        def press_after_a_batch(evaluation):
             progress.on_batch(evaluation)
             recalled.append(evaluation.recalled)
-            if len(evaluation.scores) == 6 and not any(recalled):  # unmodified and all layers, then four windows
+            if len(evaluation.cells) == 4 and not any(recalled):  # unmodified, all layers, the window, one beside it
                 raise KeyboardInterrupt
 
-        return search(engine, scorer, plan, rows, SearchProgress(press_after_two_batches), journal)
+        return search(engine, scorer, plan, rows, SearchProgress(on_batch=press_after_a_batch), journal)
 
     monkeypatch.setattr(trace, "search", stopped)
     asked = ["trace", *WOODCUT, *QUICK[:-1], "4", "--out", str(tmp_path)]
     assert command_line.main(asked) == 130
     assert "what was finished is in the output folder" in capsys.readouterr().err
-    with (tmp_path / "scores.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 6
+    assert len(images_listed(tmp_path)) == 4
     assert command_line.main(asked) == 0
-    assert "6 images of this search are known from before" in capsys.readouterr().out
-    assert max(recalled) == 6  # they are not made again
-    with (tmp_path / "scores.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 17
+    assert "4 images of this search are known from before" in capsys.readouterr().out
+    assert max(recalled) == 4  # they are not made again
+    every = len(images_listed(tmp_path))
+    assert every > 4
     assert command_line.main(asked) == 0
-    assert "17 images of this search are known from before" in capsys.readouterr().out
+    assert f"{every} images of this search are known from before" in capsys.readouterr().out
+
+
+PAPER = ["paper", *QUICK, "--only", "Van Gogh", "--only", "snoopy"]
+
+
+@pytest.mark.slow
+def test_the_papers_concepts_are_searched_for_and_set_beside_the_papers_layers(tmp_path, monkeypatch, capsys):
+    found = LayerSet((8, 9), 16)
+    monkeypatch.setattr(paper, "paper_layers", lambda layers, attribute: found if attribute == "style" else None)
+    assert command_line.main([*PAPER, "--exhaustive", "--out", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    table = json.loads((tmp_path / "table.json").read_text())
+    style, thing = table["rows"]
+    assert (style["concept"], style["paper"]) == ("Van Gogh", [8, 9])
+    assert (thing["concept"], thing["paper"], thing["probe"]["overlaps_paper"]) == ("snoopy", None, None)
+    own = style["probe"]
+    assert own["overlaps_paper"] is (bool({8, 9} & set(own["layers"])) if own["layers"] else None)
+    assert thing["exhaustive"]["verdict"] == "no effect"  # the demo model knows no Snoopy
+    with (tmp_path / "table.csv").open() as file:
+        assert [line["probe verdict"] for line in csv.DictReader(file)] == [
+            row["probe"]["verdict"] for row in table["rows"]
+        ]
+    assert all(row["probe"]["verdict"] in told for row in table["rows"])
+
+
+@pytest.mark.slow
+def test_the_papers_page_shows_the_pictures_of_every_search_and_asks_no_network(tmp_path):
+    assert command_line.main([*PAPER, "--out", str(tmp_path)]) == 0
+    html = (tmp_path / "index.html").read_text(encoding="utf-8")
+    pictures = re.findall(r'<img src="([^"]+)"', html)
+    assert len(set(pictures)) == 2 * 3
+    assert all((tmp_path / name).is_file() for name in pictures)
+    assert not re.search(r'(src|href)="(/|\w+:)', html), "it is to be moved as a folder"
+
+
+@pytest.mark.slow
+def test_a_concept_of_the_paper_is_not_searched_again_unless_the_settings_are_others(tmp_path, monkeypatch):
+    searched = []
+
+    def counted(workshop, plan, out):
+        searched.append(out.relative_to(tmp_path).as_posix())
+        return trace.find(workshop, plan, out)
+
+    monkeypatch.setattr(paper, "find", counted)
+    asked = [*PAPER[:-2], "--out", str(tmp_path)]
+    assert command_line.main(asked) == 0
+    assert command_line.main(asked) == 0
+    assert searched == ["style_van_gogh/probe"]
+    assert command_line.main([*asked, "--seed", "1"]) == 0
+    assert len(searched) == 2
 
 
 @pytest.mark.parametrize(
@@ -188,7 +276,11 @@ def test_a_mistake_with_neurons_ends_with_one_sentence(neurons, command, change,
         (["trace"], "Missing option '--concept'"),
         (["trace", "--concept", " ", "--target", "a"], "concept: empty; give at least one line"),
         (["trace", *WOODCUT, "--scorer", "nowhere.safetensors"], "scorer: nowhere.safetensors is not a .safetensors"),
-        (["trace", *WOODCUT, "--model", "nowhere"], "scorer: give --scorer"),
+        (["trace", *WOODCUT, "--model", "nowhere"], "nowhere is not a diffusers folder"),
+        (["trace", *WOODCUT, "--model", "nowhere", "--effort", "exhaustive"], "scorer: missing; effort exhaustive"),
+        (["trace", *WOODCUT, "--preset", "paper"], "preset: the paper has no window size for a model with 16 cross-"),
+        (["paper", "--model", "nowhere", "--exhaustive"], "scorer: missing; effort exhaustive"),
+        (["paper", "--only", "Dali"], "'Dali' is not one of 'style', 'object', 'fact', 'Van Gogh'"),
         (["trace", *WOODCUT, "--window-size", "17"], "window size: 17; this model has 16 layers"),
         (["trace", *WOODCUT, "--attribute", "mood"], "'mood' is not one of 'style', 'object', 'fact'"),
         (["edit", *WOODCUT, "--layers", "8", "--model", "nowhere"], "nowhere is not a diffusers folder"),
@@ -220,7 +312,7 @@ def test_a_mistake_ends_with_one_sentence_and_exit_code_2(arguments, sentence, c
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["trace"], ["edit"], ["neurons"], ["neurons", "sweep"], ["neurons", "effects"]]
+    "command", [[], ["trace"], ["paper"], ["edit"], ["neurons"], ["neurons", "sweep"], ["neurons", "effects"]]
 )
 def test_help_tells_what_a_command_does_and_exits_with_0(command, capsys):
     assert command_line.main([*command, "--help"]) == 0

@@ -17,9 +17,8 @@ from loco_core.editing.closed_form import EditOperator
 from loco_core.editing.recipe import Preservation, Ridge, Tokens
 from loco_core.editing.solve import solve_edit
 from loco_core.editing.token_pairs import token_pairs
-from loco_core.localization.plan import SearchPlan
+from loco_core.localization.plan import Effort, SearchPlan
 from loco_core.localization.search import search
-from loco_core.localization.strategies import Effort
 from loco_core.models.engine import Chunk, Intervention, Row, Sampling
 from loco_core.models.layers import LayerSet, windows
 from loco_core.prompts import Attribute, PromptPair
@@ -159,7 +158,7 @@ def test_a_search_gives_the_scores_of_the_authors_loop_over_one_window_at_a_time
     engine._pipeline.set_progress_bar_config(disable=True)
     scorer = load_scorer(SCORER)
     pairs = (PromptPair(f"{STAR} in the style of halftone", STAR), PromptPair("halftone, a fish", "a fish"))
-    plan = SearchPlan(pairs, (0, 5), Attribute.STYLE, 13, SAMPLING, Effort.EXHAUSTIVE)
+    plan = SearchPlan(pairs, (0, 5), Attribute.STYLE, SAMPLING, 13, Effort.EXHAUSTIVE)
     ours, packed = (search(engine, scorer, plan, rows_per_batch) for rows_per_batch in (1, 32))
     theirs = []
     for window in windows(16, 13):

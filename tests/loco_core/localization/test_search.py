@@ -3,277 +3,331 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from loco_core.localization.evaluation import Evaluation, SearchProgress
-from loco_core.localization.pictures import contact_sheet, layer_effects, model_figure, score_plot
-from loco_core.localization.plan import AUTO, SearchPlan
+from loco_core.localization.evaluation import SearchProgress
+from loco_core.localization.pictures import contact_sheet, layer_shares, model_figure, search_plot
+from loco_core.localization.plan import Effort, SearchPlan
 from loco_core.localization.report import layers_of_search, report_text, result_json, scores_csv
-from loco_core.localization.score_table import ScoreTable
-from loco_core.localization.search import Confirmation, search
-from loco_core.localization.strategies import Effort, grown
+from loco_core.localization.search import SearchResult, images_to_make, search
 from loco_core.localization.verdict import Kind
-from loco_core.models.engine import Sampling, TextEmbedding
-from loco_core.models.layers import Part
+from loco_core.models.engine import Sampling
+from loco_core.models.layers import LayerSet, Part
 from loco_core.prompts import Attribute, PromptPair
 from loco_core.scoring.clip_score import SeenText
-from loco_core.scoring.intervals import Estimate
-from made_up import chunk, unet
+from made_up import Denoiser, any_of, unet
 
-LAYERS = 8
+LAYERS = unet(*(("input", number, 1) for number in range(8)))
 SAMPLING = Sampling(4, 7.5, "euler", "normal", 32, 16)
 PAIRS = (PromptPair("a cat in oil", "a cat"), PromptPair("a dog in oil", "a dog"))
+every_effort = pytest.mark.parametrize("effort", Effort)
 
 
-class PlantedEngine:
-    """A model in which the concept shows (a white image) unless layers `planted` all read the target (black)."""
+class Oil(Denoiser):
+    """Oil paint shows in an image as long as one of the layers `holding` gets it."""
 
-    def __init__(self, planted: set[int]) -> None:
-        self.layers = unet(*(("input", number, 1) for number in range(LAYERS)))
-        self.planted, self.batches = planted, []
+    def __init__(self, *holding: int) -> None:
+        super().__init__("in oil", any_of(*holding), LAYERS)
 
-    def encode(self, prompts):
-        return [TextEmbedding(prompt, torch.zeros(77, 4), (chunk(3),)) for prompt in prompts]
-
-    def generate(self, rows, sampling, on_step=None):
-        self.batches.append([(row.embedding.prompt, row.seed) for row in rows])
-        for _ in range(sampling.steps if on_step else 0):
-            on_step()
-        gone = [row.intervention is not None and self.planted <= set(row.intervention.layers) for row in rows]
-        return torch.stack([torch.full((sampling.height, sampling.width, 3), 0.0 if g else 1.0) for g in gone])
+    def given(self, prompt: str) -> bool:
+        return prompt.endswith(self.concept)
 
 
 class BrightnessScorer:
     """30 for a white image and 10 for a black one; the other way round against a text without the concept."""
 
-    name = "brightness"
+    name, digest = "brightness", "0123"
     words = 75
 
     def seen(self, text):
         words = text.split()
         return SeenText(tuple(words[: self.words]), len(words))
 
-    def score(self, images, texts):
-        sign = torch.tensor([1.0 if "oil" in text else -1.0 for text in texts])
+    def score(self, images: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
+        sign = torch.tensor([1.0 if text.endswith("in oil") else -1.0 for text in texts])
         return 20 + 10 * sign * (2 * images.mean((1, 2, 3)) - 1)
 
 
-def run(attribute: Attribute = Attribute.STYLE, planted: frozenset[int] = frozenset({4, 5}), rows: int = 5, **options):
-    progress = SearchProgress(**{name: options.pop(name) for name in ("on_batch", "on_step") if name in options})
-    engine = PlantedEngine(set(planted))
-    plan = SearchPlan(
-        PAIRS, (7, 8), attribute, **{"window_size": 2, "sampling": SAMPLING, "effort": Effort.EXHAUSTIVE} | options
-    )
-    return engine, search(engine, BrightnessScorer(), plan, rows, progress)
+SCORER = BrightnessScorer()
+
+
+def plan(**options) -> SearchPlan:
+    return SearchPlan(**{"pairs": PAIRS, "seeds": (7, 8), "attribute": Attribute.STYLE, "sampling": SAMPLING} | options)
+
+
+def exhaustive(**options) -> SearchPlan:
+    return plan(**{"effort": Effort.EXHAUSTIVE, "window_size": 2} | options)
+
+
+def run(asked: SearchPlan | None = None, scorer=SCORER, engine: Denoiser | None = None, **options) -> SearchResult:
+    return search(engine or Oil(4, 5), scorer, asked or plan(), 5, **options)
+
+
+# --- by probe ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scorer", [SCORER, None], ids=["scored", "not scored"])
+@pytest.mark.parametrize("holding", [(4,), (4, 5), (3, 4)], ids=str)
+def test_the_layers_are_found_with_and_without_a_scorer(holding, scorer):
+    result = run(scorer=scorer, engine=Oil(*holding))
+    assert (result.kind, result.layers.indices) == (Kind.LOCALIZED, holding)
+    assert result.scored == (scorer is not None)
+
+
+def test_images_show_what_was_found_beside_what_it_is_compared_with():
+    result = run()
+    rows = result.pictures(2)
+    assert list(rows)[:2] == [None, LAYERS.all]
+    assert set(rows) == {None, LAYERS.all, result.layers, result.located.rival, *map(layers, [(3, 4), (5, 6)])}
+    gone = {shown: [picture.mean() == 0 for picture in row] for shown, row in rows.items()}
+    assert [shown for shown, row in gone.items() if all(row)] == [LAYERS.all, layers((4, 5))]
+
+
+def layers(indices: tuple[int, ...]) -> LayerSet:
+    return LayerSet(indices, len(LAYERS))
+
+
+def test_a_set_of_layers_apart_is_shown_too_and_found_as_the_smallest():
+    result = run(engine=Oil(1, 6))
+    assert (result.kind, result.smallest.indices) == (Kind.SPREAD, (1, 6))
+    assert result.smallest in result.pictures(1)
+
+
+@pytest.mark.parametrize(("pairs", "images"), [(1, 1), (3, 3), (6, 4)])
+def test_few_images_confirm_one_of_each_prompt_and_no_more_than_four(pairs, images):
+    many = tuple(PromptPair(f"a cat {number} in oil", f"a cat {number}") for number in range(pairs))
+    asked = plan(pairs=many)
+    assert [seed for _, seed in asked.images] == [7] * images
+
+
+def test_scores_confirm_what_images_show():
+    assert run().confirmed
+    assert "confirmed in images (layers 4-5 20.00 points, all layers 20.00)" in report_text(run())
+    assert run(scorer=None).confirmed is None
+
+
+def test_what_the_probe_found_is_not_confirmed_by_images_that_do_not_show_it():
+    class NeedsAll(Oil):
+        """The predictions change at layers 4 and 5 alone; the images only where all layers get the target."""
+
+        def generate(self, rows, sampling, on_step=None):
+            every = [row.intervention is not None and len(row.intervention.layers) == 8 for row in rows]
+            return torch.stack([torch.full((16, 32, 3), 0.0 if gone else 1.0) for gone in every])
+
+    result = run(engine=NeedsAll(4, 5))
+    assert result.confirmed is False
+    assert "NOT confirmed in images: look at them, or search again with effort exhaustive" in report_text(result)
+
+
+def test_a_difference_that_the_scorer_does_not_see_is_said():
+    class Blind(BrightnessScorer):
+        def score(self, images, texts):
+            return torch.full((len(images),), 20.0)
+
+    text = report_text(run(scorer=Blind()))
+    assert "NOT confirmed: the scorer sees no such difference in the images; look at them" in text
+
+
+def test_prompts_that_hardly_differ_have_no_layers_and_two_rows_of_images():
+    engine = Oil(4, 5)
+    engine.shown = lambda holding: 0.01 * any_of(4, 5)(holding)
+    result = run(engine=engine)
+    assert (result.kind, result.layers.indices, result.smallest.indices) == (Kind.NO_EFFECT, (), ())
+    assert list(result.pictures(1)) == [None, LAYERS.all]
+    assert "no effect: the two prompts make hardly any difference here" in report_text(result)
+    assert search_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, LAYERS).ndim == 3
+
+
+def test_two_runs_are_probed_of_two_prompts_or_of_two_seeds():
+    assert [run_ for run_ in plan().probe.runs] == [(PAIRS[0], 7), (PAIRS[1], 7)]
+    assert [run_ for run_ in plan(pairs=PAIRS[:1]).probe.runs] == [(PAIRS[0], 7), (PAIRS[0], 8)]
+    assert [run_ for run_ in plan(pairs=PAIRS[:1], seeds=(7,)).probe.runs] == [(PAIRS[0], 7)]
+
+
+def test_a_run_of_few_steps_is_probed_at_each_of_them():
+    assert plan(sampling=replace(SAMPLING, steps=3)).probe.steps == [0, 1, 2]
+
+
+# --- every window in images -------------------------------------------------------------------------------------------
 
 
 def test_the_window_that_removes_a_style_wins_by_the_lowest_score():
-    _, result = run(Attribute.STYLE)
+    result = run(exhaustive())
     assert result.layers.indices == (4, 5)
     assert result.baseline.mean() == 30
-    assert [result.mean_score(window) for window in result.windows] == [30, 30, 30, 30, 10, 30, 30]
+    assert [result.mean_score(window) for window in result.shares] == [30, 30, 30, 30, 10, 30, 30]
 
 
 def test_the_window_that_updates_a_fact_wins_by_the_highest_score_against_the_target():
-    _, result = run(Attribute.FACT)
+    result = run(exhaustive(attribute=Attribute.FACT))
     assert result.layers.indices == (4, 5)
     assert result.baseline.mean() == 10
     assert result.mean_score(result.layers) == 30
 
 
-@pytest.mark.parametrize("effort", [Effort.FAST, Effort.BALANCED])
-def test_a_race_finds_the_same_window_with_fewer_images_and_confirms_it_in_images_of_all_steps(effort):
-    engine, result = run(planted=frozenset({4, 5}), effort=effort, sampling=replace(SAMPLING, steps=40))
-    assert result.layers.indices == (4, 5)
-    assert result.confirmation.holds
-    assert result.cost < 0.6 * run()[1].cost  # of 4 images per window there are few to spare
-    assert {cell.steps for cell in result.cells} == {10, 40}
+@pytest.mark.parametrize(("holding", "size"), [((3,), 1), ((4, 5), 2), ((1, 6), 2)], ids=str)
+def test_the_size_of_the_windows_is_that_of_the_one_probed_and_the_usual_where_none_is(holding, size):
+    result = run(exhaustive(window_size=0), engine=Oil(*holding))
+    assert {len(window) for window in result.shares} == {size}
 
 
-def test_a_window_that_a_race_found_in_short_images_alone_is_not_confirmed():
-    class ShortImagesOnly(PlantedEngine):
-        def generate(self, rows, sampling, on_step=None):
-            images = super().generate(rows, sampling, on_step)
-            return images if sampling.steps < 40 else torch.ones_like(images)
-
-    plan = SearchPlan(PAIRS, (7, 8), Attribute.STYLE, 2, replace(SAMPLING, steps=40))
-    result = search(ShortImagesOnly({4, 5}), BrightnessScorer(), plan, 8)
-    assert not result.confirmation.holds
-    assert "NOT confirmed, search again with effort exhaustive" in report_text(result)
+def test_windows_of_a_given_size_need_no_probe():
+    engine = Oil(4, 5)
+    assert run(exhaustive(), engine=engine).located is None
+    assert engine.asked == 0
 
 
-@pytest.mark.parametrize("effort", Effort)
-@pytest.mark.parametrize("steps", [4, 20])
-@pytest.mark.parametrize("seeds", [(7,), (7, 8, 9, 10)])
-def test_a_search_costs_no_more_than_is_said_before_it(effort, steps, seeds):
-    """Few images for each window, or few steps, leave a race little to save: its first round is made in any case."""
-    plan = SearchPlan(PAIRS, seeds, Attribute.STYLE, 2, replace(SAMPLING, steps=steps), effort)
-    engine = PlantedEngine({4, 5})
-    result = search(engine, BrightnessScorer(), plan, 8)
-    assert result.cost <= plan.most_images(engine.layers)
+def test_without_a_scorer_windows_cannot_be_compared_by_images():
+    with pytest.raises(ValueError, match="scorer: missing; effort exhaustive compares windows by their images' scores"):
+        run(exhaustive(), scorer=None)
 
 
 def test_a_window_of_all_layers_is_shown_as_any_other():
-    engine, result = run(window_size=LAYERS)
-    assert result.layers.indices == tuple(range(LAYERS))
-    assert result.windows == [result.layers]
-    assert score_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, engine.layers).ndim == 3
+    result = run(exhaustive(window_size=8))
+    assert result.layers == LAYERS.all
+    assert list(result.shares) == [result.layers]
+    assert search_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, LAYERS).ndim == 3
     assert "layers 0-7 have 100% of the effect of all layers, and no other window fits beside them" in report_text(
         result
     )
 
 
-def test_what_goes_the_wrong_way_in_images_of_all_steps_is_not_confirmed():
-    raced, effect = (Estimate(mean, 0.1, 3.0, 4) for mean in (-1.0, -0.4))
-    assert not Confirmation(effect, raced).holds
-
-
 def test_a_concept_that_the_unmodified_images_do_not_show_costs_two_rows_of_images_and_no_window():
-    engine, result = run(planted=frozenset({99}))
-    assert result.verdict.kind is Kind.NO_EFFECT
-    assert not result.layers and not result.windows
-    assert sum(map(len, engine.batches)) == 2 * 4
+    engine = Oil()
+    result = run(exhaustive(), engine=engine)
+    assert result.kind is Kind.NO_EFFECT
+    assert not result.layers
+    assert len(engine.made) == 2 * 4
     assert "no window was tried" in report_text(result)
-    assert score_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, engine.layers).ndim == 3
-
-
-def test_an_effect_that_later_images_take_back_is_no_effect_whatever_window_seemed_to_have_it():
-    class FirstSeedsOnly(PlantedEngine):
-        """All windows change the images of the later seeds the other way, by more."""
-
-        def generate(self, rows, sampling, on_step=None):
-            images = super().generate(rows, sampling, on_step)
-            late = torch.tensor([row.seed > 8 for row in rows])[:, None, None, None]
-            changed = torch.tensor([row.intervention is not None for row in rows]).float()[:, None, None, None]
-            return torch.where(late, changed, images)
-
-    plan = SearchPlan(PAIRS, (7, 8, 9, 10), Attribute.STYLE, 2, SAMPLING, Effort.EXHAUSTIVE)
-    engine = FirstSeedsOnly({4, 5})
-    result = search(engine, BrightnessScorer(), plan, 8)
-    assert result.verdict.kind is Kind.NO_EFFECT
-    assert not result.layers and result.windows
-    assert "no window is recommended" in report_text(result)
-    assert "nan" not in report_text(result)
-    assert score_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, engine.layers).ndim == 3
-
-
-def test_a_target_that_is_the_concept_prompt_itself_is_refused_before_any_image():
-    with pytest.raises(ValueError, match="target prompts: 'a cat' is the concept prompt too"):
-        SearchPlan((*PAIRS, PromptPair("a cat", "a cat")), (7,), Attribute.STYLE, 2, SAMPLING)
-
-
-@pytest.mark.parametrize("effort", Effort)
-def test_no_window_is_found_out_of_nan(effort):
-    class Damaged(BrightnessScorer):
-        def score(self, images, texts):
-            return super().score(images, texts) * torch.tensor([float("nan"), *[1.0] * (len(texts) - 1)])
-
-    plan = SearchPlan(PAIRS, (7, 8), Attribute.STYLE, 2, SAMPLING, effort)
-    with pytest.raises(ValueError, match="scorer brightness: NaN or Inf in a score"):
-        search(PlantedEngine({4, 5}), Damaged(), plan, 8)
+    assert search_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, LAYERS).ndim == 3
 
 
 def test_an_effect_that_few_images_leave_unsure_is_told_as_such():
-    class Unsteady(PlantedEngine):
+    class Unsteady(Oil):
         def generate(self, rows, sampling, on_step=None):
             shown = torch.tensor([0.9 if row.seed == 7 else 0.1 for row in rows])[:, None, None, None]
             return super().generate(rows, sampling, on_step) * shown
 
-    plan = SearchPlan(PAIRS[:1], (7, 8), Attribute.STYLE, 2, replace(SAMPLING, steps=40))
-    result = search(Unsteady({4, 5}), BrightnessScorer(), plan, 8)
-    assert result.verdict.kind is Kind.NO_EFFECT
+    result = run(exhaustive(pairs=PAIRS[:1]), engine=Unsteady(4, 5))
+    assert result.kind is Kind.NO_EFFECT
     text = report_text(result)
     assert "too few images, or too unlike, to tell whether they show the style" in text
-    assert "in 2 images of 10 steps). Give more prompts or seeds, or effort exhaustive for images of 40;" in text
+    assert "in 2 images). Give more prompts or seeds; no window was tried." in text
 
 
 def test_a_concept_in_one_window_is_localized():
-    verdict = run()[1].verdict
+    verdict = run(exhaustive()).verdict
     assert (verdict.kind, verdict.share) == (Kind.LOCALIZED, 1.0)
     assert verdict.rival.margin.mean == 20
 
 
 def test_a_concept_that_no_window_holds_is_spread():
-    """Layers 1 and 6 both have to read the target: no window of two has any of the effect."""
-    assert run(planted=frozenset({1, 6}))[1].verdict.kind is Kind.SPREAD
+    """Layers 1 and 6 both have to get the target: no window of two has any of the effect."""
+    assert run(exhaustive(), engine=Oil(1, 6)).kind is Kind.SPREAD
 
 
-@pytest.mark.parametrize("planted", [{3}, {4, 5}, {2, 3, 4}, {3, 4, 5, 6}])
-def test_an_automatic_window_takes_in_the_planted_layers_and_no_other(planted):
-    """More than two planted layers show in no window of two: there the search begins with as many as they are."""
-    start = AUTO if len(planted) <= 2 else len(planted) + 1
-    engine = PlantedEngine(planted)
-    plan = SearchPlan(PAIRS, (7, 8), Attribute.STYLE, start, SAMPLING, Effort.EXHAUSTIVE)
-    table = ScoreTable(Evaluation(engine, BrightnessScorer(), plan, 8), 4, 4, plan.sign, LAYERS)
-    first = next(w for w in plan.windows(engine.layers) if planted <= set(w))
-    assert set(grown(table, first, 20.0, len(PAIRS))) == planted
+# --- either way -------------------------------------------------------------------------------------------------------
 
 
-def test_keys_or_values_alone_are_asked_of_the_engine():
-    parts = []
+@every_effort
+def test_no_window_is_found_out_of_nan(effort):
+    class Damaged(BrightnessScorer):
+        def score(self, images, texts):
+            return super().score(images, texts) * torch.tensor([float("nan"), *[1.0] * (len(texts) - 1)])
 
-    class Parts(PlantedEngine):
-        def generate(self, rows, sampling, on_step=None):
-            parts.extend(row.intervention.part for row in rows if row.intervention)
-            return super().generate(rows, sampling, on_step)
-
-    plan = SearchPlan(PAIRS, (7, 8), Attribute.STYLE, 2, SAMPLING, Effort.BALANCED, Part.VALUES)
-    search(Parts({4, 5}), BrightnessScorer(), plan, 8)
-    assert set(parts) == {Part.VALUES}
+    with pytest.raises(ValueError, match="scorer brightness: NaN or Inf in a score"):
+        run(plan(effort=effort), scorer=Damaged())
 
 
-@pytest.mark.parametrize("rows", [1, 5, 1000])
-def test_the_result_does_not_depend_on_the_batch_size(rows):
-    np.testing.assert_array_equal(run(rows=rows)[1].scores, run(rows=5)[1].scores)
+@every_effort
+def test_keys_or_values_alone_are_asked_of_the_engine(effort):
+    engine = Oil(4, 5)
+    run(plan(effort=effort, part=Part.VALUES), engine=engine)
+    assert {row.intervention.part for row in engine.made if row.intervention} == {Part.VALUES}
 
 
-def test_every_window_sees_the_same_pairs_and_seeds_and_no_batch_exceeds_the_rows():
-    engine, result = run(rows=5)
-    assert max(map(len, engine.batches)) == 5
-    made = [row for batch in engine.batches for row in batch]
-    expected = [(pair.concept, seed) for seed in (7, 8) for pair in PAIRS]
-    assert made == expected * (2 + len(result.windows))
+@every_effort
+@pytest.mark.parametrize("rows", [1, 1000])
+def test_the_result_does_not_depend_on_the_batch_size(effort, rows):
+    asked = plan(effort=effort)
+    result = search(Oil(4, 5), SCORER, asked, rows)
+    np.testing.assert_array_equal(result.scores, run(asked).scores)
 
 
-def test_progress_tells_the_cost_so_far_and_every_sampler_step():
-    seen, steps = [], []
-    run(
-        rows=10,
-        on_batch=lambda made: seen.append((made.cost, made.label, made.thumbnails[-1].shape)),
-        on_step=lambda: steps.append(1),
+@every_effort
+def test_every_set_of_layers_gets_the_same_pairs_and_seeds(effort):
+    engine = Oil(4, 5)
+    result = run(plan(effort=effort), engine=engine)
+    made = [(row.embedding.prompt, row.seed) for row in engine.made]
+    expected = [(pair.concept, seed) for pair, seed in result.plan.images]
+    assert made == expected * (1 + len(result.table.sets))
+
+
+@every_effort
+def test_no_more_images_are_made_than_is_said_before(effort):
+    for holding in ((4, 5), (1, 6)):
+        engine, asked = Oil(*holding), plan(effort=effort, window_size=2)
+        run(asked, engine=engine)
+        assert len(engine.made) <= images_to_make(asked, LAYERS)
+
+
+def test_progress_tells_the_probes_rows_then_every_batch_of_images_and_every_sampler_step():
+    told, batches, steps = [], [], []
+    progress = SearchProgress(
+        told.append, lambda made: batches.append((len(made.cells), made.label)), lambda: steps.append(1)
     )
-    assert [cost for cost, _, _ in seen] == [8, 18, 28, 36]
-    assert seen[1][1:] == ("layers 2-3", (16, 32, 3))
-    assert len(steps) == 4 * SAMPLING.steps
+    result = run(progress=progress)
+    assert told == sorted(told) and told[-1] == result.located.probe.rows
+    assert batches == [(5, "layers 4-5"), (10, "layers 5-6"), (12, f"layers {result.located.rival}")]
+    assert len(steps) == 3 * SAMPLING.steps
 
 
-def test_an_exception_in_a_step_ends_the_search():
-    def cancel() -> None:
+@pytest.mark.parametrize("moment", ["on_rows", "on_batch", "on_step"])
+def test_an_exception_at_any_moment_ends_the_search(moment):
+    def cancel(*_) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        run(on_step=cancel)
+        run(progress=SearchProgress(**{moment: cancel}))
+
+
+def test_the_cost_is_told_in_rows_of_the_denoiser():
+    result = run()
+    images = 12 * SAMPLING.steps * 2
+    assert result.rows == result.located.probe.rows + images
+    assert f"cost: {result.rows} rows of the denoiser, 12 images among them" in report_text(result)
+
+
+def test_a_target_that_is_the_concept_prompt_itself_is_refused_before_any_image():
+    with pytest.raises(ValueError, match="target prompts: 'a cat' is the concept prompt too"):
+        plan(pairs=(*PAIRS, PromptPair("a cat", "a cat")))
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"pairs": ()}, "concept prompts: empty"),
-        ({"seeds": ()}, "seeds: 0"),
-    ],
+    ("change", "message"), [({"pairs": ()}, "concept prompts: empty"), ({"seeds": ()}, "seeds: 0")]
 )
 def test_a_plan_that_cannot_be_run_is_refused(change, message):
-    good = {"pairs": PAIRS, "seeds": (1,), "attribute": Attribute.STYLE, "window_size": 2, "sampling": SAMPLING}
     with pytest.raises(ValueError, match=message):
-        SearchPlan(**good | change)
+        plan(**change)
 
 
-def test_the_report_names_the_window_its_score_and_the_verdict():
-    text = report_text(run()[1])
+# --- what it is saved and drawn as ------------------------------------------------------------------------------------
+
+
+def test_the_report_of_a_probe_names_the_layers_their_share_and_when_they_act():
+    text = report_text(run())
+    assert "style: layers 4-5 of 8" in text
+    assert "localized: layers 4-5 make 100%" in text
+    assert "layers 4-5 by how far the denoising is: 0% 100%, 25% 100%, 50% 100%, 75% 100%; most of it from 0%" in text
+
+
+def test_the_report_of_all_windows_names_the_best_its_score_and_the_verdict():
+    text = report_text(run(exhaustive()))
     assert "style: layers 4-5 of 8" in text
     assert (
         "localized: layers 4-5 have 100% of the effect of all layers, 20.00 \u00b1 0.00 points ahead of the best"
@@ -282,43 +336,57 @@ def test_the_report_names_the_window_its_score_and_the_verdict():
     assert "layers 4-5     10.00  (-20.00 \u00b1 0.00; 4)" in text
 
 
-def test_the_json_holds_all_that_is_needed_to_use_the_result_again():
-    content = json.loads(result_json(run()[1], {"host": "test"}))
-    assert content["layers"] == [4, 5]
-    assert content["layer_count"] == LAYERS
-    assert content["scores"] == [30, 30, 30, 30, 10, 30, 30]
-    assert content["effects"][4] == {"mean": 20, "low": 20, "high": 20, "images": 4}
-    assert content["verdict"]["kind"] == "localized"
+@every_effort
+def test_the_json_holds_all_that_is_needed_to_use_the_result_again(effort):
+    content = json.loads(result_json(run(plan(effort=effort)), {"host": "test"}))
+    assert (content["layers"], content["smallest_set"], content["layer_count"]) == ([4, 5], [4, 5], 8)
+    assert content["shares"][content["windows"].index([4, 5])] == pytest.approx(1)
+    scores = {tuple(row["layers"]): row["score"] for row in content["scores"]}
+    assert (scores[()], scores[4, 5]) == (30, 10)
+    assert (content["verdict"]["kind"], content["effort"]) == ("localized", effort)
     assert content["pairs"][0] == {"concept": "a cat in oil", "target": "a cat"}
-    assert content["seeds"] == [7, 8]
-    assert content["sampling"]["steps"] == 4
+    assert (content["seeds"], content["sampling"]["steps"]) == ([7, 8], 4)
+
+
+def test_the_json_of_a_probe_has_the_share_of_every_window_at_every_level_and_no_score_without_a_scorer():
+    content = json.loads(result_json(run(scorer=None), {}))
+    assert content["scores"] is None
+    assert content["probe"]["steps"] == [0, 1, 2, 3]
+    assert content["probe"]["shares"][4] == pytest.approx([1] * 4)
 
 
 def test_the_layers_in_the_json_are_read_again_and_those_of_no_effect_are_refused():
-    layers, text = layers_of_search(result_json(run()[1], {}), "a.json")
-    assert layers.indices == (4, 5)
+    found, text = layers_of_search(result_json(run(), {}), "a.json")
+    assert found.indices == (4, 5)
     assert text == "layers 4-5 of 8: style, a cat in oil, a dog in oil"
     with pytest.raises(ValueError, match=r"file: 'b.json' found no layers \(no effect"):
-        layers_of_search(result_json(run(planted=frozenset({99}))[1], {}), "b.json")
+        layers_of_search(result_json(run(exhaustive(), engine=Oil()), {}), "b.json")
 
 
 def test_the_csv_has_a_line_for_every_image():
-    result = run()[1]
+    result = run(exhaustive())
     rows = list(csv.DictReader(io.StringIO(scores_csv(result.plan, result.cells, result.scores))))
     assert len(rows) == 4 * 9
     gone = [row for row in rows if row["layers"] == "4-5"]
     assert [(row["seed"], float(row["difference"])) for row in gone] == [("7", -20)] * 2 + [("8", -20)] * 2
 
 
+def test_the_csv_has_no_scores_without_a_scorer():
+    result = run(scorer=None)
+    rows = list(csv.DictReader(io.StringIO(scores_csv(result.plan, result.cells, result.scores))))
+    assert len(rows) == 12
+    assert {(row["score"], row["difference"]) for row in rows} == {("", "")}
+
+
 def test_the_csv_of_a_search_that_was_stopped_holds_what_was_done():
-    result = run()[1]
+    result = run(exhaustive())
     lines = scores_csv(result.plan, result.cells[:10], result.scores[:10]).splitlines()
     assert len(lines) == 1 + 10
-    assert lines[-1].startswith("0-1,keys and values,a dog in oil,a dog,7,4,")
+    assert lines[-1].startswith("0-1,keys and values,a dog in oil,a dog,7,")
 
 
 def test_a_report_tells_how_the_lines_were_taken_and_the_csv_what_was_scored():
-    _, result = run()
+    result = run()
     pairs = (PromptPair(r"a (cat:1.2) in oil \(thick\)", "a cat"), PAIRS[1])
     result = replace(result, plan=replace(result.plan, pairs=pairs, taken=("concept, taken as a prompt: x",)))
     assert report_text(result).splitlines()[-1] == "concept, taken as a prompt: x"
@@ -326,39 +394,23 @@ def test_a_report_tells_how_the_lines_were_taken_and_the_csv_what_was_scored():
     assert (row["concept"], row["scored_text"]) == (pairs[0].concept, "a cat in oil (thick)")
 
 
-def test_captions_are_drawn_as_plain_text():
-    engine, result = run()
+@every_effort
+def test_captions_are_drawn_as_plain_text(effort):
     drawings = []
-    for concept, target in (("a (cat:1.2) in oil", "((a cat))"), ("a cat in oil", "a cat")):
-        told = replace(result, plan=replace(result.plan, pairs=(PromptPair(concept, target), PAIRS[1])))
-        drawings.append((score_plot(told), model_figure(told, engine.layers), contact_sheet(told)))
+    for concept in ("a (cat:1.2) in oil", "a cat in oil"):
+        told = run(plan(effort=effort, pairs=(PromptPair(concept, "a cat"), PAIRS[1])))
+        drawings.append((search_plot(told), model_figure(told, LAYERS), contact_sheet(told)))
     assert all(np.array_equal(*both) for both in zip(*drawings, strict=True))
 
 
-def test_the_pictures_are_there_to_look_at():
-    engine, result = run()
-    assert score_plot(result).shape[2] == 3
-    assert model_figure(result, engine.layers).shape[2] == 3
-    assert contact_sheet(result).shape[0] > 9 * 16
-
-
-def test_dollars_in_a_prompt_begin_no_formula():
-    engine, result = run()
-    priced = replace(result.plan, pairs=(PromptPair("money $#$ in oil", "money $#$"), PAIRS[1]))
-    result = replace(result, plan=priced)
-    assert score_plot(result).ndim == model_figure(result, engine.layers).ndim == contact_sheet(result).ndim == 3
-
-
-def test_the_contact_sheet_begins_with_what_is_to_go_and_with_what_all_layers_make_of_it():
-    pictures = run()[1].pictures(4)
-    unmodified, whole, *windows = pictures.values()
-    assert len(windows) == 7
-    assert [image.mean() for image in unmodified] == [255] * 4
-    assert [image.mean() for image in whole] == [0] * 4
+@every_effort
+def test_dollars_in_a_prompt_begin_no_formula(effort):
+    result = run(plan(effort=effort, pairs=(PromptPair("money $#$ in oil", "money $#$"), PAIRS[1])))
+    assert search_plot(result).ndim == model_figure(result, LAYERS).ndim == contact_sheet(result).ndim == 3
 
 
 def test_a_layer_is_coloured_by_the_best_window_that_it_is_in():
-    assert layer_effects(run()[1]).tolist() == [0, 0, 0, 0, 1, 1, 0, 0]
+    assert layer_shares(run(exhaustive()).shares, 8).tolist() == [0, 0, 0, 0, 1, 1, 0, 0]
 
 
 class ShortSighted(BrightnessScorer):
@@ -367,9 +419,9 @@ class ShortSighted(BrightnessScorer):
     words = 3
 
 
-def test_a_prompt_of_which_the_scorer_sees_the_beginning_alone_stands_in_the_report_and_the_files(caplog):
-    plan = SearchPlan(PAIRS, (7,), Attribute.STYLE, 2, SAMPLING, effort=Effort.EXHAUSTIVE)
-    result = search(PlantedEngine({4, 5}), ShortSighted(), plan, 5)
+@every_effort
+def test_a_prompt_of_which_the_scorer_sees_the_beginning_alone_stands_in_the_report_and_the_files(effort, caplog):
+    result = run(plan(effort=effort), scorer=ShortSighted())
     warning = 'WARNING: the scorer sees the first 3 of 4 tokens of "a cat in oil"; what follows does not count'
     assert warning in report_text(result)
     assert warning in json.loads(result_json(result, {}))["warnings"][0]
@@ -377,10 +429,9 @@ def test_a_prompt_of_which_the_scorer_sees_the_beginning_alone_stands_in_the_rep
 
 
 def test_a_concept_after_all_that_the_scorer_sees_is_an_error_before_any_image_is_made():
-    pairs = (PromptPair("a cat at sea in oil", "a cat at sea"),)
-    plan, engine = SearchPlan(pairs, (7,), Attribute.STYLE, 2, SAMPLING), PlantedEngine({4, 5})
+    engine = Oil(4, 5)
     with pytest.raises(
         ValueError, match='scorer: it sees the first 3 tokens of a prompt, and "a cat at sea in oil" and'
     ):
-        search(engine, ShortSighted(), plan, 5)
-    assert not engine.batches
+        run(plan(pairs=(PromptPair("a cat at sea in oil", "a cat at sea"),)), ShortSighted(), engine)
+    assert not engine.made and not engine.asked
