@@ -1,7 +1,7 @@
 """The probe against the exhaustive search: how often each is right, and at what cost; how sure intervals are; speed.
 
     COMFYUI_PATH=... python benchmarks/search.py   # a quarter of an hour on two cores
-    python benchmarks/search.py --planting FOLDER  # also on a model that demo/train.py has trained; repeatable
+    python benchmarks/search.py --planting FOLDER  # four minutes more; a model that demo/train.py has trained
     python benchmarks/search.py --replay           # without the timings of (c); writes no file
 
 (a) Exhaustive search is replayed on stored scores of the demo model (score_tables.py): for every style and fact,
@@ -10,8 +10,9 @@ was planted. Mean effects are scaled, for each concept apart, until it is right 
 varies between images is kept as it is. The probe is asked live, with its target mixed with the concept until the
 planted layers have just that effect in images (probe_cases.py), and at full strength. Right are the planted layers and
 no others, the size of the window not given (right_of_size: given, as it is to exhaustive search), whether or not the
-difference is called none, which exhaustive search is not asked either (said_no_effect). Whether a model knows a concept where it was planted, its images tell
-(right_where_planted: of these cases alone). Objects were planted nowhere: what is said of them is reported.
+difference is called none, which exhaustive search is not asked either (said_no_effect). Whether a model knows a
+concept where it was planted, its images tell (right_where_planted: of these cases alone). Objects were planted nowhere:
+what is said of them is reported.
 (b) Rows and seconds of a probe in SDXL's shape, 70 layers, of random weights (narrow_xl.py).
 (c) On the demo model, the same windows, prompts and seeds: one image at a time, as the authors' script does, and
 packed; and, in ComfyUI, a batch of interventions against a batch without (search_overhead.py). (Coverage) 95 %
@@ -74,7 +75,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 PAIRS, SEEDS, SEARCHES = 4, 4, 450
 DIFFICULTIES = (0.7, 0.9, 0.99)
 FULL = "full strength"
-# Settings of a probe that are compared, on the demo model: how many runs, and how many levels.
+# Styles and facts, and those of them by which settings of a probe and poolings are compared, on the demo model.
+KNOWN = tuple(name for name, (attribute, _) in concepts().items() if attribute is not Attribute.OBJECT)
+COMPARED = KNOWN[::2]
+# How many runs, and how many levels, are compared.
 RUNS_COMPARED, LEVELS_COMPARED = (1, 2, 4), (1, 2, 5, 10)
 # Width and height of images in SDXL's shape.
 XL_SIZE = 64
@@ -163,19 +167,18 @@ def stored(scores: np.ndarray) -> Evaluate:
 def tasks(folders: Sequence[Path], strengths: dict[str, dict[str, float]]) -> list[Task]:
     """What to probe: every concept in every model, at the strength of each difficulty.
 
-    The demo has a case for each setting; of other models one for the default, and at 90 % one for each choice of runs.
+    In the default setting: one case each, and where exhaustive search is right in 90 % one for each choice of runs.
     """
     runs, levels = DEFAULT
     asked = []
-    for folder, (concept, (attribute, _)) in itertools.product(folders, concepts().items()):
-        own = {FULL: 1.0} if attribute is Attribute.OBJECT else strengths[concept]
-        for number, (difficulty, strength) in enumerate(own.items()):
+    for folder, concept in itertools.product(folders, concepts()):
+        for number, (difficulty, strength) in enumerate(strengths.get(concept, {FULL: 1.0}).items()):
             task = Task(folder, concept, difficulty, strength, FIRST_SEED + number, runs, levels, (DEFAULT,))
-            if folder == DEMO and attribute is not Attribute.OBJECT:
+            if folder == DEMO and concept in COMPARED:
                 settings = tuple(itertools.product(RUNS_COMPARED, LEVELS_COMPARED))
                 most = {"runs": max(RUNS_COMPARED), "levels": max(LEVELS_COMPARED)}
                 task = replace(task, settings=settings, poolings=tuple(Pooling), **most)
-            elif attribute is not Attribute.OBJECT and difficulty == named(0.9):
+            elif difficulty == named(0.9):
                 task = replace(task, runs=max(RUNS_COMPARED))
             asked.append(task)
     return asked
@@ -354,8 +357,7 @@ def main() -> None:
 
     judged = exhaustive_verdicts()
     say(json.dumps(judged, indent=1))
-    known = [name for name, (attribute, _) in concepts().items() if attribute is not Attribute.OBJECT]
-    searches = {concept: replays(concept, random) for concept in known}
+    searches = {concept: replays(concept, random) for concept in KNOWN}
     scales = {name: {named(share): scale_for(own, share) for share in DIFFICULTIES} for name, own in searches.items()}
     exhaustive = {
         difficulty: round(
@@ -366,13 +368,13 @@ def main() -> None:
     say(f"exhaustive search, {PAIRS} pairs x {SEEDS} seeds: {json.dumps(exhaustive)}")
 
     with in_processes() as pool:
-        effects = dict(zip(known, pool.map(effects_by_strength, known), strict=True))
+        effects = dict(zip(KNOWN, pool.map(effects_by_strength, KNOWN), strict=True))
         strengths = {
             name: {difficulty: strength_for(scale, effects[name]) for difficulty, scale in own.items()} | {FULL: 1.0}
             for name, own in scales.items()
         }
         say(f"strengths of the target: {json.dumps(strengths, indent=1)}")
-        seen = list(itertools.product(folders, known))
+        seen = list(itertools.product(folders, KNOWN))
         images = {
             (folder.name, concept): effect
             for (folder, concept), effect in zip(seen, pool.map(shown, *zip(*seen, strict=True)), strict=True)
@@ -384,7 +386,7 @@ def main() -> None:
             say(f"{first.planting}: {json.dumps(described(first))}")
 
     default = [case for case in made if case.pooling is Pooling.WEIGHTED and (case.runs, case.levels) == DEFAULT]
-    on_demo = [case for case in made if case.planting == DEMO.name and case.right is not None]
+    compared = [case for case in made if case.planting == DEMO.name and case.concept in COMPARED]
     right = shares_right(default)
     measured = {
         "exhaustive": exhaustive,
@@ -407,8 +409,8 @@ def main() -> None:
         },
         "cases": {difficulty: sum(case.difficulty == difficulty for case in default) for difficulty in right},
         "objects_cost": worst_cost(case for case in default if case.attribute is Attribute.OBJECT),
-        "settings": compare_settings([case for case in on_demo if case.pooling is Pooling.WEIGHTED]),
-        "poolings": compare_poolings([case for case in on_demo if (case.runs, case.levels) == DEFAULT]),
+        "settings": compare_settings([case for case in compared if case.pooling is Pooling.WEIGHTED]),
+        "poolings": compare_poolings([case for case in compared if (case.runs, case.levels) == DEFAULT]),
         "plantings": {folder.name: about_planting(folder, default, images) for folder in folders},
         "confirmed": {concept: confirmed(concept) for concept in ("woodcut", "flags, 1 on")},
         "coverage": coverage(random),

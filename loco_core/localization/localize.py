@@ -23,8 +23,8 @@ from .verdict import LEAST_SHARE, SECOND_HOME, Kind
 MEMBER_SHARE = 0.1
 # The smallest set makes at least this share of it.
 ENOUGH = 0.9
-# Below this size beside that of the whole prompt, a difference is next to none.
-HARDLY_ANY = 0.05
+# Below this size beside that of the whole prompt, a hundredth of it in energy, a difference is next to none.
+HARDLY_ANY = 0.1
 # A window of more than this share of the layers is no place.
 WIDEST = 1 / 3
 # The part of the denoising in which this share of a window's effect arises is when it acts.
@@ -78,7 +78,7 @@ class Localization:
 def about_rows(plan: ProbePlan, layers: ModelLayers, window_size: int = AUTO) -> int:
     """About how many rows of the denoiser it takes: one window is shrunk by a layer, and then grown by one."""
     tried = len(windows(len(layers), first_size(layers, window_size)))
-    return plan.path_rows + len(plan.runs) * plan.levels * (3 + tried + (0 if window_size else 4))
+    return plan.path_rows + len(plan.runs) * len(plan.steps) * (3 + tried + (0 if window_size else 4))
 
 
 def localize(prober: Prober, layers: ModelLayers, window_size: int = AUTO) -> Localization:
@@ -97,7 +97,10 @@ def localize(prober: Prober, layers: ModelLayers, window_size: int = AUTO) -> Lo
     else:
         smallest = smallest_set(prober, layers.all)
         window = smallest if _is_place(smallest) else window
-    return replace(found, layers=window, smallest=smallest, probe=prober.measure([window, smallest]))
+    probed = prober.measure([window, smallest])
+    if len(smallest) >= len(window) and probed.share(smallest) < probed.share(window):
+        smallest = window  # it was found at one place alone, and makes less at all of them
+    return replace(found, layers=window, smallest=smallest, probe=probed)
 
 
 def first_size(layers: ModelLayers, window_size: int) -> int:

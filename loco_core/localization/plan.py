@@ -40,7 +40,8 @@ class Effort(Choice):
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """Which prompts to probe: every pair x every seed, at `levels` noise levels spread over the steps of a run.
+    """Which prompts to probe: every pair x every seed, at `levels` noise levels spread over the steps of a run, or at
+    all of them where it has fewer steps.
 
     `part`: what of the layers gets the target prompt. `taken`: how the lines that asked for the pairs were taken, in
     sentences.
@@ -56,8 +57,8 @@ class ProbePlan:
     def __post_init__(self) -> None:
         Part.parse_field(self, "part")
         check_asked(self.pairs, self.seeds)
-        if not 1 <= self.levels <= self.sampling.steps:
-            raise ValueError(f"levels: {self.levels}; give 1 to the number of steps, {self.sampling.steps}")
+        if self.levels < 1:
+            raise ValueError(f"levels: {self.levels}; give 1 or more")
 
     @property
     def runs(self) -> list[tuple[PromptPair, int]]:
@@ -67,7 +68,8 @@ class ProbePlan:
     @property
     def steps(self) -> list[int]:
         """The steps before which is probed; the first is pure noise."""
-        return [level * self.sampling.steps // self.levels for level in range(self.levels)]
+        levels = min(self.levels, self.sampling.steps)
+        return [level * self.sampling.steps // levels for level in range(levels)]
 
     @property
     def path_rows(self) -> int:
@@ -111,7 +113,7 @@ class SearchPlan:
             return None
         pairs = self.pairs[:PROBED_RUNS]
         seeds = self.seeds[: PROBED_RUNS // len(pairs)]
-        return ProbePlan(pairs, seeds, self.sampling, min(self.levels, self.sampling.steps), self.part, self.taken)
+        return ProbePlan(pairs, seeds, self.sampling, self.levels, self.part, self.taken)
 
     @property
     def sign(self) -> int:

@@ -66,7 +66,7 @@ def seed_input() -> io.Input:
         max=SEEDS - 1,
         control_after_generate="fixed",
         advanced=True,
-        tooltip="The first seed. All comparisons use the same seeds. Keep it fixed: with a new seed, all is made again.",
+        tooltip="The first seed. All comparisons use the same seeds. Keep it fixed: a new seed makes all anew.",
     )
 
 

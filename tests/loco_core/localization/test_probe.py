@@ -88,7 +88,7 @@ def test_the_share_is_a_ratio_of_sums_over_runs_and_levels():
     np.testing.assert_allclose(uneven.shares_by_level(layer_set(8)), [0.5, 0])
 
 
-@pytest.mark.parametrize(("levels", "steps"), [(1, [0]), (2, [0, 5]), (5, [0, 2, 4, 6, 8]), (10, list(range(10)))])
+@pytest.mark.parametrize(("levels", "steps"), [(1, [0]), (2, [0, 5]), (5, [0, 2, 4, 6, 8]), (11, list(range(10)))])
 def test_levels_are_spread_over_the_steps_from_pure_noise_on(levels, steps):
     assert ProbePlan((PAIR,), (0,), SAMPLING, levels).steps == steps
 
@@ -144,8 +144,7 @@ def test_a_prediction_that_is_not_finite_is_refused():
         ({"pairs": ()}, "concept prompts: empty"),
         ({"pairs": (PromptPair("a star", "a star"),)}, "'a star'"),
         ({"seeds": ()}, "seeds: 0; give at least 1"),
-        ({"levels": 0}, "levels: 0; give 1 to the number of steps, 10"),
-        ({"levels": 11}, "levels: 11; give 1 to the number of steps, 10"),
+        ({"levels": 0}, "levels: 0; give 1 or more"),
     ],
 )
 def test_a_plan_of_nothing_is_refused(options, message):
