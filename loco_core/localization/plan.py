@@ -24,11 +24,10 @@ from ..scoring.long_texts import unseen_ends
 AUTO = 0
 # Noise levels that a probe looks at, spread over the denoising: a model may decide one thing early and another late.
 LEVELS = 5
-# Runs that a search probes: of two prompts, or of two seeds. On the demo model, and on three others with the knowledge
-# elsewhere, one was enough (benchmarks/search.py); two say how far prompts differ.
+# Runs that a search probes: of two prompts, or of two seeds, which also says how far they differ.
 PROBED_RUNS = 2
 # Images by which a search confirms what it has probed: of so many prompts, the first seed of each.
-CONFIRMED_PROMPTS = 4
+CONFIRMED_PROMPTS = 3
 
 
 class Effort(Choice):

@@ -62,7 +62,7 @@ def shows(table: ScoreTable, pairs: int) -> bool:
     images in which all layers get the target prompt.
     """
     whole = estimate(table.effects(table.whole), pairs)
-    return whole.mean >= LEAST_EFFECT and _surely_positive(whole)
+    return whole.mean >= LEAST_EFFECT and (whole.images == 1 or whole.confidence_positive >= SURE)
 
 
 def judge(table: ScoreTable, best: LayerSet, tried: list[LayerSet], pairs: int) -> Verdict:
