@@ -233,7 +233,7 @@ def test_a_node_refuses_such_a_concept_before_it_makes_images(execute, demo, sco
 def test_the_report_of_a_search_says_what_the_scorer_does_not_see(execute, demo, scorers):
     prompts = {"concept_prompts": f"{STYLE}, {FILLER}", "target_prompts": "a picture of a red star"}
     sampling = {"width": 64, "height": 64, "steps": 1, "seed_count": 1, "effort": "exhaustive", "window_size": 16}
-    report = execute(
+    *_, report, _ = execute(
         "LoCo_LayerSearch",
         model=demo.model,
         clip=demo.clip,
@@ -241,5 +241,5 @@ def test_the_report_of_a_search_says_what_the_scorer_does_not_see(execute, demo,
         scorer=scorers["open_clip"],
         **prompts,
         **sampling,
-    )[3]
+    )
     assert "WARNING: the scorer sees the first 75 of" in report
