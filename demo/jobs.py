@@ -16,9 +16,9 @@ from .world import COLOURS, COUNTRIES, FLAG, HELD_OUT_TEMPLATES, NONE, OBJECTS, 
 
 STEPS, GUIDANCE, SIZE = 20, 2.0, 128
 SEARCH_SEEDS = 2
-# What a search costs, about, in images: a probe is worth 7, and 6 sets of layers have 4 each. Only the estimate of the
+# What a search costs, about, in images: a probe is worth 7, and 6 sets of layers have 3 each. Only the estimate of the
 # time left rests on it.
-SEARCH_IMAGES = 31
+SEARCH_IMAGES = 25
 # Neurons, of the 256 values of the style's two layers.
 ABLATED = 96
 # Each country's flag is edited to be the next one's.
