@@ -144,7 +144,15 @@ class Denoiser:
         """Halved at every step: all levels weigh alike but for the last."""
         return [*(2.0**-step for step in range(sampling.steps)), 0.0]
 
-    def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int]) -> torch.Tensor:
+    def latents_at(
+        self,
+        rows: Sequence[Row],
+        sampling: Sampling,
+        steps: Sequence[int],
+        on_step: Callable[[], None] | None = None,
+    ) -> torch.Tensor:
+        for _ in range(max(steps) if on_step else 0):
+            on_step()
         return torch.zeros(len(rows), len(steps), 4, 2, 2)
 
     def predict(self, rows: Sequence[Row], latents: torch.Tensor, sampling: Sampling, step: int) -> torch.Tensor:

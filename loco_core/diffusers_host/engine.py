@@ -102,7 +102,13 @@ class DiffusersEngine:
         return sigmas
 
     @torch.no_grad()
-    def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int]) -> torch.Tensor:
+    def latents_at(
+        self,
+        rows: Sequence[Row],
+        sampling: Sampling,
+        steps: Sequence[int],
+        on_step: Callable[[], None] | None = None,
+    ) -> torch.Tensor:
         """What the rows' runs are at before these steps: [len(rows), len(steps), C, h, w] on the CPU."""
         scheduler, negative = self._scheduler(replace(sampling, sampler="euler")), self._negative(sampling)
         latents = self._noise(rows, sampling) * scheduler.init_noise_sigma
@@ -112,6 +118,8 @@ class DiffusersEngine:
             predicted = self.unet_output(scaled, timestep, rows, negative, sampling)
             latents = scheduler.step(predicted, timestep, latents).prev_sample
             passed.append(latents)
+            if on_step:
+                on_step()
         return torch.stack([passed[step] for step in steps], 1)
 
     @torch.no_grad()
@@ -300,9 +308,15 @@ class AblatedEngine:
         with self._engine.ablated(self._change):
             return self._engine.generate(rows, sampling, on_step)
 
-    def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int]) -> torch.Tensor:
+    def latents_at(
+        self,
+        rows: Sequence[Row],
+        sampling: Sampling,
+        steps: Sequence[int],
+        on_step: Callable[[], None] | None = None,
+    ) -> torch.Tensor:
         with self._engine.ablated(self._change):
-            return self._engine.latents_at(rows, sampling, steps)
+            return self._engine.latents_at(rows, sampling, steps, on_step)
 
     def predict(self, rows: Sequence[Row], latents: torch.Tensor, sampling: Sampling, step: int) -> torch.Tensor:
         with self._engine.ablated(self._change):

@@ -113,10 +113,9 @@ class Prober:
         prompts = list(dict.fromkeys(["", *(text for pair in plan.pairs for text in (pair.concept, pair.target))]))
         self._embeddings = dict(zip(prompts, engine.encode(prompts), strict=True))
         self._weights = _weights(engine.sigmas(plan.sampling), plan.steps)
+        self._rows = 0
         unmodified = [Row(self._embeddings[pair.concept], seed) for pair, seed in plan.runs]
-        paths = [engine.latents_at(batch, plan.sampling, plan.steps) for batch in batches(unmodified, rows_per_batch)]
-        self._latents = torch.cat(paths)
-        self._rows = plan.path_rows
+        self._latents = torch.cat([self._path(batch) for batch in batches(unmodified, rows_per_batch)])
         self._none: dict[Place, torch.Tensor] = {}
         self._difference: dict[Place, torch.Tensor] = {}
         self._along: dict[LayerSet, np.ndarray] = {}
@@ -125,6 +124,20 @@ class Prober:
         self._whole, self._prompt = np.zeros(shape), np.zeros(shape)
         for place in np.ndindex(*shape):
             self._compare(place)
+
+    def _path(self, unmodified: Sequence[Row]) -> torch.Tensor:
+        """What these runs are at before each of the steps: [rows, steps, C, h, w]."""
+        plan, before, steps_done = self._plan, self._rows, 0
+        rows_per_step = len(unmodified) * plan.sampling.rows_per_step
+
+        def on_step() -> None:
+            nonlocal steps_done
+            steps_done = min(steps_done + 1, max(plan.steps))  # it comes again for rows that memory parts
+            self._on_rows(before + steps_done * rows_per_step)
+
+        latents = self._engine.latents_at(unmodified, plan.sampling, plan.steps, on_step)
+        self._rows += max(plan.steps) * rows_per_step
+        return latents
 
     def measure(self, sets: Iterable[LayerSet]) -> Probe:
         """All that was measured so far, and these sets too."""

@@ -145,10 +145,16 @@ class Engine(Protocol):
         """The noise levels that a run passes: before each step, and after the last. [steps + 1]"""
         ...
 
-    def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int]) -> torch.Tensor:
+    def latents_at(
+        self,
+        rows: Sequence[Row],
+        sampling: Sampling,
+        steps: Sequence[int],
+        on_step: Callable[[], None] | None = None,
+    ) -> torch.Tensor:
         """What the rows' runs are at before these steps: [len(rows), len(steps), C, h, w] on the CPU.
 
-        By Euler's method, whatever the sampler, and only as far as the last of the steps.
+        By Euler's method, whatever the sampler, and only as far as the last of the steps. `on_step` as in `generate`.
         """
         ...
 

@@ -81,12 +81,18 @@ class ComfyEngine:
         """The noise levels that a run passes: before each step, and after the last. [steps + 1]"""
         return _sigmas(self._model, sampling).tolist()
 
-    def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int]) -> torch.Tensor:
+    def latents_at(
+        self,
+        rows: Sequence[Row],
+        sampling: Sampling,
+        steps: Sequence[int],
+        on_step: Callable[[], None] | None = None,
+    ) -> torch.Tensor:
         """What the rows' runs are at before these steps: [len(rows), len(steps), C, h, w] on the CPU."""
 
         def latents(part: slice) -> torch.Tensor:
             sampler = EulerPath(steps)
-            self._sample(self._model, rows[part], sampling, sampler.of_the_host())
+            self._sample(self._model, rows[part], sampling, sampler.of_the_host(), on_step)
             return torch.stack(sampler.latents, 1)
 
         return self._in_parts(latents, len(rows), sampling)

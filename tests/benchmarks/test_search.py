@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("diffusers")
 
-from benchmarks.probe_cases import SAMPLING, Excerpt, Pooling, Weakened, pooled, strength_for
+from benchmarks.exhaustive_replays import exhaustive_verdicts, replays, scale_for
+from benchmarks.probe_cases import SAMPLING, Excerpt, Pooling, Weakened, planted, pooled, strength_for
 from benchmarks.score_tables import NARROW, concepts
-from benchmarks.search import DEMO, exhaustive_verdicts, planted, replays, scale_for
-from loco_core.diffusers_host.demo_model import demo_pipeline
+from loco_core.diffusers_host.demo_model import DEMO, demo_pipeline
 from loco_core.localization.localize import localize
 from loco_core.localization.plan import ProbePlan
 from loco_core.localization.probe import Prober
