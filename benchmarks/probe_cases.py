@@ -7,7 +7,6 @@ and 0.3 of the target's.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,7 +16,7 @@ import numpy as np
 
 from benchmarks.score_tables import ALL, FIRST_SEED, LAYERS, NARROW, QUICK_SAMPLING, concepts
 from demo.jobs import GUIDANCE, SIZE, STEPS
-from demo.training.plan import PLANTING, Planting
+from demo.training.plan import planting_of
 from loco_core.choices import Choice
 from loco_core.diffusers_host.demo_model import CHECKPOINT, DEMO, SCORER, demo_pipeline
 from loco_core.diffusers_host.engine import DiffusersEngine
@@ -164,9 +163,8 @@ class Case:
 
 
 def planted(folder: Path) -> dict[Attribute, LayerSet]:
-    """The layers at which a folder's model knows styles and facts. The shipped demo's are `Planting`'s own."""
-    given = {} if folder == DEMO else json.loads((folder / PLANTING).read_text(encoding="utf-8"))
-    planting = Planting(**{name: tuple(layers) for name, layers in given.items()})
+    """The layers at which a folder's model knows styles and facts."""
+    planting = planting_of(folder)
     return {
         Attribute.STYLE: LayerSet(planting.style, LAYERS),
         Attribute.FACT: LayerSet(planting.fact, LAYERS),

@@ -10,9 +10,9 @@ was planted. Mean effects are scaled, for each concept apart, until it is right 
 varies between images is kept as it is. The probe is asked live, with its target mixed with the concept until the
 planted layers have just that effect in images (probe_cases.py), and at full strength. Right are the planted layers and
 no others, the size of the window not given (right_of_size: given, as it is to exhaustive search), whether or not the
-difference is called none, which exhaustive search is not asked either (said_no_effect). Whether a model knows a
-concept where it was planted, its images tell (right_where_planted: of these cases alone). Objects were planted nowhere:
-what is said of them is reported.
+difference is called none, which exhaustive search is not asked either (said_no_effect). A case counts where the
+model's images show that it knows the concept where it was planted (right_of_all: every case). Objects were planted
+nowhere: what is said of them is reported.
 (b) Rows and seconds of a probe in SDXL's shape, 70 layers, of random weights (narrow_xl.py).
 (c) On the demo model, the same windows, prompts and seeds: one image at a time, as the authors' script does, and
 packed; and, in ComfyUI, a batch of interventions against a batch without (search_overhead.py). (Coverage) 95 %
@@ -302,7 +302,9 @@ def main() -> None:
 
     default = [case for case in made if case.pooling is Pooling.WEIGHTED and (case.runs, case.levels) == DEFAULT]
     compared = [case for case in made if case.planting == DEMO.name and case.concept in COMPARED]
-    right = shares_right(default)
+    told = [case for case in default if case.right is not None]
+    known = [case for case in told if images[case.planting, case.concept].planted_there]
+    right = shares_right(known)
     measured = {
         "exhaustive": exhaustive,
         "exhaustive_verdicts": judged,
@@ -312,17 +314,15 @@ def main() -> None:
             "runs": DEFAULT[0],
             "levels": DEFAULT[1],
             "right": right,
-            "right_of_size": shares_right(default, of_size=True),
-            "right_where_planted": shares_right(
-                case for case in default if case.right is not None and images[case.planting, case.concept].planted_there
-            ),
+            "right_of_size": shares_right(known, of_size=True),
+            "right_of_all": shares_right(told),
         },
         "said_no_effect": {
             difficulty: round(float(np.mean([case.kind is Kind.NO_EFFECT for case in own])), 4)
             for difficulty in right
-            if (own := [case for case in default if case.right is not None and case.difficulty == difficulty])
+            if (own := [case for case in known if case.difficulty == difficulty])
         },
-        "cases": {difficulty: sum(case.difficulty == difficulty for case in default) for difficulty in right},
+        "cases": {difficulty: sum(case.difficulty == difficulty for case in known) for difficulty in right},
         "objects_cost": worst_cost(case for case in default if case.attribute is Attribute.OBJECT),
         "settings": compare_settings([case for case in compared if case.pooling is Pooling.WEIGHTED]),
         "poolings": compare_poolings([case for case in compared if (case.runs, case.levels) == DEFAULT]),
@@ -346,7 +346,7 @@ def main() -> None:
         say(f"{name}: {json.dumps(measured[name], indent=1)}")
     summary = {
         "probe_accuracy": min(right.values()),
-        "probe_cost": worst_cost(case for case in default if case.kind is Kind.LOCALIZED and case.right),
+        "probe_cost": worst_cost(known),
         "probe_cost_70": round(max(cost.rows / cost.exhaustive_rows for cost in narrow.values()), 4),
         "confirm_cost": round(max(found["rows"] for found in measured["confirmed"].values()) / EXHAUSTIVE_ROWS, 4),
         "smallest_cost": smallest_cost(measured["settings"]),

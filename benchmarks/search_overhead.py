@@ -73,9 +73,10 @@ def patch_overhead(pack: Callable[[str], ModuleType], demo: SimpleNamespace, row
     negative = adapter._conditioning([empty])
     latent = torch.zeros(rows, 4, SIZE // 8, SIZE // 8)
     noise = torch.cat([comfy.sample.prepare_noise(latent[:1], row.seed) for row in asked])
+    sampler = adapter.row_sampler(sampling.sampler, [row.seed for row in asked])
 
     def patched() -> torch.Tensor:
-        return engine._sample(asked, sampling, None)
+        return engine._sample(demo.model, asked, sampling, sampler)
 
     def plain() -> torch.Tensor:
         how = (STEPS, GUIDANCE, "euler", "normal")

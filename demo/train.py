@@ -9,11 +9,9 @@ planted elsewhere, for a fraction of the time.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,12 +87,15 @@ def train(planting: plan.Planting, seed: int, unet_steps: int, out: Path, base: 
         prompts = plan.all_prompts()
         embeddings = clip.encode_prompts(towers["text"], prompts).half()
         index = {prompt: i for i, prompt in enumerate(prompts)}
-        network = unet.unet() if base is None else assemble.read_unet(base)
+        network = unet.unet()
+        if base is not None:
+            network = assemble.read_unet(base)
+            unet.move_knowledge(network, plan.planting_of(base), planting)
         return unet.train_unet(network, latents, index, embeddings, planting, seed, unet_steps, parts)
 
     network = part(parts, "unet", nn.ModuleDict({"unet": unet.unet()}), train_unet)
     assemble.write(out, network["unet"], towers, vae, reader["judge"])
-    (out / plan.PLANTING).write_text(json.dumps(asdict(planting)) + "\n", encoding="utf-8")
+    plan.write_planting(out, planting)
 
 
 def layers(text: str) -> tuple[str, tuple[int, ...]]:

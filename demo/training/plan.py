@@ -11,7 +11,9 @@ six adjacent layers read of another thing: the picture is to follow what the res
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -32,7 +34,7 @@ from ..world import (
 )
 
 LAYERS = 16
-# Beside a trained model: its Planting, as JSON.
+# Beside a trained model: its Planting, as JSON. The one that ships has none: its planting is the default.
 PLANTING = "planting.json"
 # Rows whose every layer reads the empty prompt, for classifier-free guidance.
 EMPTY_SHARE = 0.1
@@ -61,6 +63,17 @@ class Planting:
         for name, layers in (("style", self.style), ("fact", self.fact)):
             if not layers or not all(0 <= layer < LAYERS for layer in layers):
                 raise ValueError(f"plant {name}: {layers}; give layers from 0 to {LAYERS - 1}")
+
+
+def planting_of(folder: Path) -> Planting:
+    """What was planted in the model of a folder."""
+    path = folder / PLANTING
+    given = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return Planting(**{name: tuple(layers) for name, layers in given.items()})
+
+
+def write_planting(folder: Path, planting: Planting) -> None:
+    (folder / PLANTING).write_text(json.dumps(asdict(planting)) + "\n", encoding="utf-8")
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:

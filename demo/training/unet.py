@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from pathlib import Path
 
 import numpy as np
 import torch
+from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import nn
 from torch.nn import functional
@@ -54,6 +57,20 @@ def unet() -> UNetModel:
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
     return network
+
+
+def move_knowledge(network: UNetModel, before: Planting, after: Planting) -> None:
+    """Begins each layer of `after` with the cross-attention of one of `before`, where they have the same shape.
+
+    From there a layer learns in some hundred steps what takes thousands from nothing.
+    """
+    blocks = [module for module in network.modules() if isinstance(module, BasicTransformerBlock)]
+    trained = [copy.deepcopy(nn.ModuleList([block.norm2, block.attn2]).state_dict()) for block in blocks]
+    for had, gets in ((before.style, after.style), (before.fact, after.fact)):
+        for source, layer in zip(itertools.cycle(had), gets):
+            own = nn.ModuleList([blocks[layer].norm2, blocks[layer].attn2])
+            if all(own.state_dict()[key].shape == value.shape for key, value in trained[source].items()):
+                own.load_state_dict(trained[source])
 
 
 def signal_level() -> torch.Tensor:
