@@ -7,6 +7,7 @@ images = maker.make(engine, ["a red star", "a blue fish"], "before")   # uint8 [
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -72,9 +73,10 @@ def check_batch_rows(count: int) -> None:
 
 
 def batches(rows: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """The rows, `size` at a time."""
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+    """The rows, `size` at a time or, so that all batches are about as large, a few less."""
+    count = math.ceil(len(rows) / size)
+    for number in range(count):
+        yield rows[len(rows) * number // count : len(rows) * (number + 1) // count]
 
 
 def in_8_bits(images: torch.Tensor) -> torch.Tensor:

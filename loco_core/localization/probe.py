@@ -21,6 +21,7 @@ the difference that the whole prompt makes: |d| / |D(none) - D("")|.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -122,8 +123,8 @@ class Prober:
         self._changed: dict[LayerSet, np.ndarray] = {}
         shape = len(plan.runs), len(plan.steps)
         self._whole, self._prompt = np.zeros(shape), np.zeros(shape)
-        for place in np.ndindex(*shape):
-            self._compare(place)
+        for level in range(len(plan.steps)):
+            self._compare(level)
 
     def _path(self, unmodified: Sequence[Row]) -> torch.Tensor:
         """What these runs are at before each of the steps: [rows, steps, C, h, w]."""
@@ -143,10 +144,12 @@ class Prober:
         """All that was measured so far, and these sets too."""
         new = [layers for layers in dict.fromkeys(sets) if layers not in self._along]
         along, changed = ({layers: np.zeros_like(self._whole) for layers in new} for _ in range(2))
-        for place in np.ndindex(*self._whole.shape) if new else ():
-            for layers, change in zip(new, self._changes(place, new), strict=True):
-                along[layers][place] = change @ self._difference[place]
-                changed[layers][place] = change @ change
+        runs, levels = self._whole.shape
+        for level in range(levels):
+            asked = list(itertools.product(range(runs), new))
+            for (run, layers), change in zip(asked, self._changes(level, asked), strict=True):
+                along[layers][run, level] = change @ self._difference[run, level]
+                changed[layers][run, level] = change @ change
         self._along |= along
         self._changed |= changed
         return Probe(
@@ -167,44 +170,49 @@ class Prober:
 
     def shares_at(self, place: Place, sets: Sequence[LayerSet]) -> list[float]:
         """Each set's share at one place alone: for questions that take many sets one after the other."""
-        changes = self._changes(place, sets)
+        run, level = place
+        changes = self._changes(level, [(run, layers) for layers in sets])
         return [float(change @ self._difference[place] / self._whole[place]) for change in changes]
 
-    def _changes(self, place: Place, sets: Sequence[LayerSet]) -> torch.Tensor:
-        """D(S) - D(none) of each set: [sets, C x h x w]."""
-        return self._predict(place, [self._changed_row(place, layers) for layers in sets]) - self._none[place]
+    def _changes(self, level: int, asked: Sequence[tuple[int, LayerSet]]) -> list[torch.Tensor]:
+        """D(S) - D(none) for a set S in each of these runs: [C x h x w] each."""
+        predicted = self._predict(level, [(run, self._changed_row(run, layers)) for run, layers in asked])
+        return [own - self._none[run, level] for (run, _), own in zip(asked, predicted, strict=True)]
 
-    def _compare(self, place: Place) -> None:
+    def _compare(self, level: int) -> None:
         """Predicts what the sets are compared with; an error where the prompts make no difference at all."""
-        pair, seed = self._plan.runs[place[0]]
-        concept, empty = self._embeddings[pair.concept], self._embeddings[""]
-        everything = self._changed_row(place, self._engine.layers.all)
-        none, nothing_said, other = self._predict(place, [Row(concept, seed), Row(empty, seed), everything])
-        self._none[place], self._difference[place] = none, other - none
-        if not self._difference[place].any():
-            raise ValueError(f"target: {pair.target!r} makes no difference to {pair.concept!r} in this model")
-        self._whole[place] = self._difference[place].square().sum()
-        self._prompt[place] = (none - nothing_said).square().sum()
+        asked = []
+        for run, (pair, seed) in enumerate(self._plan.runs):
+            own, empty = (Row(self._embeddings[prompt], seed) for prompt in (pair.concept, ""))
+            asked += [(run, own), (run, empty), (run, self._changed_row(run, self._engine.layers.all))]
+        predicted = self._predict(level, asked)
+        for run, (pair, _) in enumerate(self._plan.runs):
+            place, (none, nothing_said, other) = (run, level), predicted[3 * run : 3 * run + 3]
+            self._none[place], self._difference[place] = none, other - none
+            if not self._difference[place].any():
+                raise ValueError(f"target: {pair.target!r} makes no difference to {pair.concept!r} in this model")
+            self._whole[place] = self._difference[place].square().sum()
+            self._prompt[place] = (none - nothing_said).square().sum()
 
-    def _changed_row(self, place: Place, layers: LayerSet) -> Row:
-        pair, seed = self._plan.runs[place[0]]
+    def _changed_row(self, run: int, layers: LayerSet) -> Row:
+        pair, seed = self._plan.runs[run]
         change = Intervention(layers, self._embeddings[pair.target], self._plan.part)
         return Row(self._embeddings[pair.concept], seed, change)
 
-    def _predict(self, place: Place, rows: Sequence[Row]) -> torch.Tensor:
-        """Of each row [rows, C x h x w], in float64."""
-        run, level = place
-        predictions = []
-        for batch in batches(rows, self._rows_per_batch):
-            latents = self._latents[run, level].expand(len(batch), -1, -1, -1)
-            predictions.append(self._engine.predict(batch, latents, self._plan.sampling, self._plan.steps[level]))
+    def _predict(self, level: int, asked: Sequence[tuple[int, Row]]) -> list[torch.Tensor]:
+        """Of each row, whose latents are those of a run at this level: [C x h x w], in float64."""
+        predictions: list[torch.Tensor] = []
+        for batch in batches(asked, self._rows_per_batch):
+            rows, latents = [row for _, row in batch], torch.stack([self._latents[run, level] for run, _ in batch])
+            predicted = self._engine.predict(rows, latents, self._plan.sampling, self._plan.steps[level])
+            predictions += predicted.flatten(1).double()
             self._rows += len(batch)
             self._on_rows(self._rows)
-        flat = torch.cat(predictions).flatten(1).double()
-        if not torch.isfinite(flat).all():
-            concept = self._plan.runs[run][0].concept
-            raise ValueError(f"model: NaN or Inf in what it predicts for {concept!r}; try a float32 U-Net")
-        return flat
+        for (_, row), own in zip(asked, predictions, strict=True):
+            if not torch.isfinite(own).all():
+                prompt = row.embedding.prompt
+                raise ValueError(f"model: NaN or Inf in what it predicts for {prompt!r}; try a float32 U-Net")
+        return predictions
 
 
 def _weights(sigmas: Sequence[float], steps: Sequence[int]) -> np.ndarray:

@@ -98,7 +98,7 @@ def size_inputs() -> list[io.Input]:
 def batch_rows_input() -> io.Input:
     return io.Int.Input(
         "batch_rows",
-        default=8,
+        default=16,
         min=1,
         max=1024,
         advanced=True,

@@ -232,7 +232,7 @@ def test_progress_tells_the_probes_rows_then_every_batch_of_images_and_every_sam
     )
     result = run(progress=progress)
     assert told == sorted(told) and told[-1] == result.located.probe.rows
-    assert batches == [(5, "layers 4-5"), (10, "layers 5-6"), (12, f"layers {result.located.rival}")]
+    assert batches == [(4, "layers 0-7"), (8, "layers 3-4"), (12, f"layers {result.located.rival}")]
     assert len(steps) == 3 * SAMPLING.steps
 
 
