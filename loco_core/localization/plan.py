@@ -16,6 +16,7 @@ from functools import cached_property
 from ..choices import Choice
 from ..models.engine import Sampling
 from ..models.layers import Part
+from ..noise_levels import evenly
 from ..prompts import Attribute, PromptPair, check_pairs_differ
 from ..scoring.clip_score import Scorer
 from ..scoring.long_texts import unseen_ends
@@ -67,8 +68,7 @@ class ProbePlan:
     @property
     def steps(self) -> list[int]:
         """The steps before which is probed; the first is pure noise."""
-        levels = min(self.levels, self.sampling.steps)
-        return [level * self.sampling.steps // levels for level in range(levels)]
+        return evenly(self.levels, self.sampling.steps)
 
     @property
     def path_rows(self) -> int:

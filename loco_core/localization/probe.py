@@ -22,20 +22,18 @@ the difference that the whole prompt makes: |d| / |D(none) - D("")|.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ..images import batches, check_batch_rows
 from ..models.engine import Engine, Intervention, Row
 from ..models.layers import LayerSet
+from ..noise_levels import NoiseLevels, OnRows
 from ..scoring.intervals import Estimate, estimate
 from .plan import ProbePlan
 
-# Called with the rows of the denoiser done so far. An exception there ends the probe.
-OnRows = Callable[[int], None]
 # The number of a run, and of a noise level.
 Place = tuple[int, int]
 
@@ -109,14 +107,11 @@ class Prober:
     def __init__(
         self, engine: Engine, plan: ProbePlan, rows_per_batch: int, on_rows: OnRows = lambda done: None
     ) -> None:
-        check_batch_rows(rows_per_batch)
-        self._engine, self._plan, self._rows_per_batch, self._on_rows = engine, plan, rows_per_batch, on_rows
+        self._engine, self._plan = engine, plan
         prompts = list(dict.fromkeys(["", *(text for pair in plan.pairs for text in (pair.concept, pair.target))]))
         self._embeddings = dict(zip(prompts, engine.encode(prompts), strict=True))
-        self._weights = _weights(engine.sigmas(plan.sampling), plan.steps)
-        self._rows = 0
         unmodified = [Row(self._embeddings[pair.concept], seed) for pair, seed in plan.runs]
-        self._latents = torch.cat([self._path(batch) for batch in batches(unmodified, rows_per_batch)])
+        self._levels = NoiseLevels(engine, unmodified, plan.sampling, plan.steps, rows_per_batch, on_rows)
         self._none: dict[Place, torch.Tensor] = {}
         self._difference: dict[Place, torch.Tensor] = {}
         self._along: dict[LayerSet, np.ndarray] = {}
@@ -125,20 +120,6 @@ class Prober:
         self._whole, self._prompt = np.zeros(shape), np.zeros(shape)
         for level in range(len(plan.steps)):
             self._compare(level)
-
-    def _path(self, unmodified: Sequence[Row]) -> torch.Tensor:
-        """What these runs are at before each of the steps: [rows, steps, C, h, w]."""
-        plan, before, steps_done = self._plan, self._rows, 0
-        rows_per_step = len(unmodified) * plan.sampling.rows_per_step
-
-        def on_step() -> None:
-            nonlocal steps_done
-            steps_done = min(steps_done + 1, max(plan.steps))  # it comes again for rows that memory parts
-            self._on_rows(before + steps_done * rows_per_step)
-
-        latents = self._engine.latents_at(unmodified, plan.sampling, plan.steps, on_step)
-        self._rows += max(plan.steps) * rows_per_step
-        return latents
 
     def measure(self, sets: Iterable[LayerSet]) -> Probe:
         """All that was measured so far, and these sets too."""
@@ -158,14 +139,14 @@ class Prober:
             changed=dict(self._changed),
             whole=self._whole,
             prompt=self._prompt,
-            weights=self._weights,
-            rows=self._rows,
+            weights=self._levels.weights,
+            rows=self._levels.rows,
         )
 
     @property
     def main_place(self) -> Place:
         """The run and the level at which the most of a difference is made."""
-        run, level = np.unravel_index(np.argmax(self._whole * self._weights), self._whole.shape)
+        run, level = np.unravel_index(np.argmax(self._whole * self._levels.weights), self._whole.shape)
         return int(run), int(level)
 
     def shares_at(self, place: Place, sets: Sequence[LayerSet]) -> list[float]:
@@ -176,7 +157,7 @@ class Prober:
 
     def _changes(self, level: int, asked: Sequence[tuple[int, LayerSet]]) -> list[torch.Tensor]:
         """D(S) - D(none) for a set S in each of these runs: [C x h x w] each."""
-        predicted = self._predict(level, [(run, self._changed_row(run, layers)) for run, layers in asked])
+        predicted = self._levels.predict(level, [(run, self._changed_row(run, layers)) for run, layers in asked])
         return [own - self._none[run, level] for (run, _), own in zip(asked, predicted, strict=True)]
 
     def _compare(self, level: int) -> None:
@@ -185,7 +166,7 @@ class Prober:
         for run, (pair, seed) in enumerate(self._plan.runs):
             own, empty = (Row(self._embeddings[prompt], seed) for prompt in (pair.concept, ""))
             asked += [(run, own), (run, empty), (run, self._changed_row(run, self._engine.layers.all))]
-        predicted = self._predict(level, asked)
+        predicted = self._levels.predict(level, asked)
         for run, (pair, _) in enumerate(self._plan.runs):
             place, (none, nothing_said, other) = (run, level), predicted[3 * run : 3 * run + 3]
             self._none[place], self._difference[place] = none, other - none
@@ -198,24 +179,3 @@ class Prober:
         pair, seed = self._plan.runs[run]
         change = Intervention(layers, self._embeddings[pair.target], self._plan.part)
         return Row(self._embeddings[pair.concept], seed, change)
-
-    def _predict(self, level: int, asked: Sequence[tuple[int, Row]]) -> list[torch.Tensor]:
-        """Of each row, whose latents are those of a run at this level: [C x h x w], in float64."""
-        predictions: list[torch.Tensor] = []
-        for batch in batches(asked, self._rows_per_batch):
-            rows, latents = [row for _, row in batch], torch.stack([self._latents[run, level] for run, _ in batch])
-            predicted = self._engine.predict(rows, latents, self._plan.sampling, self._plan.steps[level])
-            predictions += predicted.flatten(1).double()
-            self._rows += len(batch)
-            self._on_rows(self._rows)
-        for (_, row), own in zip(asked, predictions, strict=True):
-            if not torch.isfinite(own).all():
-                prompt = row.embedding.prompt
-                raise ValueError(f"model: NaN or Inf in what it predicts for {prompt!r}; try a float32 U-Net")
-        return predictions
-
-
-def _weights(sigmas: Sequence[float], steps: Sequence[int]) -> np.ndarray:
-    """How far the image moves towards a prediction until the next of the steps: [steps]."""
-    levels = np.array([*(sigmas[step] for step in steps), sigmas[-1]])
-    return 1 - levels[1:] / levels[:-1]
