@@ -283,8 +283,8 @@ def measure_erasure(
 
 
 def _floats(images: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Images of 8 bits in 0..1, AT_ONCE at a time."""
-    return (part.float() / 255 for part in images.split(AT_ONCE))
+    """Images of 8 bits in 0..1, in batches of AT_ONCE or fewer."""
+    return (torch.stack([*part]).float() / 255 for part in batches(images.unbind(), AT_ONCE))
 
 
 def _thumbnails(images: torch.Tensor) -> np.ndarray:
