@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .choices import Choice
-from .prompt_text import CJK, holds, plain_text, quoted, words
+from .prompt_lines import EMPTY, Line, LineKind, read_lines, taken_text
+from .prompt_text import CJK, holds, plain_text, words
 
 
 class Attribute(Choice):
@@ -26,16 +27,6 @@ class Attribute(Choice):
     STYLE = "style"
     OBJECT = "object"
     FACT = "fact"
-
-
-class LineKind(Choice):
-    """What a line is: a name, which templates expand; a prompt, which stays as it is; or a context: a prompt without a
-    style, into which a style's name is put.
-    """
-
-    NAME = "name"
-    PROMPT = "prompt"
-    CONTEXT = "context"
 
 
 # The authors' four templates per concept for styles and objects. They list none for facts, which are worded as objects.
@@ -77,14 +68,6 @@ WORD_SHARES = (
     (re.compile("[\uac00-\ud7af]"), 1 / 3),
     (re.compile(rf"(?![\u30a1-\u30ff\uac00-\ud7af])[{CJK}]"), 1 / 2),
 )
-# How a line says what it is; the second colon is the wide one of Chinese and Japanese keyboards.
-MARK = re.compile(rf"({LineKind.NAME}|{LineKind.PROMPT})\s*[:\uff1a]\s*", re.IGNORECASE)
-# How a line says the empty prompt.
-EMPTY = '""'
-# A line that begins like this names a thing ("a house").
-THING = re.compile("an?(?!\\S)|一[个個只隻位名张張幅座条條匹头頭棵朵]", re.IGNORECASE)
-# How many lines of a kind a report shows.
-LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -106,10 +89,23 @@ def check_pairs_differ(pairs: Sequence[PromptPair]) -> None:
 
 
 @dataclass(frozen=True)
+class NamedConcept:
+    """A concept of which a person gave the name, and what takes its place."""
+
+    name: str
+    target: str
+    attribute: Attribute
+
+    def __post_init__(self) -> None:
+        Attribute.parse_field(self, "attribute")
+
+
+@dataclass(frozen=True)
 class AskedPairs:
-    """The pairs meant by two text fields, and how their lines were taken."""
+    """The pairs meant by two text fields, the concepts that were given by name, and how the lines were taken."""
 
     pairs: tuple[PromptPair, ...]
+    named: tuple[NamedConcept, ...]
     taken: tuple[str, ...]
 
 
@@ -132,38 +128,6 @@ class Contrast:
     without: tuple[str, ...]
     others: tuple[tuple[str, ...], ...]
     taken: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of the text field `field`, without its mark: what it was taken for, and the prompts that it became.
-
-    said: whether its mark says what it is; else that is a guess. The empty prompt is the text "".
-    """
-
-    field: str
-    text: str
-    kind: LineKind
-    said: bool
-    prompts: tuple[str, ...] = ()
-
-    @property
-    def is_bare_name(self) -> bool:
-        """Whether it is a name, and not a thing ("a house")."""
-        return self.kind is LineKind.NAME and (self.said or not THING.match(plain_text(self.text)))
-
-
-def read_lines(text: str, field: str) -> list[Line]:
-    """The lines of a field that hold something: names where they say so, else prompts."""
-    found = []
-    for line in filter(None, map(str.strip, text.splitlines())):
-        mark = MARK.match(line)
-        told = line[mark.end() :] if mark else line
-        if not told:
-            raise ValueError(f"{field}: nothing stands after {line!r}; write the name or the prompt on the same line")
-        kind = LineKind(mark[1].lower()) if mark and told != EMPTY else LineKind.PROMPT
-        found.append(Line(field, "" if told == EMPTY else told, kind, mark is not None))
-    return found
 
 
 def lines(text: str, field: str) -> list[str]:
@@ -199,6 +163,7 @@ def prompt_pairs(
     concept_lines = _guessed(_filled(concepts, names[0]), attribute)
     target_lines = _guessed(read_lines(targets, names[1]), attribute)
     pairs: list[PromptPair] = []
+    named: list[NamedConcept] = []
     taken: tuple[list[Line], list[Line]] = ([], [])
     for concept, target in _matched(concept_lines, target_lines, names):
         target = _target_line(target, concept, attribute)
@@ -206,7 +171,9 @@ def prompt_pairs(
         taken[0].append(replace(concept, prompts=tuple(pair.concept for pair in own)))
         taken[1].append(replace(target, prompts=tuple(pair.target for pair in own)))
         pairs += own
-    return AskedPairs(tuple(pairs), _taken_text([*taken[0], *taken[1]]))
+        if concept.kind is LineKind.NAME:
+            named.append(NamedConcept(concept.text, target.text, attribute))
+    return AskedPairs(tuple(pairs), tuple(named), taken_text([*taken[0], *taken[1]]))
 
 
 def preserved_prompts(text: str, attribute: Attribute, concepts: str) -> Preserved:
@@ -228,7 +195,7 @@ def preserved_prompts(text: str, attribute: Attribute, concepts: str) -> Preserv
             kind = LineKind.PROMPT if _has_style(line.text) else own
             taken.append(replace(line, kind=kind, prompts=(line.text,)))
     contexts = dict.fromkeys(line.text for line in taken if line.kind is LineKind.CONTEXT)
-    return Preserved(_prompts(taken), tuple(contexts), _taken_text(taken))
+    return Preserved(_prompts(taken), tuple(contexts), taken_text(taken))
 
 
 def contrast_prompts(concepts: str, without: str) -> Contrast:
@@ -258,7 +225,7 @@ def contrast_prompts(concepts: str, without: str) -> Contrast:
         _prompts(told),
         tuple(dict.fromkeys([*plain, *(prompt for group in groups for prompt in group)])),
         tuple(groups),
-        _taken_text([*told, *other]),
+        taken_text([*told, *other]),
     )
 
 
@@ -365,21 +332,3 @@ def _check_apart(told: Sequence[Line], names: Sequence[Line], attribute: Attribu
         for name, parts in sought.items():
             if holds(said, parts):
                 raise ValueError(f"{line.field}: {line.text!r} names what is to be removed, {name!r}; take it out")
-
-
-def _taken_text(taken: Sequence[Line]) -> tuple[str, ...]:
-    """How lines were taken, in a sentence for the names, prompts and contexts of each field."""
-    groups: dict[tuple[str, LineKind], dict[str, tuple[str, ...]]] = {}
-    for line in taken:
-        groups.setdefault((line.field, line.kind), {})[line.text] = line.prompts
-    return tuple(_group_text(field, kind, group) for (field, kind), group in groups.items())
-
-
-def _group_text(field: str, kind: LineKind, group: Mapping[str, tuple[str, ...]]) -> str:
-    """`group`: what each line became."""
-    count, more = len(group), len(group) - LISTED
-    listed = ", ".join(map(quoted, list(group)[:LISTED]))
-    listed += f" and {more} more {kind}{'s' if more > 1 else ''}" if more > 0 else ""
-    made = list(dict.fromkeys(prompt for prompts in group.values() for prompt in prompts))
-    became = f" ({len(made)} prompts, like {quoted(next(iter(group.values()))[-1])})" if kind is LineKind.NAME else ""
-    return f"{field}, taken as {f'{count} {kind}s' if count > 1 else f'a {kind}'}: {listed}{became}"

@@ -26,8 +26,8 @@ from .. import (
     solve_edit,
 )
 from ..editing.recipe import RELATIVE_LAMBDA
+from ..prompt_lines import read_lines
 from ..prompt_text import plain_text
-from ..prompts import read_lines
 from . import options
 from .options import OneOf, Replacing, Settings
 

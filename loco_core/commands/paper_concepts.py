@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..prompts import Attribute, LineKind, PromptPair, prompt_pairs
+from ..prompt_lines import LineKind
+from ..prompts import Attribute, PromptPair, prompt_pairs
 
 
 @dataclass(frozen=True)

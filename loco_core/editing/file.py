@@ -18,12 +18,12 @@ from safetensors.torch import save_file
 from ..files import read_safetensors, replacing
 from ..models.families.unet import UNET
 from ..models.layers import LayerSet
-from ..prompts import PromptPair
+from ..prompts import Attribute, NamedConcept, PromptPair
 from .closed_form import EditOperator
 from .recipe import EditRecipe, EditSettings
 from .solve import Edit, EditFigures
 
-FORMAT = "loco_edit 3"
+FORMAT = "loco_edit 4"
 # The operator of the pooled embedding; those of the layers are named by number.
 POOLED = "pooled"
 
@@ -71,7 +71,7 @@ def _edit(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> Edit:
     content = json.loads(metadata["loco_recipe"])
     recipe, width = _recipe(content), int(content["width"])
     figures = json.loads(metadata["loco_figures"])
-    figures = EditFigures(**{**figures, "room": tuple(map(float, figures["room"]))})
+    figures = EditFigures(**{**figures, **{name: tuple(map(float, figures[name])) for name in ("room", "parts")}})
     numbers = {int(layer): str(int(number)) for layer, number in json.loads(metadata["loco_operators"]).items()}
     operators = {name: _operator(tensors, name) for name in {key.split(".")[0] for key in tensors}}
     pooled = operators.pop(POOLED, None)
@@ -95,6 +95,12 @@ def _recipe(content: dict[str, Any]) -> EditRecipe:
         LayerSet(tuple(map(int, content["layers"])), int(content["layer_count"])),
         _text(content["text_encoder"]),
         tuple(map(_text, content["taken"])),
+        tuple(
+            tuple(
+                NamedConcept(_text(one["name"]), _text(one["target"]), Attribute.parse(one["attribute"], "attribute"))
+                for one in content["named"]
+            ),
+        ),
         tuple(map(float, content.get("fingerprint", ()))),
     )
 

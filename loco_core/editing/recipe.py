@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from ..choices import Choice
 from ..models.engine import Encode
 from ..models.layers import LayerSet
-from ..prompts import Attribute, PromptPair, preserved_prompts, prompt_pairs
+from ..prompts import Attribute, NamedConcept, PromptPair, preserved_prompts, prompt_pairs
 from .fingerprint import SAME_ENCODER, Fingerprint, difference, fingerprint
 
 
@@ -77,7 +77,7 @@ class EditRequest:
 
 @dataclass(frozen=True)
 class EditRecipe:
-    """All that an edit is made from.
+    """All that an edit is made from. named: the concepts among its pairs that were given by name.
 
     preserve: prompts whose outputs must not change, beside the targets and the empty prompt. text_encoder: which one,
     with its clip skip, in words. taken: how the request's lines were taken, in sentences. fingerprint: the text encoder
@@ -90,6 +90,7 @@ class EditRecipe:
     layers: LayerSet
     text_encoder: str
     taken: tuple[str, ...] = ()
+    named: tuple[NamedConcept, ...] = ()
     fingerprint: Fingerprint = ()
 
 
@@ -99,7 +100,7 @@ def edit_recipe(request: EditRequest, settings: EditSettings, layers: LayerSet, 
     names = ("concept", "target")
     asked = prompt_pairs(request.concepts, request.targets, request.attribute, names, kept.contexts)
     taken = (*asked.taken, *kept.taken)
-    return EditRecipe(asked.pairs, kept.prompts, settings, layers, text_encoder, taken)
+    return EditRecipe(asked.pairs, kept.prompts, settings, layers, text_encoder, taken, asked.named)
 
 
 def combined(recipes: Sequence[EditRecipe], encode: Encode, text_encoder: str) -> EditRecipe:
@@ -120,7 +121,10 @@ def combined(recipes: Sequence[EditRecipe], encode: Encode, text_encoder: str) -
     pairs = tuple(dict.fromkeys(pair for recipe in recipes for pair in recipe.pairs))
     preserve = tuple(dict.fromkeys(prompt for recipe in recipes for prompt in recipe.preserve))
     taken = tuple(dict.fromkeys(sentence for recipe in recipes for sentence in recipe.taken))
-    return replace(first, pairs=pairs, preserve=preserve, taken=taken, text_encoder=text_encoder, fingerprint=own)
+    named = tuple(dict.fromkeys(named for recipe in recipes for named in recipe.named))
+    return replace(
+        first, pairs=pairs, preserve=preserve, taken=taken, named=named, text_encoder=text_encoder, fingerprint=own
+    )
 
 
 def _differences(one: EditRecipe, other: EditRecipe) -> list[tuple[str, object, object]]:

@@ -18,7 +18,8 @@ from ...loco_core.editing.recipe import (
     edit_recipe,
 )
 from ...loco_core.models.layers import LayerSet
-from ...loco_core.prompts import EMPTY, Attribute
+from ...loco_core.prompt_lines import EMPTY
+from ...loco_core.prompts import Attribute
 from ..host.text_encoder import text_encoder
 from ..inputs.shared import MARKS
 

@@ -17,7 +17,8 @@ from loco_core.models.family import Naming
 from loco_core.models.layers import Part
 from loco_core.neurons.ablation import ChooseBy, Mode
 from loco_core.neurons.detection import NeuronTokens, Ranking
-from loco_core.prompts import Attribute, LineKind, PromptPair, prompt_pairs
+from loco_core.prompt_lines import LineKind
+from loco_core.prompts import Attribute, PromptPair, prompt_pairs
 
 CORE = Path(__file__).resolve().parents[2] / "loco_core"
 CHOICES = [
