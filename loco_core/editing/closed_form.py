@@ -11,6 +11,12 @@ Two ways to preserve the outputs of other embeddings P:
 With the columns' thin SVD U S V^T all of them are [D V S / (S^2 + lambda)] U^T: no d x d solve, and thin factors.
 Of more than d columns U and S^2 are the eigenvectors and eigenvalues of Z Z^T, and D V S is D Z^T U. So the columns
 need not be kept: many concepts take no more memory than d columns do.
+
+The tokens of one prompt, its padding above all, are nearly collinear. Where S^2 is far below lambda, the ridge leaves
+nothing of the edit. So a prompt may give its leading directions alone, Z V and D V for its leading right
+singular vectors V: a few columns in place of up to 77, with the same products. And an operator can be reduced to P A,
+with P the projector on the leading left singular vectors of A Z: to the rank that the concepts need. What is preserved
+exactly stays so, as P A Q = 0.
 """
 
 from __future__ import annotations
@@ -25,6 +31,12 @@ from torch.nn import functional
 NEGLIGIBLE = 1e-12
 # Eigenvalues of a product of columns with themselves below this share of the largest one are rounding.
 ROUNDING = 1e-14
+# Directions of a prompt's columns whose S^2 is below this share of lambda are left out...
+HARDLY_REACHED = 1e-3
+# ... and so are the least parts of an operator that together make less than this share of what it changes.
+UNNEEDED = 5e-3
+# What is small in one prompt may be shared by this many squared: it is left out only where it is that much smaller.
+SHARED = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +81,7 @@ class Columns:
     """The columns Z and D = X_t - X_o of any number of prompts, as much of them as the closed form needs.
 
         columns = Columns(width)
-        columns.add(free, change)              # for each prompt
+        columns.add_prompt(free, change, ridge)     # for each prompt
         operator = columns.operator(ridge)
 
     Up to d columns are kept themselves. Of more, the products Z Z^T and D Z^T are kept, [d, d] each.
@@ -79,12 +91,20 @@ class Columns:
         self._width = width
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._products: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._count, self._change = 0, 0.0
+        self._count, self._change, self._left_out = 0, 0.0, 0.0
+
+    def add_prompt(self, free: torch.Tensor, change: torch.Tensor, ridge: float) -> None:
+        """Adds the columns of one prompt by their leading directions: those that a lambda of about `ridge` lets act."""
+        _check_finite(free, change)
+        squares, right = torch.linalg.eigh(free.T @ free)
+        leading = right[:, squares > HARDLY_REACHED * ridge]
+        own = change @ leading
+        self._left_out += max(0.0, (change.square().sum() - own.square().sum()).item())
+        self.add(free @ leading, own)
 
     def add(self, free: torch.Tensor, change: torch.Tensor) -> None:
         """Adds columns of Z and of D, [d, k] each in float64."""
-        if not (torch.isfinite(free).all() and torch.isfinite(change).all()):
-            raise ValueError("text embeddings: NaN or Inf; the text encoder gave no usable embedding for these prompts")
+        _check_finite(free, change)
         self._count += free.shape[1]
         self._change += change.square().sum().item()
         self._kept.append((free, change))
@@ -111,6 +131,25 @@ class Columns:
         if basis is not None:
             left = project_out(basis, left)  # again, for the rounding of small singular values
         return EditOperator(up.contiguous(), left.T.contiguous())
+
+    def needed(self, operator: EditOperator) -> tuple[EditOperator, tuple[float, ...]]:
+        """P A for an operator A of these columns: of the least rank that makes all but UNNEEDED of what A changes.
+
+        The leading parts come first. Beside it, each part's share of |A Z|^2.
+        """
+        if not operator.rank:
+            return operator, ()
+        if self._products is None:
+            read = torch.cat([operator.down @ free for free, _ in self._kept], 1)
+            squares = read @ read.T
+        else:
+            squares = operator.down @ self._folded()[0] @ operator.down.T
+        left, rest = torch.linalg.qr(operator.up)
+        sizes, vectors = torch.linalg.eigh(rest @ squares @ rest.T)
+        large = sizes.cumsum(0) > UNNEEDED**2 * sizes.sum()
+        left = (left @ vectors[:, large]).flip(1)
+        shares = (sizes[large] / sizes.sum()).flip(0).tolist()
+        return EditOperator(left, (left.T @ operator.up) @ operator.down), tuple(shares)
 
     def _directions(
         self, preserved: Sequence[torch.Tensor], weight: float
@@ -145,15 +184,16 @@ class Columns:
 
     def residual(self, operator: EditOperator) -> float:
         """|A Z - D| / |D|; 0 where D is."""
-        if not self._change:
+        whole = self._change + self._left_out
+        if not whole:
             return 0.0
         if self._products is None:
             parts = (operator.change(free) - change for free, change in self._kept)
-            return (sum(part.square().sum().item() for part in parts) / self._change) ** 0.5
+            return ((sum(part.square().sum().item() for part in parts) + self._left_out) / whole) ** 0.5
         squares, products = self._folded()
         edit = operator.up @ operator.down
         left = ((edit @ squares - 2 * products) * edit).sum().item() + self._change
-        return (max(0.0, left) / self._change) ** 0.5
+        return ((max(0.0, left) + self._left_out) / whole) ** 0.5
 
 
 def solve(
@@ -178,17 +218,27 @@ def leading_directions(parts: Sequence[torch.Tensor], tolerance: float) -> torch
     padding above all, are so nearly collinear that without a tolerance rounding would be preserved.
     """
     width = len(parts[0])
+    units = [unit @ _leading(unit, tolerance / SHARED) for unit in map(_unit, parts)]
     # By the smaller of the two products: less than half the memory of a singular value decomposition of the columns.
-    if sum(part.shape[1] for part in parts) > width:
+    if sum(unit.shape[1] for unit in units) > width:
         products = torch.zeros(width, width, dtype=torch.float64)
-        for part in parts:
-            unit = _unit(part)
+        for unit in units:
             products.addmm_(unit, unit.T)
         squares, vectors = torch.linalg.eigh(products)
         return vectors[:, squares > tolerance**2 * squares[-1]]
-    unit = torch.cat([_unit(part) for part in parts], 1)
-    squares, vectors = torch.linalg.eigh(unit.T @ unit)
-    return torch.linalg.qr(unit @ vectors[:, squares > tolerance**2 * squares[-1]]).Q
+    columns = torch.cat(units, 1)
+    return torch.linalg.qr(columns @ _leading(columns, tolerance)).Q
+
+
+def _leading(columns: torch.Tensor, tolerance: float) -> torch.Tensor:
+    """The right singular vectors [n, r] of columns [d, n] whose singular value is above `tolerance` x the largest."""
+    squares, right = torch.linalg.eigh(columns.T @ columns)
+    return right[:, squares > tolerance**2 * squares[-1:]]
+
+
+def _check_finite(*columns: torch.Tensor) -> None:
+    if not all(torch.isfinite(own).all() for own in columns):
+        raise ValueError("text embeddings: NaN or Inf; the text encoder gave no usable embedding for these prompts")
 
 
 def _unit(columns: torch.Tensor) -> torch.Tensor:

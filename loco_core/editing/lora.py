@@ -7,6 +7,7 @@ save_lora(tensors, Path("lora.safetensors"), engine.layers, recipe_metadata(edit
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -19,6 +20,18 @@ from .solve import Edit
 
 # Singular values below this share of the largest drown in the rounding of the others to float16 (5e-4).
 FLOAT16_ROUNDING = 1e-4
+# The rank that stands for: the edit's own, which is what its concepts need.
+AUTO = 0
+
+
+def of_rank(edit: Edit, rank: int) -> Edit:
+    """The edit with the leading parts of its operators alone, where they have more; AUTO: as it is."""
+    if rank == AUTO:
+        return edit
+    leading = {own: EditOperator(own.up[:, :rank], own.down[:rank]) for own in {*edit.operators.values()}}
+    operators = {layer: leading[own] for layer, own in edit.operators.items()}
+    pooled = None if edit.pooled is None else EditOperator(edit.pooled.up[:, :rank], edit.pooled.down[:rank])
+    return replace(edit, operators=operators, pooled=pooled)
 
 
 def edit_lora(

@@ -42,7 +42,8 @@ class EditFigures:
     residual: |(I + A) X_o - X_t| / |X_t - X_o|: 0 where the concept's outputs are the target's. room: per concept
     prompt, |Z| / |X_o|. kept_directions: how many directions are preserved exactly; kept_error: max |A q| over them;
     token_error: max |A p| / |p| over the preserved tokens themselves. chunks: in how many the longest concept prompt is
-    encoded.
+    encoded. parts: of each of the operator's parts, the leading first, its share of |A X_o|^2: what the solve left out
+    to be of a small rank is missing in the sum.
     """
 
     rank: int
@@ -52,7 +53,12 @@ class EditFigures:
     kept_directions: int
     kept_error: float
     token_error: float
+    parts: tuple[float, ...] = ()
     chunks: int = 1
+
+    def left_out(self, rank: int) -> float:
+        """What the change of the concept prompts lacks, as a share of it, with the first `rank` parts alone."""
+        return max(0.0, 1 - sum(self.parts[:rank])) ** 0.5 if self.parts else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,20 +145,26 @@ class _Problem:
                 f"preserve: only {room:.1%} of {pair.concept!r} is left outside what is to be preserved, too little "
                 "to edit it; take out of 'preserve' what says the same, or choose preservation 'weighted'"
             )
-        self._columns.add(free, targets - originals)
-        self._squares += originals.square().sum().item()
+        squares = originals.square().sum().item()
+        if self._settings.ridge is Ridge.PAPER:  # the paper's edit, to rounding
+            self._columns.add(free, targets - originals)
+        else:
+            self._columns.add_prompt(free, targets - originals, self._relative(squares / originals.shape[1]))
+        self._squares += squares
         self._count += originals.shape[1]
         self._room.append(room)
 
     def solved(self) -> tuple[EditOperator, EditFigures]:
         """The operator for all pairs, preserving what is to be kept as the settings say."""
-        ridge = PAPER_LAMBDA
-        if self._settings.ridge is Ridge.RELATIVE:
-            ridge = self._settings.relative_ridge * self._squares / self._count
+        exact = self._settings.ridge is Ridge.PAPER
+        ridge = PAPER_LAMBDA if exact else self._relative(self._squares / self._count)
         if self._basis is not None:
             operator = self._columns.operator(ridge, self._basis)
         else:
             operator = self._columns.operator(ridge, None, self._kept, PRESERVED_WEIGHT * len(self._room))
+        parts = tuple[float, ...]()
+        if not exact:
+            operator, parts = self._columns.needed(operator)
         figures = EditFigures(
             rank=operator.rank,
             spectral_norm=operator.spectral_norm(),
@@ -161,8 +173,13 @@ class _Problem:
             kept_directions=0 if self._basis is None else self._basis.shape[1],
             kept_error=0.0 if self._basis is None else _largest_change(operator, [self._basis]),
             token_error=_largest_change(operator, self._kept),
+            parts=parts,
         )
         return operator, figures
+
+    def _relative(self, mean_square: float) -> float:
+        """Lambda for columns of this mean squared norm."""
+        return self._settings.relative_ridge * mean_square
 
 
 def _largest_change(operator: EditOperator, parts: Sequence[torch.Tensor]) -> float:

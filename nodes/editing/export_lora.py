@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...loco_core.editing.file import recipe_metadata
-from ...loco_core.editing.lora import edit_lora
+from ...loco_core.editing.lora import AUTO, edit_lora, of_rank
 from ...loco_core.lora_file import save_lora
 from ..host.editing import check_fits, pooled_weight
 from ..host.engine import ComfyEngine
@@ -31,6 +31,15 @@ class EditExportLoRANode(io.ComfyNode):
                 Edit.Input("edit", tooltip="From LoCo Edit Solve, Combine or Load."),
                 strength_input("The strength of the edit when the LoRA is loaded at strength 1."),
                 *lora_inputs("loras/loco_edit"),
+                io.Int.Input(
+                    "rank",
+                    default=AUTO,
+                    min=AUTO,
+                    max=1024,
+                    advanced=True,
+                    tooltip="Rank of the LoRA. 0: as much as the concepts need, to less than 1 % of what the edit "
+                    "changes in their prompts. A smaller one makes a smaller file; the report says what is missing.",
+                ),
             ],
             outputs=[saved_file_output(), export_report_output()],
             hidden=[io.Hidden.unique_id],
@@ -38,15 +47,20 @@ class EditExportLoRANode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, edit, strength: float, naming: str, filename_prefix: str) -> io.NodeOutput:
+    def execute(cls, model, edit, strength: float, naming: str, filename_prefix: str, rank: int) -> io.NodeOutput:
         path = output_path(filename_prefix, ".safetensors")
         layers = read_layers(model)
         check_fits(model, layers, edit)
         weights = with_bar(ComfyEngine(model, None, None, layers).key_value_weights, len(edit.operators))
-        tensors = edit_lora(edit, layers, weights, strength, naming, pooled_weight(model, edit))
+        tensors = edit_lora(of_rank(edit, rank), layers, weights, strength, naming, pooled_weight(model, edit))
         save_lora(tensors, path, layers, {**recipe_metadata(edit, versions()), "loco_strength": str(strength)})
-        made = f"made with {edit.recipe.text_encoder}; load other LoRAs before the export"
-        report = f"saved as {output_name(path)}\n{made}"
+        own = min(rank, edit.figures.rank) or edit.figures.rank
+        report = (
+            f"saved as {output_name(path)}\n"
+            f"rank {own}, {path.stat().st_size / 1e6:.1f} MB; {edit.figures.left_out(own):.1%} of the change in the "
+            f"concept prompts is left out\n"
+            f"made with {edit.recipe.text_encoder}; load other LoRAs before the export"
+        )
         return node_output(cls, output_name(path), report, text=report)
 
 

@@ -55,16 +55,21 @@ def test_the_edited_weights_are_the_papers_d_by_d_formula_in_float64(
         for before, after in zip(weights(demo.model)[layer], weights(edited)[layer], strict=True):
             weight = before.double()
             expected = (weight @ replacements @ originals.T + value * weight) @ inverse
-            error = torch.linalg.norm(after.double() - expected) / torch.linalg.norm(expected)
-            assert error <= 1e-6  # the host keeps weights in float32: 6e-8 of rounding each
+            if ridge is Ridge.PAPER:
+                error = torch.linalg.norm(after.double() - expected) / torch.linalg.norm(expected)
+                assert error <= 1e-6  # the host keeps weights in float32: 6e-8 of rounding each
+            else:
+                missing = torch.linalg.norm((after.double() - expected) @ originals)
+                assert missing <= 1e-2 * torch.linalg.norm(
+                    (expected - weight) @ originals
+                )  # of as small a rank as does
 
 
 def test_what_is_preserved_exactly_reads_as_before(demo, encoder, solve, apply_edit, weights):
     kept = ["a picture of a red star", "halftone"]
     edit = solve(preserve=kept)
     embeddings = encoder(demo.clip)(["a painting", "", *kept])
-    tokens = torch.cat([embedding.tokens for embedding in embeddings]).double().T
-    basis = leading_directions([tokens], PRESERVED_TOLERANCE)
+    basis = leading_directions([embedding.tokens.T for embedding in embeddings], PRESERVED_TOLERANCE)
     assert basis.shape[1] == edit.figures.kept_directions > 3
     before, after = weights(demo.model), weights(apply_edit(demo.model, edit, 1.0))
     for layer in (8, 9):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from loco_core.editing.closed_form import Columns, EditOperator, leading_directions, solve
+from loco_core.editing.closed_form import UNNEEDED, Columns, EditOperator, leading_directions, solve
 from loco_core.editing.solve import PAPER_LAMBDA
 
 D = 64
+# Of prompts, in the size of their columns.
+RIDGE = 100.0
 
 
 def random(*shape: int, seed: int) -> torch.Tensor:
@@ -153,3 +155,57 @@ def test_a_column_of_zeros_has_no_direction(count):
     padded = torch.cat([columns, torch.zeros(D, 1).double()], 1)
     one, other = (leading_directions([each], 1e-6) for each in (columns, padded))
     torch.testing.assert_close(one @ one.T, other @ other.T, rtol=0, atol=1e-10)  # the same space, in float64
+
+
+def prompts(count: int, seed: int = 7) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Z and D of prompts of 77 tokens each that differ by a hundredth, as padding does; 3 directions to a prompt."""
+    made = []
+    for number in range(count):
+        mixed = torch.cat([torch.ones(1, 77).double(), 0.1 * random(2, 77, seed=seed + number)])
+        free, change = (random(D, 3, seed=place + number) @ mixed for place in (100 * seed, 200 * seed))
+        made.append((free + 1e-4 * random(D, 77, seed=number), change))
+    return made
+
+
+def added(given: list[tuple[torch.Tensor, torch.Tensor]], whole: bool = False) -> Columns:
+    columns = Columns(D)
+    for free, change in given:
+        if whole:
+            columns.add(free, change)
+        else:
+            columns.add_prompt(free, change, RIDGE)
+    return columns
+
+
+@pytest.mark.parametrize("count", [1, 5, 40])  # less than d directions, and more
+def test_a_prompt_gives_few_columns_and_the_same_operator(count):
+    compact, whole = added(prompts(count)), added(prompts(count), whole=True)
+    one, other = compact.operator(RIDGE), whole.operator(RIDGE)
+    found, expected = one.up @ one.down, other.up @ other.down
+    # the noise of 1e-4 in a prompt's columns is not solved for
+    assert torch.linalg.norm(found - expected) <= 1e-3 * torch.linalg.norm(expected)
+    assert compact.residual(one) == pytest.approx(whole.residual(other), rel=1e-2)
+    assert one.rank == min(3 * count, D)
+
+
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_what_an_operator_needs_is_of_less_rank_and_changes_the_columns_as_it_does(count):
+    """The targets of all prompts lie in the same three directions."""
+    onto = random(D, 3, seed=1)
+    given = [(free, onto @ onto.T @ change) for free, change in prompts(count)]
+    columns = added(given)
+    basis = torch.linalg.qr(random(D, 2, seed=2)).Q
+    whole = columns.operator(RIDGE, basis)
+    needed, parts = columns.needed(whole)
+    free = torch.cat([free for free, _ in given], 1)
+    changes = [torch.linalg.norm(operator.change(free)) for operator in (whole, needed)]
+    assert torch.linalg.norm(whole.change(free) - needed.change(free)) <= 1.01 * UNNEEDED * changes[0]
+    assert needed.rank == len(parts) == 3
+    assert parts == pytest.approx(sorted(parts, reverse=True)) and 1 - UNNEEDED**2 <= sum(parts) <= 1 + 1e-9
+    assert needed.change(basis).abs().max() <= 1e-12
+
+
+def test_leading_directions_of_many_prompts_are_those_of_all_their_tokens():
+    parts = [free for free, _ in prompts(40)]
+    one, other = leading_directions(parts, 0.03), leading_directions([torch.cat(parts, 1)], 0.03)
+    torch.testing.assert_close(one @ one.T, other @ other.T, rtol=0, atol=1e-3)  # parts leave out a tenth of 0.03

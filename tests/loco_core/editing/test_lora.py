@@ -11,12 +11,12 @@ from safetensors import safe_open
 
 from loco_core.editing.closed_form import EditOperator
 from loco_core.editing.file import load_edit, save_edit
-from loco_core.editing.lora import edit_lora
-from loco_core.editing.solve import Edit
+from loco_core.editing.lora import AUTO, edit_lora, of_rank
+from loco_core.editing.solve import Edit, solve_edit
 from loco_core.lora_file import save_lora
 from loco_core.models.family import Naming
 from loco_core.models.layers import PROJECTIONS, LayerSet, Part
-from made_up import SD15, SDXL, edit_of
+from made_up import SD15, SDXL, WIDTH, edit_of, encode, recipe, shared_operator
 
 CHOSEN = LayerSet((6, 8), 16)
 
@@ -157,3 +157,24 @@ def test_the_rank_is_told_as_kohyas_scripts_do_where_they_read_the_file(edit, tm
 def test_no_date_tells_two_files_of_the_same_edit_apart(edit, tmp_path):
     save_lora(edit_lora(edit, SD15, weights), tmp_path / "edit", replace(SD15, width=768), {})
     assert not [name for name in metadata(tmp_path / "edit") if "date" in name or "time" in name]
+
+
+def test_a_smaller_rank_has_the_edits_leading_parts_and_0_has_all():
+    edit = solve_edit(encode, recipe(["woodcut", "a cat in woodcut", "halftone"]))
+    assert edit.figures.rank > 3
+    weight = torch.randn(16, WIDTH, generator=torch.Generator().manual_seed(0))
+    for rank in (1, 3):
+        tensors = edit_lora(of_rank(edit, rank), SD15, lambda index: (weight, weight))
+        assert {len(tensor) for key, tensor in tensors.items() if "lora_down" in key} == {rank}
+        assert edit.figures.left_out(rank) > edit.figures.left_out(edit.figures.rank)
+    assert of_rank(edit, AUTO) is edit
+
+
+def test_what_a_smaller_rank_leaves_out_of_the_concepts_is_told():
+    pairs = ["woodcut", "a cat in woodcut", "halftone"]
+    edit = solve_edit(encode, recipe(pairs))
+    columns = torch.cat([embedding.tokens[1:].T for embedding in encode(pairs)], 1).double()
+    whole, cut = (shared_operator(own).change(columns) for own in (edit, of_rank(edit, 2)))
+    missing = torch.linalg.norm(whole - cut) / torch.linalg.norm(whole)
+    # the edit's own columns are the prompts' tails, and these all their tokens
+    assert missing.item() == pytest.approx(edit.figures.left_out(2), rel=0.2)
