@@ -1,0 +1,81 @@
+"""Wordings of a concept on which an edit was not solved: they tell whether the concept is gone, or its prompts alone.
+
+People name a style in front of what a picture shows, behind it, as a tag, with a weight; a thing with other words
+around it, or several of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+from ..prompts import Attribute, NamedConcept, PromptPair
+from .recipe import EditRecipe
+
+Item = TypeVar("Item")
+
+# How a style is said in front of what a picture shows, and behind it. Without the style it is the scene alone.
+STYLE_WORDINGS = ("{name} style, {scene}", "{scene}, art by {name}", "{scene}, ({name}:1.2), highly detailed")
+# How a thing or a fact is said.
+THING_WORDINGS = ("{name} in the morning light", "close-up of ({name}:1.2), highly detailed", "a drawing of {name}")
+MANY_THINGS = "a photo of many {name}s"
+# What pictures show where the recipe has no contexts, and what is kept where it has nothing to preserve.
+SCENES = ("a house by the sea", "a woman with a hat", "a cat on a chair")
+# How a whole prompt, whose concept is not known by name, is said in other words.
+PROMPT_WORDINGS = ("{prompt}, highly detailed", "masterpiece, best quality, {prompt}")
+# How a prompt that is to stay is said: not as it was preserved.
+KEPT_WORDING = "{prompt}, highly detailed"
+# A check asks so many wordings, and so many prompts that are to stay.
+MOST_WORDINGS, MOST_KEPT = 8, 6
+
+
+def wordings(recipe: EditRecipe) -> tuple[PromptPair, ...]:
+    """Other wordings of the recipe's concepts, each with the same words without the concept, or with its target."""
+    scenes = _scenes(recipe)
+    found = [pair for number, named in enumerate(recipe.named) for pair in _wordings_of(named, scenes, number)]
+    found += [
+        PromptPair(filled(wording, prompt=pair.concept), filled(wording, prompt=pair.target))
+        for pair in recipe.pairs
+        if pair.concept != pair.target and not any(named.name in pair.concept for named in recipe.named)
+        for wording in PROMPT_WORDINGS
+    ]
+    solved = {pair.concept for pair in recipe.pairs}
+    return spread([pair for pair in dict.fromkeys(found) if pair.concept not in solved], MOST_WORDINGS)
+
+
+def kept_wordings(recipe: EditRecipe) -> tuple[str, ...]:
+    """What the recipe preserves, in other words."""
+    preserved = recipe.preserve or SCENES
+    return tuple(filled(KEPT_WORDING, prompt=prompt) for prompt in spread(preserved, MOST_KEPT))
+
+
+def spread(items: Sequence[Item], most: int) -> tuple[Item, ...]:
+    """All of them, or so many from beginning to end."""
+    count = min(most, len(items))
+    return tuple(items[number * len(items) // count] for number in range(count))
+
+
+def filled(wording: str, **words: str) -> str:
+    """The wording with these words, which stay as they stand: braces in them are text."""
+    return re.sub(r"{(\w+)}", lambda found: words[found[1]], wording)
+
+
+def _wordings_of(named: NamedConcept, scenes: Sequence[str], number: int) -> list[PromptPair]:
+    """Every wording once; those of a style with one scene after the other, from the concept's number on."""
+    if named.attribute is Attribute.STYLE:
+        shown = [scenes[(number + place) % len(scenes)] for place in range(len(STYLE_WORDINGS))]
+        return [
+            PromptPair(filled(wording, name=named.name, scene=scene), scene)
+            for wording, scene in zip(STYLE_WORDINGS, shown, strict=True)
+        ]
+    said = [*THING_WORDINGS, *([MANY_THINGS] if named.attribute is Attribute.OBJECT else [])]
+    return [PromptPair(filled(wording, name=named.name), filled(wording, name=named.target)) for wording in said]
+
+
+def _scenes(recipe: EditRecipe) -> list[str]:
+    """The contexts of the recipe's styles: concept prompts are those with a style added."""
+    targets = {named.target for named in recipe.named}
+    contexts = [pair.target for pair in recipe.pairs if pair.concept.startswith(f"{pair.target} ")]
+    contexts = [context for context in contexts if context not in targets]
+    return list(dict.fromkeys(contexts)) or list(SCENES)

@@ -1,0 +1,117 @@
+"""Checks of edits by an engine whose prediction is what its layers make of the tokens that they get."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from loco_core.editing.check import STEPS, CheckPlan, EditChecker, check_plan, check_text
+from loco_core.editing.recipe import Preservation
+from loco_core.editing.solve import Edit, solve_edit
+from loco_core.models.engine import Row, Sampling, TextEmbedding
+from loco_core.models.layers import LayerSet
+from loco_core.prompts import PromptPair
+from made_up import WIDTH, encode, recipe, unet
+
+LAYERS = unet(*(("input", number, 1) for number in range(4)))
+SAMPLING = Sampling(20, 7.5, "euler", "normal", 32, 16)
+PAIRS = (PromptPair("a cat in woodcut", "a cat"), PromptPair("a dog in woodcut", "a dog"))
+PLAN = CheckPlan(PAIRS, ("a house",), SAMPLING)
+
+
+class Linear:
+    """Its prediction is the sum of what layers 1 and 2 make of the mean token, each by its own weight."""
+
+    layers = LAYERS
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        generator = torch.Generator().manual_seed(0)
+        self._weights = {layer: torch.randn(4, WIDTH, generator=generator) for layer in (1, 2)}
+
+    def encode(self, prompts: Sequence[str]) -> list[TextEmbedding]:
+        return encode(prompts)
+
+    def sigmas(self, sampling: Sampling) -> list[float]:
+        return [*(2.0**-step for step in range(sampling.steps)), 0.0]
+
+    def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int], on_step=None) -> torch.Tensor:
+        return torch.zeros(len(rows), len(steps), 4, 1, 1)
+
+    def predict(self, rows: Sequence[Row], latents: torch.Tensor, sampling: Sampling, step: int) -> torch.Tensor:
+        self.asked.append(len(rows))
+        return torch.stack([self._prediction(row) for row in rows])[:, :, None, None]
+
+    def _prediction(self, row: Row) -> torch.Tensor:
+        made = torch.zeros(4)
+        for layer, weight in self._weights.items():
+            changed = row.intervention is not None and layer in row.intervention.layers
+            tokens = (row.intervention.embedding if changed else row.embedding).tokens
+            made += weight @ tokens.mean(0)
+        return made
+
+
+def edit_of(*layers: int, **settings) -> Edit:
+    """All tokens of the pairs above, almost without a ridge: where it acts, the concept becomes the target."""
+    asked = {"tokens": "all subject tokens", "preservation": Preservation.NONE, "relative_ridge": 1e-4} | settings
+    found = recipe([pair.concept for pair in PAIRS], "a cat", **asked)
+    return solve_edit(encode, type(found)(PAIRS, (), found.settings, LayerSet(layers, 4), found.text_encoder))
+
+
+def check(edit: Edit, strength: float = 1.0, engine: Linear | None = None):
+    return EditChecker(engine or Linear(), PLAN, 5).check(edit, strength)
+
+
+def test_an_edit_of_the_layers_that_hold_the_concept_removes_it():
+    assert check(edit_of(1, 2, tokens="last subject token and tail")).removed == pytest.approx([1, 1], abs=0.3)
+
+
+def test_an_edit_of_other_layers_removes_nothing_and_changes_nothing():
+    found = check(edit_of(0, 3))
+    assert not found.removed.any() and not found.side.any()
+
+
+def test_strength_0_is_no_edit():
+    found = check(edit_of(1, 2), strength=0.0)
+    assert not found.removed.any() and not found.side.any()
+
+
+def test_what_is_removed_grows_with_the_strength():
+    """The prediction is linear in the tokens, so half the strength removes half."""
+    whole, half = (check(edit_of(1, 2), strength).removed for strength in (1.0, 0.5))
+    assert half == pytest.approx(whole / 2, abs=1e-6)  # the tokens are float32
+
+
+def test_a_second_edit_costs_one_row_for_each_prompt_and_level():
+    engine = Linear()
+    checker = EditChecker(engine, PLAN, 100)
+    first = checker.check(edit_of(1, 2)).rows
+    assert first == PLAN.rows
+    assert checker.check(edit_of(1)).rows - first == 3 * PLAN.levels
+
+
+def test_the_plan_of_a_recipe_needs_few_steps():
+    plan = check_plan(recipe(["woodcut"], preserve=["a house"]), SAMPLING, seed=3)
+    assert (plan.sampling.steps, plan.seed, plan.steps) == (STEPS, 3, [0, STEPS // 2])
+    assert plan.wordings and plan.kept
+
+
+def test_an_edit_that_changes_no_concept_cannot_be_checked():
+    with pytest.raises(ValueError, match="edit: nothing to check"):
+        CheckPlan((), ("a house",), SAMPLING)
+
+
+@pytest.mark.parametrize(("removed", "said"), [([1, 0.95], "gone"), ([0.9, 0.5], "partly"), ([0.1, 0], "still there")])
+@pytest.mark.parametrize(("side", "kept"), [([0.1], "kept:"), ([0.5], "NOT kept:")])
+def test_the_text_says_whether_the_concept_is_gone_and_what_else_changed(removed, said, side, kept):
+    found = check(edit_of(1, 2))
+    told = type(found)(found.plan, np.array(removed), np.array(side), 10)
+    lines = check_text(told).splitlines()
+    assert lines[0].startswith(said) and lines[1].startswith(kept)
+    assert lines[2:] == [
+        *(f"removed {share:.0%}: {pair.concept}" for share, pair in zip(removed, PAIRS, strict=True)),
+        f"changed {side[0]:.0%}: a house",
+    ]
