@@ -23,6 +23,7 @@ MODULES = (
     "injection.conditioning_injector",
     "editing.apply",
     "editing.solve",
+    "editing.check",
     "editing.combine",
     "editing.save",
     "editing.load",

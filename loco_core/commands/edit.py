@@ -11,12 +11,15 @@ import click
 from .. import (
     DiffusersEngine,
     Edit,
+    EditChecker,
     EditRequest,
     EditSettings,
     Naming,
     Preservation,
     Ridge,
     Tokens,
+    check_plan,
+    check_text,
     edit_lora,
     edit_recipe,
     recipe_metadata,
@@ -100,6 +103,8 @@ def edit(settings: Settings, replacing: Replacing, **given: Any) -> None:
     solved = solve_edit(engine.encode, recipe)
     _save(solved, engine, chosen)
     click.echo("\n".join([*report_lines(solved), f"saved as {out / 'lora.safetensors'}"]))
+    checker = EditChecker(engine, check_plan(recipe, settings.sampling, settings.seed), settings.rows)
+    click.echo(check_text(checker.check(solved, chosen.strength)))
     prompts = list(chosen.prompts or [pair.concept for pair in recipe.pairs])
     with options.counted(2 * len(prompts) * chosen.seeds) as progress:
         maker = options.image_maker(settings, chosen.seeds, 2 * len(prompts) * chosen.seeds, progress)

@@ -95,6 +95,7 @@ def good(host, encoder, demo, files, vision) -> dict[str, dict]:
     for node_id in ("LoCo_LayerSearch", "LoCo_ErasureReport", "LoCo_NeuronSweep", "LoCo_NeuronEffects", "LoCo_Probe"):
         inputs[node_id] |= {"width": 128, "height": 128, "steps": 2}
     inputs["LoCo_Probe"]["levels"] = 2
+    inputs["LoCo_EditCheck"] |= {"width": 128, "height": 128}
     inputs["LoCo_EditApply"]["edit"] = None
     inputs["LoCo_NeuronAblate"]["neurons"] = None
     for node_id in ("LoCo_NeuronAblate", "LoCo_NeuronExportLoRA"):
@@ -348,6 +349,8 @@ CASES = [
         "clip: it is DemoClip, stop_at_clip_layer -2; the edit of",
     ),
     ("LoCo_EditCombine", {"edit_2": "other layers"}, "edits: their layers differ (8-9 and 6)"),
+    ("LoCo_EditCheck", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
+    ("LoCo_EditCheck", {"clip": "NaN clip"}, "clip: NaN or Inf in the text embedding of"),
     ("LoCo_EditSave", {"filename_prefix": "../x"}, "filename_prefix: '../x' leads out of the output folder"),
     ("LoCo_EditSave", {"filename_prefix": " "}, "filename_prefix: ' ' holds no name; give one, like 'loco/mine'"),
     ("LoCo_EditSave", {"filename_prefix": "torn_.json/x"}, "filename_prefix: 'torn_.json/x' cannot be written to"),

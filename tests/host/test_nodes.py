@@ -23,6 +23,7 @@ NODES = [
     "LoCo_ConditioningInjector",
     "LoCo_EditApply",
     "LoCo_EditSolve",
+    "LoCo_EditCheck",
     "LoCo_EditCombine",
     "LoCo_EditSave",
     "LoCo_EditLoad",

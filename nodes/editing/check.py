@@ -1,0 +1,88 @@
+"""LoCo Edit Check: whether an edit removes its concept, and what else it changes, without making an image."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ...loco_core.editing.check import EditChecker, check_plan, check_text
+from ...loco_core.models.engine import Sampling
+from ..host.editing import check_fits
+from ..host.engine import ComfyEngine
+from ..host.layers import read_layers
+from ..host.progress import RowProgress, node_output
+from ..inputs.sampling import batch_rows_input, scheduler_input, seed_input, size_inputs
+from ..inputs.shared import CLIP, strength_input
+from ..sockets import Edit
+
+
+class EditCheckNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LoCo_EditCheck",
+            display_name="LoCo Edit Check",
+            category="loco",
+            search_aliases=["test edit", "is it gone", "did it work", "side effects", "check erasure", "verify edit"],
+            description="Measures in seconds whether an edit removes its concept, in wordings that it was not solved "
+            "on, and how much it changes prompts that are to stay. It makes no images and needs no scorer: it compares "
+            "what the model predicts with and without the edit.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model that the edit is for, before the edit."),
+                io.Clip.Input("clip", tooltip=CLIP),
+                Edit.Input("edit", tooltip="From LoCo Edit Solve, Combine or Load."),
+                *size_inputs(),
+                strength_input("How much of the edit is applied: 1 is the edit as solved, 0 is none."),
+                seed_input(),
+                io.Float.Input(
+                    "cfg",
+                    default=7.5,
+                    min=1.0,
+                    max=100.0,
+                    step=0.1,
+                    advanced=True,
+                    tooltip="Classifier-free guidance of the runs in which is measured. The measure itself is without.",
+                ),
+                scheduler_input(),
+                batch_rows_input(),
+            ],
+            outputs=[
+                io.String.Output(
+                    display_name="report",
+                    tooltip="Whether the concept is gone, what else changed, and each prompt that was asked.",
+                ),
+                io.Float.Output(
+                    display_name="removed", tooltip="The share of the concept that is removed, in the mean."
+                ),
+                io.Float.Output(
+                    display_name="side_effect",
+                    tooltip="How much prompts that are to stay change, as a share of what they do, in the mean.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        clip,
+        edit,
+        width: int,
+        height: int,
+        strength: float,
+        seed: int,
+        cfg: float,
+        scheduler: str,
+        batch_rows: int,
+    ) -> io.NodeOutput:
+        layers = read_layers(model)
+        check_fits(model, layers, edit)
+        plan = check_plan(edit.recipe, Sampling(1, cfg, "euler", scheduler, width, height), seed)
+        progress = RowProgress(plan.rows, cls.hidden.unique_id)
+        found = EditChecker(ComfyEngine(model, clip, None, layers), plan, batch_rows, progress).check(edit, strength)
+        report = check_text(found)
+        return node_output(cls, report, found.mean_removed.mean, found.mean_side.mean, text=report)
+
+
+NODES = [EditCheckNode]
