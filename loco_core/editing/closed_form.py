@@ -80,56 +80,57 @@ class EditOperator:
 class Columns:
     """The columns Z and D = X_t - X_o of any number of prompts, as much of them as the closed form needs.
 
-        columns = Columns(width)
-        columns.add_prompt(free, change, ridge)     # for each prompt
+        columns = Columns(width, basis)
+        columns.add(originals, changes, ridge)     # for each prompt
         operator = columns.operator(ridge)
 
-    Up to d columns are kept themselves. Of more, the products Z Z^T and D Z^T are kept, [d, d] each.
+    `basis` is Q, [d, q] and orthonormal, of what is preserved exactly: Z is what lies outside it. Up to d columns are
+    kept themselves. Of more, the products Z Z^T and D Z^T are kept, [d, d] each.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, basis: torch.Tensor | None = None) -> None:
         self._width = width
+        self._basis = torch.zeros(width, 0, dtype=torch.float64) if basis is None else basis
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._products: tuple[torch.Tensor, torch.Tensor] | None = None
         self._count, self._change, self._left_out = 0, 0.0, 0.0
 
-    def add_prompt(self, free: torch.Tensor, change: torch.Tensor, ridge: float) -> None:
-        """Adds the columns of one prompt by their leading directions: those that a lambda of about `ridge` lets act."""
-        _check_finite(free, change)
-        squares, right = torch.linalg.eigh(free.T @ free)
-        leading = right[:, squares > HARDLY_REACHED * ridge]
-        own = change @ leading
-        self._left_out += max(0.0, (change.square().sum() - own.square().sum()).item())
-        self.add(free @ leading, own)
+    def add(self, originals: torch.Tensor, changes: torch.Tensor, ridge: float | None = None) -> float:
+        """Adds the columns of X_o and of D of a prompt, [d, k] each; returns how large Z is beside X_o, |Z| / |X_o|.
 
-    def add(self, free: torch.Tensor, change: torch.Tensor) -> None:
-        """Adds columns of Z and of D, [d, k] each in float64."""
-        _check_finite(free, change)
-        self._count += free.shape[1]
-        self._change += change.square().sum().item()
-        self._kept.append((free, change))
+        With `ridge`, about the lambda of the solve, only the leading directions are added: those that it lets act.
+        """
+        if not torch.isfinite(originals.sum() + changes.sum()):
+            raise ValueError("text embeddings: NaN or Inf; the text encoder gave no usable embedding for these prompts")
+        if ridge is None:
+            originals, changes = originals.double(), changes.double()
+        basis = self._basis.to(originals)
+        within = basis.T @ originals
+        products = originals.T @ originals
+        whole = products.trace().item()
+        products = (products - within.T @ within).double()
+        size = products.trace().clamp(min=0).item()
+        self._change += changes.square().sum().item()
+        if ridge is not None:
+            squares, right = torch.linalg.eigh(products)
+            leading = right[:, squares > HARDLY_REACHED * ridge].to(originals)
+            leading_changes = changes @ leading
+            self._left_out += max(0.0, (changes.square().sum() - leading_changes.square().sum()).item())
+            originals, within, changes = originals @ leading, within @ leading, leading_changes
+        self._kept.append(((originals - basis @ within).double(), changes.double()))
+        self._count += originals.shape[1]
         if self._count > self._width:
             self._folded()
+        return (size / whole) ** 0.5 if whole else 0.0
 
-    def operator(
-        self,
-        ridge: float,
-        basis: torch.Tensor | None = None,
-        preserved: Sequence[torch.Tensor] = (),
-        weight: float = 1.0,
-    ) -> EditOperator:
-        """The operator for lambda = `ridge`.
-
-        `basis` is Q, [d, q] and orthonormal, of what is preserved exactly: Z is what lies outside it. `preserved` is P,
-        in parts [d, k], and `weight` is beta.
-        """
+    def operator(self, ridge: float, preserved: Sequence[torch.Tensor] = (), weight: float = 1.0) -> EditOperator:
+        """The operator for lambda = `ridge`. `preserved` is P, in parts [d, k], and `weight` is beta."""
         left, squares, products = self._directions(preserved, weight)
         up = products / (squares + ridge)
         sizes = torch.linalg.norm(up, dim=0)
         large = sizes > NEGLIGIBLE * sizes.max()
         up, left = up[:, large], left[:, large]
-        if basis is not None:
-            left = project_out(basis, left)  # again, for the rounding of small singular values
+        left = project_out(self._basis, left)  # again, for the rounding of small singular values
         return EditOperator(up.contiguous(), left.T.contiguous())
 
     def needed(self, operator: EditOperator) -> tuple[EditOperator, tuple[float, ...]]:
@@ -176,34 +177,34 @@ class Columns:
         if self._products is None:
             self._products = tuple(torch.zeros(2, self._width, self._width, dtype=torch.float64))
         squares, products = self._products
-        for free, change in self._kept:
+        if self._kept:
+            free, change = (torch.cat(parts, 1) for parts in zip(*self._kept, strict=True))
             squares.addmm_(free, free.T)
             products.addmm_(change, free.T)
         self._kept.clear()
+        self._count = 0
         return squares, products
 
     def residual(self, operator: EditOperator) -> float:
         """|A Z - D| / |D|; 0 where D is."""
-        whole = self._change + self._left_out
-        if not whole:
+        if not self._change:
             return 0.0
         if self._products is None:
             parts = (operator.change(free) - change for free, change in self._kept)
-            return ((sum(part.square().sum().item() for part in parts) + self._left_out) / whole) ** 0.5
+            return ((sum(part.square().sum().item() for part in parts) + self._left_out) / self._change) ** 0.5
         squares, products = self._folded()
         edit = operator.up @ operator.down
         left = ((edit @ squares - 2 * products) * edit).sum().item() + self._change
-        return ((max(0.0, left) + self._left_out) / whole) ** 0.5
+        return (max(0.0, left) / self._change) ** 0.5
 
 
 def solve(
     originals: torch.Tensor, targets: torch.Tensor, ridge: float, basis: torch.Tensor | None = None
 ) -> EditOperator:
     """The operator for X_o and X_t, [d, n] each, and lambda = `ridge`. `basis` is Q, [d, q], to preserve exactly."""
-    own, change = originals.double(), targets.double() - originals.double()
-    columns = Columns(len(own))
-    columns.add(own if basis is None else project_out(basis, own), change)
-    return columns.operator(ridge, basis)
+    columns = Columns(len(originals), basis)
+    columns.add(originals.double(), targets.double() - originals.double())
+    return columns.operator(ridge)
 
 
 def project_out(basis: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -234,11 +235,6 @@ def _leading(columns: torch.Tensor, tolerance: float) -> torch.Tensor:
     """The right singular vectors [n, r] of columns [d, n] whose singular value is above `tolerance` x the largest."""
     squares, right = torch.linalg.eigh(columns.T @ columns)
     return right[:, squares > tolerance**2 * squares[-1:]]
-
-
-def _check_finite(*columns: torch.Tensor) -> None:
-    if not all(torch.isfinite(own).all() for own in columns):
-        raise ValueError("text embeddings: NaN or Inf; the text encoder gave no usable embedding for these prompts")
 
 
 def _unit(columns: torch.Tensor) -> torch.Tensor:

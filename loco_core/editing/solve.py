@@ -16,7 +16,7 @@ import torch
 
 from ..models.engine import Encode, TextEmbedding
 from ..prompts import PromptPair
-from .closed_form import Columns, EditOperator, leading_directions, project_out
+from .closed_form import Columns, EditOperator, leading_directions
 from .fingerprint import fingerprint
 from .recipe import EditRecipe, EditSettings, Preservation, Ridge
 from .token_pairs import token_pairs
@@ -100,7 +100,7 @@ def solve_edit(encode: Encode, recipe: EditRecipe) -> Edit:
             tokens.add(pair, *token_pairs(concept, target, settings.tokens))
             chunks = max(chunks, len(concept.chunks))
             if pooled is not None:
-                pooled.add(pair, _pooled(concept).T.double(), _pooled(target).T.double())
+                pooled.add(pair, _pooled(concept).T, _pooled(target).T)
     operator, figures = tokens.solved()
     pooled_operator = None if pooled is None else pooled.solved()[0]
     figures = replace(figures, chunks=chunks)
@@ -128,43 +128,36 @@ class _Problem:
     """The closed form for prompt pairs that are added one by one; `kept` are the tokens [T, d] of what to preserve."""
 
     def __init__(self, settings: EditSettings, width: int, kept: Sequence[torch.Tensor]) -> None:
-        self._settings, self._columns = settings, Columns(width)
+        self._settings = settings
         self._kept = [tokens.cpu().T for tokens in kept]
         self._basis: torch.Tensor | None = None
         if settings.preservation is Preservation.EXACT:
             self._basis = leading_directions(self._kept, PRESERVED_TOLERANCE)
+        self._columns = Columns(width, self._basis)
         self._squares, self._count, self._room = 0.0, 0, list[float]()
 
     def add(self, pair: PromptPair, originals: torch.Tensor, targets: torch.Tensor) -> None:
-        """Adds X_o and X_t of a pair, [d, n] each in float64; an error where preservation leaves it next to no room."""
-        free = originals if self._basis is None else project_out(self._basis, originals)
-        same = torch.equal(originals, targets)  # nothing is to change, so no room is needed
-        room = 1.0 if same else (torch.linalg.norm(free) / torch.linalg.norm(originals)).item()
+        """Adds X_o and X_t of a pair, [d, n] each; an error where preservation leaves it next to no room."""
+        changes, squares, ridge = targets - originals, originals.square().sum().item(), None
+        if self._settings.ridge is Ridge.RELATIVE:
+            ridge = self._relative(squares / originals.shape[1])
+        room = self._columns.add(originals, changes, ridge)
+        room = room if changes.any() else 1.0  # nothing is to change, so no room is needed
         if room < NO_ROOM:
             raise ValueError(
                 f"preserve: only {room:.1%} of {pair.concept!r} is left outside what is to be preserved, too little "
                 "to edit it; take out of 'preserve' what says the same, or choose preservation 'weighted'"
             )
-        squares = originals.square().sum().item()
-        if self._settings.ridge is Ridge.PAPER:  # the paper's edit, to rounding
-            self._columns.add(free, targets - originals)
-        else:
-            self._columns.add_prompt(free, targets - originals, self._relative(squares / originals.shape[1]))
         self._squares += squares
         self._count += originals.shape[1]
         self._room.append(room)
 
     def solved(self) -> tuple[EditOperator, EditFigures]:
         """The operator for all pairs, preserving what is to be kept as the settings say."""
-        exact = self._settings.ridge is Ridge.PAPER
-        ridge = PAPER_LAMBDA if exact else self._relative(self._squares / self._count)
-        if self._basis is not None:
-            operator = self._columns.operator(ridge, self._basis)
+        if self._settings.ridge is Ridge.PAPER:  # the paper's edit, to rounding
+            operator, parts = self._operator(PAPER_LAMBDA), tuple[float, ...]()
         else:
-            operator = self._columns.operator(ridge, None, self._kept, PRESERVED_WEIGHT * len(self._room))
-        parts = tuple[float, ...]()
-        if not exact:
-            operator, parts = self._columns.needed(operator)
+            operator, parts = self._columns.needed(self._operator(self._relative(self._squares / self._count)))
         figures = EditFigures(
             rank=operator.rank,
             spectral_norm=operator.spectral_norm(),
@@ -176,6 +169,10 @@ class _Problem:
             parts=parts,
         )
         return operator, figures
+
+    def _operator(self, ridge: float) -> EditOperator:
+        weighted = self._settings.preservation is Preservation.WEIGHTED
+        return self._columns.operator(ridge, self._kept if weighted else (), PRESERVED_WEIGHT * len(self._room))
 
     def _relative(self, mean_square: float) -> float:
         """Lambda for columns of this mean squared norm."""

@@ -25,7 +25,7 @@ SAME_TOKEN = 1e-4
 
 
 def token_pairs(concept: TextEmbedding, target: TextEmbedding, tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
-    """X_o and X_t of one prompt pair, [d, n] each in float64 on the CPU: token embeddings as columns, paired."""
+    """X_o and X_t of one prompt pair, [d, n] each on the CPU: token embeddings as columns, paired."""
     if concept.empty:
         raise ValueError("concept: empty; give at least one word")
     rows: list[int] = []
@@ -39,7 +39,7 @@ def token_pairs(concept: TextEmbedding, target: TextEmbedding, tokens: Tokens) -
         edited = [row for row in _edited_rows(own, concept.tails[number], tokens) if _has_partner(row, own, other)]
         rows += edited
         partners += [_partner(row, own, other, common) for row in edited]
-    return concept.tokens[rows].double().cpu().T, target.tokens[partners].double().cpu().T
+    return concept.tokens[rows].cpu().T, target.tokens[partners].cpu().T
 
 
 def _edited_rows(own: Chunk, tail: range, tokens: Tokens) -> Sequence[int]:
