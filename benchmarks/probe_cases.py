@@ -20,7 +20,7 @@ from demo.training.plan import planting_of
 from loco_core.choices import Choice
 from loco_core.diffusers_host.demo_model import CHECKPOINT, DEMO, SCORER, demo_pipeline
 from loco_core.diffusers_host.engine import DiffusersEngine
-from loco_core.localization.localize import localize
+from loco_core.localization.localize import MEMBER_SHARE, localize
 from loco_core.localization.plan import ProbePlan, SearchPlan
 from loco_core.localization.probe import Place, Probe, Prober
 from loco_core.localization.search import CONFIRMED_SHARE
@@ -225,20 +225,29 @@ def cases(task: Task) -> list[Case]:
 
 @dataclass(frozen=True)
 class Shown:
-    """What the target changes in a model's images, in points of CLIP-Score: in all layers, and in the planted ones."""
+    """What the target changes in a model's images, in points of CLIP-Score: in all layers, in the planted ones, and in
+    all but one of these, at most.
+    """
 
     everywhere: float
     planted: float
+    one_less: float
 
     @property
     def planted_there(self) -> bool:
-        """Whether the images show that the model knows the concept, and knows it where it was planted."""
-        return self.everywhere >= LEAST_EFFECT and self.planted >= CONFIRMED_SHARE * self.everywhere
+        """Whether the images show that the model knows the concept where it was planted, and in all of these layers: a
+        short training may have made no use of one.
+        """
+        known = self.everywhere >= LEAST_EFFECT and self.planted >= CONFIRMED_SHARE * self.everywhere
+        return known and self.one_less <= (1 - MEMBER_SHARE) * self.planted
 
 
 def shown(folder: Path, concept: str) -> Shown:
     attribute, _ = concepts()[concept]
-    return Shown(*image_effects(folder, concept, [(ALL, 1.0), (planted(folder)[attribute], 1.0)]).round(2).tolist())
+    layers = planted(folder)[attribute]
+    fewer = [LayerSet(tuple(set(layers) - {one}), LAYERS) for one in layers] if len(layers) > 1 else []
+    effects = image_effects(folder, concept, [(chosen, 1.0) for chosen in (ALL, layers, *fewer)]).round(2).tolist()
+    return Shown(*effects[:2], one_less=max(effects[2:], default=0.0))
 
 
 def effects_by_strength(concept: str) -> np.ndarray:

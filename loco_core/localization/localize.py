@@ -19,8 +19,10 @@ from .plan import AUTO, ProbePlan
 from .probe import Probe, Prober
 from .verdict import LEAST_SHARE, SECOND_HOME, Kind
 
-# A layer belongs to a window if it adds at least this share of the whole difference.
+# A layer belongs to a window if it adds at least this share of the whole difference...
 MEMBER_SHARE = 0.1
+# ... and one beside it, without which it was the best, if it adds at least this one.
+TAKEN_IN_SHARE = 0.2
 # The smallest set makes at least this share of it.
 ENOUGH = 0.9
 # Below this size beside that of the whole prompt, a hundredth of it in energy, a difference is next to none.
@@ -87,11 +89,13 @@ def localize(prober: Prober, layers: ModelLayers, window_size: int = AUTO) -> Lo
     probed = prober.measure(tried)
     window = probed.best(tried)
     found = Localization(window, window, tuple(tried), probed)
-    if found.kind is Kind.NO_EFFECT or window_size != AUTO:
+    if window_size != AUTO:
         return found
     if found.share >= MEMBER_SHARE:
         window = _fitted(prober, window)
     found = replace(found, layers=window, smallest=window, probe=prober.measure([window]))
+    if found.kind is Kind.NO_EFFECT:
+        return found
     if found.kind is Kind.LOCALIZED:
         smallest = smallest_set(prober, window) if len(window) > 2 else window
     else:
@@ -122,7 +126,7 @@ def _fitted(prober: Prober, window: LayerSet) -> LayerSet:
     while larger := [LayerSet((*window.indices, end), count) for end in _beside(window)]:
         probed = prober.measure(larger)
         more = probed.best(larger)
-        if probed.share(more) - probed.share(window) < MEMBER_SHARE:
+        if probed.share(more) - probed.share(window) < TAKEN_IN_SHARE:
             break
         window = more
     return window

@@ -100,10 +100,11 @@ def test_a_window_of_all_layers_has_no_rival():
     assert "no other window fits beside them to compare with" in probe_text(found)
 
 
-def test_what_hardly_differs_costs_no_more_than_the_first_windows():
+def test_for_what_hardly_differs_no_smallest_set_is_looked_for():
+    """The first windows, and the two halves of the best."""
     engine = Denoiser(PLAN.pairs[0].concept, added({8: 0.03}), SD15)
     localize(Prober(engine, PLAN, 8), SD15)
-    assert engine.asked == PLAN.levels * (3 + 15)
+    assert engine.asked == PLAN.levels * (3 + 15 + 2)
 
 
 @pytest.mark.parametrize("holding", [{4}, {8, 9}, {1, 6, 13}, set(range(COUNT))], ids=str)
@@ -128,3 +129,9 @@ def test_the_rows_told_before_are_about_those_it_takes(layers):
     engine = Denoiser(PLAN.pairs[0].concept, any_of(8, 9), layers)
     found = localize(Prober(engine, PLAN, 8), layers)
     assert found.probe.rows == pytest.approx(about_rows(PLAN, layers), rel=0.15)
+
+
+@pytest.mark.parametrize(("beside", "layers"), [(0.15, (8, 9)), (0.3, (8, 9, 10))])
+def test_a_layer_beside_the_best_window_is_taken_in_for_what_it_adds(beside, layers):
+    found = located(added({8: 0.5, 9: 0.5, 10: beside}))
+    assert found.layers.indices == layers
