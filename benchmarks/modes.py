@@ -42,6 +42,7 @@ def modes_difference(server: Server) -> tuple[float, float]:
         strength=1.0,
         naming="kohya",
         filename_prefix="loras/modes",
+        rank=0,
     )
     server.run(base | {"lora": lora})
     newest = max((server.output / "loras").glob("modes_*.safetensors"))

@@ -26,6 +26,8 @@ AUTO = 0
 
 def of_rank(edit: Edit, rank: int) -> Edit:
     """The edit with the leading parts of its operators alone, where they have more; AUTO: as it is."""
+    if rank < 0:
+        raise ValueError(f"rank: {rank}; give 1 or more, or {AUTO} for as much as the concepts need")
     if rank == AUTO:
         return edit
     leading = {own: EditOperator(own.up[:, :rank], own.down[:rank]) for own in {*edit.operators.values()}}

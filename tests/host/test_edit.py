@@ -48,7 +48,7 @@ def test_the_edited_weights_are_the_papers_d_by_d_formula_in_float64(
     encode = encoder(demo.clip)
     (target,) = encode(["a painting"])
     pairs = [token_pairs(concept, target, tokens) for concept in encode(CONCEPTS)]
-    originals, replacements = (torch.cat(part, 1) for part in zip(*pairs, strict=True))
+    originals, replacements = (torch.cat(part, 1).double() for part in zip(*pairs, strict=True))
     value = value or RELATIVE_LAMBDA * originals.square().sum(0).mean()
     inverse = torch.linalg.inv(originals @ originals.T + value * torch.eye(len(originals), dtype=torch.float64))
     for layer in (8, 9):

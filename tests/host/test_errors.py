@@ -360,6 +360,7 @@ CASES = [
     ("LoCo_EditExportLoRA", {"edit": "SDXL's"}, "layers: chosen for a model with 70 layers; this model has 16"),
     ("LoCo_EditExportLoRA", {"edit": "pooled"}, "pooled: this model gets no pooled embedding"),
     ("LoCo_EditExportLoRA", {"strength": 0.0}, "edit: it changes nothing, so there is no LoRA to save"),
+    ("LoCo_EditExportLoRA", {"rank": -1}, "rank: -1; give 1 or more, or 0 for as much as the concepts need"),
     ("LoCo_EditExportLoRA", {"naming": "mine"}, "naming: 'mine'; give one of kohya, diffusers"),
     ("LoCo_EditExportLoRA", {"filename_prefix": "../x"}, "filename_prefix: '../x' leads out of the output folder"),
     ("LoCo_EditExportLoRA", {"model": "no cross-attention"}, "model: it has no cross-attention layers"),
