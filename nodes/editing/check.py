@@ -10,7 +10,7 @@ from ..host.editing import check_fits
 from ..host.engine import ComfyEngine
 from ..host.layers import read_layers
 from ..host.progress import RowProgress, node_output
-from ..inputs.sampling import batch_rows_input, scheduler_input, seed_input, size_inputs
+from ..inputs.sampling import batch_rows_input, cfg_input, scheduler_input, seed_input, size_inputs
 from ..inputs.shared import CLIP, strength_input
 from ..sockets import Edit
 
@@ -33,15 +33,7 @@ class EditCheckNode(io.ComfyNode):
                 *size_inputs(),
                 strength_input("How much of the edit is applied: 1 is the edit as solved, 0 is none."),
                 seed_input(),
-                io.Float.Input(
-                    "cfg",
-                    default=7.5,
-                    min=1.0,
-                    max=100.0,
-                    step=0.1,
-                    advanced=True,
-                    tooltip="Classifier-free guidance of the runs in which is measured. The measure itself is without.",
-                ),
+                cfg_input("Classifier-free guidance of the runs in which is measured. The measure itself is without."),
                 scheduler_input(),
                 batch_rows_input(),
             ],

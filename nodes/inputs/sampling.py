@@ -36,15 +36,10 @@ def run_inputs(advanced: bool = False) -> list[io.Input]:
             "longer.",
         ),
         io.Int.Input("steps", default=20, min=1, max=1000, advanced=advanced, tooltip="Sampling steps for each image."),
-        io.Float.Input(
-            "cfg",
-            default=7.5,
-            min=1.0,
-            max=100.0,
-            step=0.1,
-            advanced=advanced,
-            tooltip="Classifier-free guidance: how strongly the images follow the prompt. Use the value that you "
-            "normally use with this model.",
+        cfg_input(
+            "Classifier-free guidance: how strongly the images follow the prompt. Use the value that you normally use "
+            "with this model.",
+            advanced,
         ),
         io.Combo.Input(
             "sampler_name",
@@ -56,6 +51,10 @@ def run_inputs(advanced: bool = False) -> list[io.Input]:
         ),
         scheduler_input(),
     ]
+
+
+def cfg_input(tooltip: str, advanced: bool = True) -> io.Input:
+    return io.Float.Input("cfg", default=7.5, min=1.0, max=100.0, step=0.1, advanced=advanced, tooltip=tooltip)
 
 
 def seed_input() -> io.Input:

@@ -19,6 +19,7 @@ from ..host.percents import schedule_of_steps
 from ..host.progress import RowProgress, node_output, to_image
 from ..inputs.sampling import (
     batch_rows_input,
+    cfg_input,
     negative_prompt_input,
     scheduler_input,
     seed_input,
@@ -68,15 +69,7 @@ class ProbeNode(io.ComfyNode):
                 io.Int.Input(
                     "steps", default=20, min=1, max=1000, advanced=True, tooltip="Steps of the run that is probed."
                 ),
-                io.Float.Input(
-                    "cfg",
-                    default=7.5,
-                    min=1.0,
-                    max=100.0,
-                    step=0.1,
-                    advanced=True,
-                    tooltip="Classifier-free guidance of the run that is probed. The measure itself is without.",
-                ),
+                cfg_input("Classifier-free guidance of the run that is probed. The measure itself is without."),
                 scheduler_input(),
                 batch_rows_input(),
             ],
