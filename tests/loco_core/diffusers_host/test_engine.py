@@ -184,7 +184,7 @@ def test_an_edit_gives_the_weights_of_the_authors_d_by_d_formula(engine):
     edit = solve_edit(engine.encode, recipe(concepts, layers=LayerSet((8,), 16), **asked))
     (target,) = engine.encode(["a painting"])
     pairs = [token_pairs(concept, target, Tokens.LAST_SUBJECT) for concept in engine.encode(concepts)]
-    originals, replacements = (torch.cat(part, 1) for part in zip(*pairs, strict=True))
+    originals, replacements = (torch.cat(part, 1).double() for part in zip(*pairs, strict=True))
     before = [weight.double() for weight in engine.key_value_weights(8)]
     with engine.edited(edit):
         after = engine.key_value_weights(8)
