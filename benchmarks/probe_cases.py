@@ -22,7 +22,7 @@ from loco_core.diffusers_host.demo_model import CHECKPOINT, DEMO, SCORER, demo_p
 from loco_core.diffusers_host.engine import DiffusersEngine
 from loco_core.localization.localize import MEMBER_SHARE, localize
 from loco_core.localization.plan import ProbePlan, SearchPlan
-from loco_core.localization.probe import Place, Probe, Prober
+from loco_core.localization.probe import Place, Probe, Prober, place_weights
 from loco_core.localization.search import CONFIRMED_SHARE
 from loco_core.localization.verdict import Kind
 from loco_core.models.engine import Intervention, Row, Sampling
@@ -60,31 +60,52 @@ class Weakened(DiffusersEngine):
         return replace(row, intervention=replace(row.intervention, embedding=mixed))
 
 
-class Excerpt:
-    """A prober of some of the runs and levels of another, for `localize`: it takes from it what that has measured."""
+@dataclass(frozen=True)
+class Setting:
+    """How many runs a probe takes, at how many levels, and about at how many places in all: 0 for every one."""
 
-    def __init__(self, prober: Prober, runs: Sequence[int], levels: int, pooling: Pooling = Pooling.WEIGHTED) -> None:
+    runs: int
+    levels: int
+    most_places: int = 0
+
+
+def setting_of(plan: ProbePlan) -> Setting:
+    return Setting(len(plan.runs), plan.levels, plan.most_places)
+
+
+class Excerpt:
+    """A prober of some of the places of another, for `localize`: it takes from it what that has measured."""
+
+    def __init__(
+        self, prober: Prober, runs: Sequence[int], setting: Setting, pooling: Pooling = Pooling.WEIGHTED
+    ) -> None:
         whole = prober.measure([])
         pairs = tuple(whole.plan.runs[run][0] for run in runs)
         self._prober, self._pooling = prober, pooling
-        self._plan = replace(whole.plan, pairs=pairs, levels=levels)
+        self._plan = replace(whole.plan, pairs=pairs, levels=setting.levels, most_places=setting.most_places)
         self._levels = [whole.plan.steps.index(step) for step in self._plan.steps]
         self._runs, self._grid = runs, np.ix_(runs, self._levels)
+        left = np.multiply.reduceat(1 - whole.weights.sum(0), self._levels)
+        self._weights = place_weights(self._plan, 1 - left)
         self._sets: set[LayerSet] = set()
-        self._rows = self._plan.path_rows + 3 * len(runs) * levels
+        self._rows = self._plan.path_rows + 3 * self._places
+
+    @property
+    def _places(self) -> int:
+        return int(np.count_nonzero(self._weights))
 
     def measure(self, sets: Iterable[LayerSet]) -> Probe:
         whole, asked = self._prober.measure(sets := list(sets)), set(sets)
-        self._rows += len(asked - self._sets) * len(self._runs) * len(self._levels)
+        self._rows += len(asked - self._sets) * self._places
         self._sets |= asked
-        left = np.multiply.reduceat(1 - whole.weights, self._levels)
+        measured = self._weights > 0
         cut = Probe(
             plan=self._plan,
-            along={layers: whole.along[layers][self._grid] for layers in self._sets},
-            changed={layers: whole.changed[layers][self._grid] for layers in self._sets},
-            whole=whole.whole[self._grid],
-            prompt=whole.prompt[self._grid],
-            weights=1 - left,
+            along={layers: whole.along[layers][self._grid] * measured for layers in self._sets},
+            changed={layers: whole.changed[layers][self._grid] * measured for layers in self._sets},
+            whole=whole.whole[self._grid] * measured,
+            prompt=whole.prompt[self._grid] * measured,
+            weights=self._weights,
             rows=self._rows,
         )
         return pooled(cut, self._pooling)
@@ -105,23 +126,23 @@ def pooled(probe: Probe, pooling: Pooling) -> Probe:
     """The same, with its levels pooled in another way."""
     if pooling is Pooling.WEIGHTED:
         return probe
-    plain = replace(probe, weights=np.ones_like(probe.weights))
+    plain = replace(probe, weights=place_weights(probe.plan, np.ones(len(probe.plan.steps))))
     if pooling is Pooling.PLAIN:
         return plain
-    whole = probe.whole
+    whole = np.where(probe.whole, probe.whole, 1)
     return replace(
         plain,
         along={layers: along / whole for layers, along in probe.along.items()},
         changed={layers: changed / whole for layers, changed in probe.changed.items()},
         prompt=probe.prompt / whole,
-        whole=np.ones_like(whole),
+        whole=np.ones_like(whole) * (probe.weights > 0),
     )
 
 
 @dataclass(frozen=True)
 class Task:
-    """A concept to probe in the model of a folder, at a strength. runs, levels: how many to measure; the cases are
-    those of `settings`: runs, and levels that divide `levels`.
+    """A concept to probe in the model of a folder, at a strength. measured: every run and level that the settings take
+    places of; their levels divide its own.
     """
 
     folder: Path
@@ -129,9 +150,8 @@ class Task:
     difficulty: str
     strength: float
     seed: int
-    runs: int
-    levels: int
-    settings: tuple[tuple[int, int], ...]
+    measured: Setting
+    settings: tuple[Setting, ...]
     poolings: tuple[Pooling, ...] = (Pooling.WEIGHTED,)
 
 
@@ -147,8 +167,7 @@ class Case:
     attribute: Attribute
     difficulty: str
     strength: float
-    runs: int
-    levels: int
+    setting: Setting
     pooling: Pooling
     kind: Kind
     layers: LayerSet
@@ -181,20 +200,20 @@ def cases(task: Task) -> list[Case]:
     attribute, pairs = concepts()[task.concept]
     engine, known = engine_of(task.folder), planted(task.folder).get(attribute)
     engine.strength = task.strength
-    plan = ProbePlan(pairs[: task.runs], (task.seed,), SAMPLING, task.levels)
+    plan = ProbePlan(pairs[: task.measured.runs], (task.seed,), SAMPLING, task.measured.levels)
     prober = Prober(engine, plan, ROWS)
     adjacent = known and len(known) == known.indices[-1] - known.indices[0] + 1
     as_large = windows(LAYERS, len(known)) if adjacent else []
     asked = [*NARROW, *as_large, *([known] if known else [])]
     prober.measure(asked)
     made = []
-    for (runs, levels), pooling in itertools.product(task.settings, task.poolings):
-        for chosen in itertools.combinations(range(task.runs), runs):
-            found = localize(Excerpt(prober, chosen, levels, pooling), engine.layers)
+    for setting, pooling in itertools.product(task.settings, task.poolings):
+        for chosen in itertools.combinations(range(task.measured.runs), setting.runs):
+            found = localize(Excerpt(prober, chosen, setting, pooling), engine.layers)
             right = right_of_size = margin = None
             if known:
                 right = (found.layers if adjacent else found.smallest) == known
-                probe = Excerpt(prober, chosen, levels, pooling).measure(asked)
+                probe = Excerpt(prober, chosen, setting, pooling).measure(asked)
                 right_of_size = probe.best(as_large) == known if adjacent else None
                 apart = [window for window in NARROW if not set(window) & set(known)]
                 margin = probe.share(known) - probe.share(probe.best(apart))
@@ -205,8 +224,7 @@ def cases(task: Task) -> list[Case]:
                     attribute=attribute,
                     difficulty=task.difficulty,
                     strength=task.strength,
-                    runs=runs,
-                    levels=levels,
+                    setting=setting,
                     pooling=pooling,
                     kind=found.kind,
                     layers=found.layers,

@@ -59,11 +59,13 @@ from benchmarks.probe_cases import (  # noqa: E402
     SAMPLING,
     Case,
     Pooling,
+    Setting,
     Shown,
     Task,
     cases,
     effects_by_strength,
     planted,
+    setting_of,
     shown,
     strength_for,
 )
@@ -86,13 +88,14 @@ FULL = "full strength"
 # Styles and facts, and those of them by which settings of a probe and poolings are compared, on the demo model.
 KNOWN = tuple(name for name, (attribute, _) in concepts().items() if attribute is not Attribute.OBJECT)
 COMPARED = KNOWN[::2]
-# How many runs, and how many levels, are compared.
-RUNS_COMPARED, LEVELS_COMPARED = (1, 2, 4), (1, 2, 5, 10)
+# What such a search probes.
+DEFAULT = setting_of(plan_of("woodcut").probe)
+# The settings that are compared, of all of which the largest is measured.
+COMPARED_SETTINGS = (DEFAULT, *itertools.starmap(Setting, itertools.product((1, 2, 4), (1, 2, 5, 10))))
+LARGEST = Setting(4, 10)
 # Width and height of images in SDXL's shape.
 XL_SIZE = 64
 RUNS, BATCH = 3, 16
-# What such a search probes: how many runs, and how many levels.
-DEFAULT = len(plan_of("woodcut").probe.runs), plan_of("woodcut").probe.levels
 
 
 # --- probes, live -----------------------------------------------------------------------------------------------------
@@ -101,19 +104,14 @@ DEFAULT = len(plan_of("woodcut").probe.runs), plan_of("woodcut").probe.levels
 def tasks(folders: Sequence[Path], strengths: dict[str, dict[str, float]]) -> list[Task]:
     """What to probe: every concept in every model, at the strength of each difficulty.
 
-    In the default setting: one case each, and where exhaustive search is right in 90 % one for each choice of runs.
+    In the default setting, and of some on the demo model in all that are compared.
     """
-    runs, levels = DEFAULT
-    asked = []
+    every, asked = replace(DEFAULT, most_places=0), []
     for folder, concept in itertools.product(folders, concepts()):
         for number, (difficulty, strength) in enumerate(strengths.get(concept, {FULL: 1.0}).items()):
-            task = Task(folder, concept, difficulty, strength, FIRST_SEED + number, runs, levels, (DEFAULT,))
+            task = Task(folder, concept, difficulty, strength, FIRST_SEED + number, every, (DEFAULT,))
             if folder == DEMO and concept in COMPARED:
-                settings = tuple(itertools.product(RUNS_COMPARED, LEVELS_COMPARED))
-                most = {"runs": max(RUNS_COMPARED), "levels": max(LEVELS_COMPARED)}
-                task = replace(task, settings=settings, poolings=tuple(Pooling), **most)
-            elif difficulty == named(0.9):
-                task = replace(task, runs=max(RUNS_COMPARED))
+                task = replace(task, measured=LARGEST, settings=COMPARED_SETTINGS, poolings=tuple(Pooling))
             asked.append(task)
     return asked
 
@@ -141,12 +139,11 @@ def shares_right(made: Iterable[Case], of_size: bool = False) -> dict[str, float
 def compare_settings(made: Sequence[Case]) -> list[dict]:
     """Of every setting, on the demo model: its accuracy by difficulty, its rows as a share of exhaustive search's."""
     compared = []
-    for runs, levels in itertools.product(RUNS_COMPARED, LEVELS_COMPARED):
-        own = [case for case in made if (case.runs, case.levels) == (runs, levels)]
+    for setting in COMPARED_SETTINGS:
+        own = [case for case in made if case.setting == setting]
         compared.append(
             {
-                "runs": runs,
-                "levels": levels,
+                **asdict(setting),
                 "right": shares_right(own),
                 "right_of_size": shares_right(own, of_size=True),
                 "cost": worst_cost(own),
@@ -157,7 +154,7 @@ def compare_settings(made: Sequence[Case]) -> list[dict]:
 
 def smallest_cost(compared: Sequence[dict]) -> float:
     """Of the cheapest setting that is right as often as the default, at every difficulty."""
-    (default,) = (row["right"] for row in compared if (row["runs"], row["levels"]) == DEFAULT)
+    (default,) = (row["right"] for row in compared if asdict(DEFAULT).items() <= row.items())
     as_good = [row for row in compared if all(row["right"][key] >= share for key, share in default.items())]
     return min(row["cost"] for row in as_good)
 
@@ -297,10 +294,10 @@ def main() -> None:
         made = []
         for found in pool.map(cases, tasks(folders, strengths)):
             made += found
-            (first, *_) = (case for case in found if (case.runs, case.levels) == DEFAULT)
+            (first, *_) = (case for case in found if case.setting == DEFAULT)
             say(f"{first.planting}: {json.dumps(described(first))}")
 
-    default = [case for case in made if case.pooling is Pooling.WEIGHTED and (case.runs, case.levels) == DEFAULT]
+    default = [case for case in made if case.pooling is Pooling.WEIGHTED and case.setting == DEFAULT]
     compared = [case for case in made if case.planting == DEMO.name and case.concept in COMPARED]
     told = [case for case in default if case.right is not None]
     known = [case for case in told if images[case.planting, case.concept].planted_there]
@@ -311,8 +308,7 @@ def main() -> None:
         "scales": scales,
         "effects_by_strength": {name: own.round(3).tolist() for name, own in effects.items()},
         "probe": {
-            "runs": DEFAULT[0],
-            "levels": DEFAULT[1],
+            **asdict(DEFAULT),
             "right": right,
             "right_of_size": shares_right(known, of_size=True),
             "right_of_all": shares_right(told),
@@ -325,7 +321,7 @@ def main() -> None:
         "cases": {difficulty: sum(case.difficulty == difficulty for case in known) for difficulty in right},
         "objects_cost": worst_cost(case for case in default if case.attribute is Attribute.OBJECT),
         "settings": compare_settings([case for case in compared if case.pooling is Pooling.WEIGHTED]),
-        "poolings": compare_poolings([case for case in compared if (case.runs, case.levels) == DEFAULT]),
+        "poolings": compare_poolings([case for case in compared if case.setting == DEFAULT]),
         "plantings": {folder.name: about_planting(folder, default, images) for folder in folders},
         "confirmed": {concept: confirmed(concept) for concept in ("woodcut", "flags, 1 on")},
         "coverage": coverage(random),

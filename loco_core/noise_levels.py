@@ -1,6 +1,6 @@
 """What a model predicts at the noise levels that unmodified runs pass: the ground on which rows are compared.
 
-    levels = NoiseLevels(engine, unmodified, sampling, steps, rows_per_batch=16)
+    levels = NoiseLevels(engine, unmodified, sampling, [(0, 10)] * len(unmodified), rows_per_batch=16)
     own, changed = levels.predict(0, [(run, row), (run, changed_row)])
 
 All rows that are compared share a run's latents at a level, so that nothing else differs between them.
@@ -8,6 +8,7 @@ All rows that are compared share a run's latents at a level, so that nothing els
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -27,10 +28,11 @@ def evenly(levels: int, steps: int) -> list[int]:
 
 
 class NoiseLevels:
-    """Runs from noise up to the last of `steps`.
+    """Runs from noise, each up to the last of its `steps`: those before which it is looked at.
 
-    weights: how far the image moves towards a prediction until the next of the steps, 1 - sigma' / sigma: the length of
-    Euler's step between the two [steps]. rows: of the denoiser, so far.
+    steps: of all runs together, in order; the number of one is its level. weights: how far the image moves towards a
+    prediction until the next of them, 1 - sigma' / sigma: the length of Euler's step between the two [levels]. rows:
+    of the denoiser, so far.
     """
 
     def __init__(
@@ -38,37 +40,43 @@ class NoiseLevels:
         engine: Engine,
         unmodified: Sequence[Row],
         sampling: Sampling,
-        steps: Sequence[int],
+        steps: Sequence[tuple[int, ...]],
         rows_per_batch: int,
         on_rows: OnRows = lambda done: None,
     ) -> None:
         check_batch_rows(rows_per_batch)
-        self._engine, self._sampling, self._steps = engine, sampling, steps
+        self._engine, self._sampling = engine, sampling
         self._rows_per_batch, self._on_rows = rows_per_batch, on_rows
-        self.weights = _weights(engine.sigmas(sampling), steps)
+        self.steps = sorted(set(itertools.chain(*steps)))
+        self.weights = _weights(engine.sigmas(sampling), self.steps)
         self.rows = 0
-        self._latents = torch.cat([self._path(batch) for batch in batches(unmodified, rows_per_batch)])
+        self._latents: dict[tuple[int, int], torch.Tensor] = {}
+        for passed in dict.fromkeys(steps):
+            runs = [run for run, own in enumerate(steps) if own == passed]
+            for batch in batches(runs, rows_per_batch):
+                self._follow(batch, [unmodified[run] for run in batch], passed)
 
-    def _path(self, unmodified: Sequence[Row]) -> torch.Tensor:
-        """What these runs are at before each of the steps: [rows, steps, C, h, w]."""
+    def _follow(self, runs: Sequence[int], rows: Sequence[Row], passed: tuple[int, ...]) -> None:
+        """Keeps what these runs are at before each of the steps passed: [C, h, w] each."""
         before, steps_done = self.rows, 0
-        rows_per_step = len(unmodified) * self._sampling.rows_per_step
+        rows_per_step = len(rows) * self._sampling.rows_per_step
 
         def on_step() -> None:
             nonlocal steps_done
-            steps_done = min(steps_done + 1, max(self._steps))  # it comes again for rows that memory parts
+            steps_done = min(steps_done + 1, max(passed))  # it comes again for rows that memory parts
             self._on_rows(before + steps_done * rows_per_step)
 
-        latents = self._engine.latents_at(unmodified, self._sampling, self._steps, on_step)
-        self.rows += max(self._steps) * rows_per_step
-        return latents
+        latents = self._engine.latents_at(rows, self._sampling, passed, on_step)
+        for run, own in zip(runs, latents, strict=True):
+            self._latents |= {(run, self.steps.index(step)): at for step, at in zip(passed, own, strict=True)}
+        self.rows += max(passed) * rows_per_step
 
     def predict(self, level: int, asked: Sequence[tuple[int, Row]]) -> list[torch.Tensor]:
         """Of each row, whose latents are those of a run at this level: [C x h x w], in float64."""
         predictions: list[torch.Tensor] = []
         for batch in batches(asked, self._rows_per_batch):
             rows, latents = [row for _, row in batch], torch.stack([self._latents[run, level] for run, _ in batch])
-            predicted = self._engine.predict(rows, latents, self._sampling, self._steps[level])
+            predicted = self._engine.predict(rows, latents, self._sampling, self.steps[level])
             predictions += predicted.flatten(1).double()
             self.rows += len(batch)
             self._on_rows(self.rows)

@@ -108,7 +108,8 @@ class EditChecker:
         concepts, targets = (engine.encode([getattr(pair, side) for pair in plan.wordings]) for side in SIDES)
         *kept, empty = engine.encode([*plan.kept, ""])
         self._own = [Row(embedding, plan.seed) for embedding in (*concepts, *kept)]
-        self._levels = NoiseLevels(engine, self._own, plan.sampling, plan.steps, rows_per_batch, on_rows)
+        steps = [tuple(plan.steps)] * len(self._own)
+        self._levels = NoiseLevels(engine, self._own, plan.sampling, steps, rows_per_batch, on_rows)
         said_otherwise = [
             Row(concept, plan.seed, Intervention(engine.layers.all, target))
             for concept, target in zip(concepts, targets, strict=True)

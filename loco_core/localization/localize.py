@@ -68,7 +68,7 @@ class Localization:
     def acts(self) -> tuple[int, int]:
         """When the window acts: from which step on, and up to which; the shortest stretch with most of its effect."""
         plan, probe = self.probe.plan, self.probe
-        made = (probe.along[self.layers].sum(0) * probe.weights).clip(0)
+        made = (probe.along[self.layers] * probe.weights).sum(0).clip(0)
         count = len(made)
         stretches = [(first, last) for first in range(count) for last in range(first + 1, count + 1)]
         enough = [ends for ends in stretches if made[slice(*ends)].sum() >= MOST * made.sum()]
@@ -80,7 +80,8 @@ class Localization:
 def about_rows(plan: ProbePlan, layers: ModelLayers, window_size: int = AUTO) -> int:
     """About how many rows of the denoiser it takes: one window is shrunk by a layer, and then grown by one."""
     tried = len(windows(len(layers), first_size(layers, window_size)))
-    return plan.path_rows + len(plan.runs) * len(plan.steps) * (3 + tried + (0 if window_size else 4))
+    places = sum(map(len, plan.levels_of_runs))
+    return plan.path_rows + places * (3 + tried + (0 if window_size else 4))
 
 
 def localize(prober: Prober, layers: ModelLayers, window_size: int = AUTO) -> Localization:

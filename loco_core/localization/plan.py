@@ -25,8 +25,10 @@ from ..scoring.long_texts import unseen_ends
 AUTO = 0
 # Noise levels that a probe looks at, spread over the denoising: a model may decide one thing early and another late.
 LEVELS = 5
-# Runs that a search probes: of two prompts, or of two seeds, which also says how far they differ.
-PROBED_RUNS = 2
+# Runs that a search probes, of several prompts or seeds: what is found in one alone is often a matter of chance.
+PROBED_RUNS = 4
+# At how many places, of a run and a level each, it probes: two levels of each run, and every level in some run.
+PROBED_PLACES = 8
 # Images by which a search confirms what it has probed: of so many prompts, the first seed of each.
 CONFIRMED_PROMPTS = 3
 
@@ -44,7 +46,7 @@ class ProbePlan:
     all of them where it has fewer steps.
 
     `part`: what of the layers gets the target prompt. `taken`: how the lines that asked for the pairs were taken, in
-    sentences.
+    sentences. `most_places`: about at how many places, of a run and a level each; 0 for all of them.
     """
 
     pairs: tuple[PromptPair, ...]
@@ -53,6 +55,7 @@ class ProbePlan:
     levels: int = LEVELS
     part: Part = Part.BOTH
     taken: tuple[str, ...] = ()
+    most_places: int = 0
 
     def __post_init__(self) -> None:
         Part.parse_field(self, "part")
@@ -70,10 +73,32 @@ class ProbePlan:
         """The steps before which is probed; the first is pure noise."""
         return evenly(self.levels, self.sampling.steps)
 
+    @cached_property
+    def levels_of_runs(self) -> tuple[tuple[int, ...], ...]:
+        """Of each run, the numbers of the levels at which it is probed.
+
+        Where not all are, every run in turn takes a level that the fewest have: the shares of all levels are known, and
+        what is found does not rest on a few runs.
+        """
+        runs, levels = len(self.runs), len(self.steps)
+        own: list[list[int]] = [[] for _ in range(runs)]
+        taken = [0] * levels
+        for place in range(min(self.most_places or runs * levels, runs * levels)):
+            levels_of_run = own[place % runs]
+            level = min(set(range(levels)) - set(levels_of_run), key=lambda level: (taken[level], level))
+            levels_of_run.append(level)
+            taken[level] += 1
+        return tuple(tuple(sorted(levels_of_run)) for levels_of_run in own)
+
+    def runs_at(self, level: int) -> list[int]:
+        """The numbers of the runs probed at a level."""
+        return [run for run, levels in enumerate(self.levels_of_runs) if level in levels]
+
     @property
     def path_rows(self) -> int:
-        """Rows of the denoiser that the unmodified runs take to the last of these steps."""
-        return len(self.runs) * max(self.steps) * self.sampling.rows_per_step
+        """Rows of the denoiser that the unmodified runs take, each to the last step at which it is probed."""
+        last = (self.steps[max(levels)] for levels in self.levels_of_runs)
+        return sum(last) * self.sampling.rows_per_step
 
 
 @dataclass(frozen=True)
@@ -112,7 +137,8 @@ class SearchPlan:
             return None
         pairs = self.pairs[:PROBED_RUNS]
         seeds = self.seeds[: PROBED_RUNS // len(pairs)]
-        return ProbePlan(pairs, seeds, self.sampling, self.levels, self.part, self.taken)
+        places = max(PROBED_PLACES, self.levels)
+        return ProbePlan(pairs, seeds, self.sampling, self.levels, self.part, self.taken, places)
 
     @property
     def sign(self) -> int:

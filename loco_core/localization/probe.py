@@ -40,10 +40,11 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """What was measured, as arrays over runs and levels: [runs, levels].
+    """What was measured, as arrays over runs and levels: [runs, levels], 0 at places that were not.
 
     along, changed: of each set, <D(S) - D(none), d> and |D(S) - D(none)|^2. whole: <d, d>. prompt: |D(none) - D("")|^2.
-    weights: of the levels [levels]. rows: what it took, in rows of the denoiser.
+    weights: of the places: a level's own, in equal parts to the runs measured there. rows: what it took, in rows of the
+    denoiser.
     """
 
     plan: ProbePlan
@@ -54,27 +55,30 @@ class Probe:
     weights: np.ndarray
     rows: int
 
-    def shares(self, layers: LayerSet) -> np.ndarray:
-        """share(S) for every run and level: [runs, levels]."""
-        return self.along[layers] / self.whole
-
     def share(self, layers: LayerSet) -> float:
         """Of all runs and levels together."""
-        return float((self.along[layers] @ self.weights).sum() / (self.whole @ self.weights).sum())
+        return float(self._pooled(self.along[layers]).sum() / self._pooled(self.whole).sum())
 
     def shares_by_run(self, layers: LayerSet) -> np.ndarray:
         """Of all levels together: [runs]."""
-        by_run: np.ndarray = self.along[layers] @ self.weights / (self.whole @ self.weights)
+        by_run: np.ndarray = self._pooled(self.along[layers]) / self._pooled(self.whole)
         return by_run
 
     def estimate(self, layers: LayerSet) -> Estimate:
-        """The mean of the runs' shares with its 95 % interval, of which nothing is known from a single run."""
-        return estimate(self.shares_by_run(layers), len(self.plan.pairs))
+        """The share with its 95 % interval, of which nothing is known from a single run.
+
+        It is a ratio of sums over runs: to first order each run moves it by its own deviation from that ratio, beside
+        the mean of what the ratio is of (Cochran, Sampling Techniques, section 6.3).
+        """
+        share, whole = self.share(layers), self._pooled(self.whole)
+        moves = (self._pooled(self.along[layers]) - share * whole) / whole.mean()
+        return estimate(share + moves, len(self.plan.pairs))
 
     def off_axis(self, layers: LayerSet) -> float:
         """What the set changes beside the difference, of all runs and levels together."""
-        beside = np.maximum(self.changed[layers] - self.along[layers] ** 2 / self.whole, 0)
-        return float(np.sqrt((beside @ self.weights).sum() / (self.whole @ self.weights).sum()))
+        on_axis = self.along[layers] ** 2 / np.where(self.whole, self.whole, 1)
+        beside = np.maximum(self.changed[layers] - on_axis, 0)
+        return float(np.sqrt(self._pooled(beside).sum() / self._pooled(self.whole).sum()))
 
     def shares_by_level(self, layers: LayerSet) -> np.ndarray:
         """Of all runs together: [levels]."""
@@ -83,15 +87,20 @@ class Probe:
 
     @property
     def level_shares(self) -> np.ndarray:
-        """How much of the difference is made at each level, in the mean over runs: [levels], 1 in sum."""
-        made = self.whole * self.weights
-        shares: np.ndarray = (made / made.sum(1, keepdims=True)).mean(0)
+        """How much of the difference is made at each level: [levels], 1 in sum."""
+        made = (self.whole * self.weights).sum(0)
+        shares: np.ndarray = made / made.sum()
         return shares
 
     @property
     def size(self) -> float:
         """|d| as a share of |D(none) - D("")|: how much of what the concept prompt does the target undoes."""
-        return float(np.sqrt((self.whole @ self.weights).sum() / (self.prompt @ self.weights).sum()))
+        return float(np.sqrt(self._pooled(self.whole).sum() / self._pooled(self.prompt).sum()))
+
+    def _pooled(self, measured: np.ndarray) -> np.ndarray:
+        """Sums over levels: [runs]."""
+        by_run: np.ndarray = (measured * self.weights).sum(1)
+        return by_run
 
     def best(self, sets: Iterable[LayerSet]) -> LayerSet:
         """The one of these sets with the greatest share."""
@@ -111,13 +120,15 @@ class Prober:
         prompts = list(dict.fromkeys(["", *(text for pair in plan.pairs for text in (pair.concept, pair.target))]))
         self._embeddings = dict(zip(prompts, engine.encode(prompts), strict=True))
         unmodified = [Row(self._embeddings[pair.concept], seed) for pair, seed in plan.runs]
-        self._levels = NoiseLevels(engine, unmodified, plan.sampling, plan.steps, rows_per_batch, on_rows)
+        steps = [tuple(plan.steps[level] for level in levels) for levels in plan.levels_of_runs]
+        self._levels = NoiseLevels(engine, unmodified, plan.sampling, steps, rows_per_batch, on_rows)
         self._none: dict[Place, torch.Tensor] = {}
         self._difference: dict[Place, torch.Tensor] = {}
         self._along: dict[LayerSet, np.ndarray] = {}
         self._changed: dict[LayerSet, np.ndarray] = {}
         shape = len(plan.runs), len(plan.steps)
         self._whole, self._prompt = np.zeros(shape), np.zeros(shape)
+        self._weights = place_weights(plan, self._levels.weights)
         for level in range(len(plan.steps)):
             self._compare(level)
 
@@ -125,9 +136,8 @@ class Prober:
         """All that was measured so far, and these sets too."""
         new = [layers for layers in dict.fromkeys(sets) if layers not in self._along]
         along, changed = ({layers: np.zeros_like(self._whole) for layers in new} for _ in range(2))
-        runs, levels = self._whole.shape
-        for level in range(levels):
-            asked = list(itertools.product(range(runs), new))
+        for level in range(len(self._plan.steps)):
+            asked = list(itertools.product(self._plan.runs_at(level), new))
             for (run, layers), change in zip(asked, self._changes(level, asked), strict=True):
                 along[layers][run, level] = change @ self._difference[run, level]
                 changed[layers][run, level] = change @ change
@@ -139,14 +149,14 @@ class Prober:
             changed=dict(self._changed),
             whole=self._whole,
             prompt=self._prompt,
-            weights=self._levels.weights,
+            weights=self._weights,
             rows=self._levels.rows,
         )
 
     @property
     def main_place(self) -> Place:
         """The run and the level at which the most of a difference is made."""
-        run, level = np.unravel_index(np.argmax(self._whole * self._levels.weights), self._whole.shape)
+        run, level = np.unravel_index(np.argmax(self._whole * self._weights), self._whole.shape)
         return int(run), int(level)
 
     def shares_at(self, place: Place, sets: Sequence[LayerSet]) -> list[float]:
@@ -162,15 +172,17 @@ class Prober:
 
     def _compare(self, level: int) -> None:
         """Predicts what the sets are compared with; an error where the prompts make no difference at all."""
-        asked = []
-        for run, (pair, seed) in enumerate(self._plan.runs):
+        asked, runs = [], self._plan.runs_at(level)
+        for run in runs:
+            pair, seed = self._plan.runs[run]
             own, empty = (Row(self._embeddings[prompt], seed) for prompt in (pair.concept, ""))
             asked += [(run, own), (run, empty), (run, self._changed_row(run, self._engine.layers.all))]
         predicted = self._levels.predict(level, asked)
-        for run, (pair, _) in enumerate(self._plan.runs):
-            place, (none, nothing_said, other) = (run, level), predicted[3 * run : 3 * run + 3]
+        for number, run in enumerate(runs):
+            place, (none, nothing_said, other) = (run, level), predicted[3 * number : 3 * number + 3]
             self._none[place], self._difference[place] = none, other - none
             if not self._difference[place].any():
+                pair, _ = self._plan.runs[run]
                 raise ValueError(f"target: {pair.target!r} makes no difference to {pair.concept!r} in this model")
             self._whole[place] = self._difference[place].square().sum()
             self._prompt[place] = (none - nothing_said).square().sum()
@@ -179,3 +191,10 @@ class Prober:
         pair, seed = self._plan.runs[run]
         change = Intervention(layers, self._embeddings[pair.target], self._plan.part)
         return Row(self._embeddings[pair.concept], seed, change)
+
+
+def place_weights(plan: ProbePlan, weights: np.ndarray) -> np.ndarray:
+    """Each level's weight [levels], in equal parts to the runs measured there: [runs, levels]."""
+    measured = np.array([[level in levels for level in range(len(weights))] for levels in plan.levels_of_runs])
+    parts: np.ndarray = measured * weights / measured.sum(0)
+    return parts

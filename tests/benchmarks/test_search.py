@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("diffusers")
 
 from benchmarks.exhaustive_replays import exhaustive_verdicts, replays, scale_for
-from benchmarks.probe_cases import SAMPLING, Excerpt, Pooling, Weakened, planted, pooled, strength_for
+from benchmarks.probe_cases import SAMPLING, Excerpt, Pooling, Setting, Weakened, planted, pooled, strength_for
 from benchmarks.score_tables import NARROW, concepts
 from loco_core.diffusers_host.demo_model import DEMO, demo_pipeline
 from loco_core.localization.localize import localize
@@ -51,8 +51,9 @@ def test_scaled_effects_make_exhaustive_search_right_as_often_as_asked():
 
 
 def test_an_excerpt_says_what_a_probe_of_these_runs_and_levels_says(engine, pairs, prober):
-    own = Prober(engine, ProbePlan(pairs[1:3], (0,), FEW_STEPS, levels=2), rows_per_batch=36)
-    expected, found = (localize(asked, engine.layers) for asked in (own, Excerpt(prober, (1, 2), 2)))
+    own = Prober(engine, ProbePlan(pairs[1:3], (0,), FEW_STEPS, levels=2, most_places=3), rows_per_batch=36)
+    excerpt = Excerpt(prober, (1, 2), Setting(2, 2, 3))
+    expected, found = (localize(asked, engine.layers) for asked in (own, excerpt))
     assert (found.layers, found.smallest, found.probe.rows) == (expected.layers, expected.smallest, expected.probe.rows)
     for window in NARROW:
         assert found.probe.share(window) == pytest.approx(expected.probe.share(window), abs=1e-4)

@@ -40,8 +40,8 @@ def prober(engine, guidance: float = 2.0, size: int = 128) -> Prober:
 def check_endpoints(engine, **asked) -> None:
     nothing = LayerSet((), len(engine.layers))
     probe = prober(engine, **asked).measure([engine.layers.all, nothing])
-    assert abs(probe.shares(engine.layers.all) - 1).max() <= ROUNDING
-    assert abs(probe.shares(nothing)).max() <= ROUNDING
+    assert abs(probe.along[engine.layers.all] / probe.whole - 1).max() <= ROUNDING
+    assert abs(probe.along[nothing] / probe.whole).max() <= ROUNDING
 
 
 @pytest.fixture(scope="module")

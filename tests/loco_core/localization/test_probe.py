@@ -68,8 +68,8 @@ def test_a_level_counts_by_the_difference_made_there_and_by_how_far_the_image_mo
     and all of it from the last. The difference falls from 10 to 2, and counts as its square.
     """
     result = probed(denoiser(), [layer_set(8)])
-    np.testing.assert_allclose(result.weights, [0.75, 0.75, 0.75, 0.75, 1])
-    made = np.array([100, 64, 36, 16, 4]) * result.weights
+    np.testing.assert_allclose(result.weights, [[0.75, 0.75, 0.75, 0.75, 1]])
+    made = np.array([100, 64, 36, 16, 4]) * result.weights[0]
     np.testing.assert_allclose(result.level_shares, made / made.sum())
 
 
@@ -81,7 +81,7 @@ def test_the_share_is_a_ratio_of_sums_over_runs_and_levels():
         changed={},
         whole=np.array([[8.0, 1.0]]),
         prompt=np.ones((1, 2)),
-        weights=np.array([0.5, 1.0]),
+        weights=np.array([[0.5, 1.0]]),
         rows=0,
     )
     assert uneven.share(layer_set(8)) == pytest.approx(2 / 5)
@@ -91,6 +91,32 @@ def test_the_share_is_a_ratio_of_sums_over_runs_and_levels():
 @pytest.mark.parametrize(("levels", "steps"), [(1, [0]), (2, [0, 5]), (5, [0, 2, 4, 6, 8]), (11, list(range(10)))])
 def test_levels_are_spread_over_the_steps_from_pure_noise_on(levels, steps):
     assert ProbePlan((PAIR,), (0,), SAMPLING, levels).steps == steps
+
+
+def places(seeds: int, most: int, levels: int = 5) -> tuple[tuple[int, ...], ...]:
+    return ProbePlan((PAIR,), tuple(range(seeds)), SAMPLING, levels, most_places=most).levels_of_runs
+
+
+def test_few_places_are_spread_over_runs_and_levels():
+    assert places(4, 8) == ((0, 4), (0, 1), (1, 2), (2, 3))
+    assert places(3, 8) == ((0, 1, 3), (1, 2, 4), (0, 2))
+    assert places(2, 8) == ((0, 1, 2, 4), (0, 1, 2, 3))
+    assert places(1, 8) == (tuple(range(5)),)
+    assert places(3, 0, levels=2) == ((0, 1),) * 3
+
+
+def test_few_places_give_the_same_shares_for_fewer_rows():
+    every, few = denoiser(), denoiser()
+    sets, seeds = windows(COUNT, 2), (0, 1, 2, 3)
+    whole, part = probed(every, sets, seeds=seeds), probed(few, sets, seeds=seeds, most_places=8)
+    assert few.asked == 8 / 20 * every.asked
+    assert part.rows - few.asked == (8 + 2 + 4 + 6) * 2  # each run as far as its last level, with guidance
+    for layers in sets:
+        assert part.share(layers) == pytest.approx(whole.share(layers))
+        assert part.off_axis(layers) == pytest.approx(whole.off_axis(layers))
+        np.testing.assert_allclose(part.shares_by_level(layers), whole.shares_by_level(layers))
+    np.testing.assert_allclose(part.level_shares, whole.level_shares)
+    assert part.size == pytest.approx(whole.size)
 
 
 def test_the_denoisers_rows_are_counted_and_told():

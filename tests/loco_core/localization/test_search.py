@@ -92,10 +92,13 @@ def test_prompts_that_hardly_differ_have_no_layers_and_two_rows_of_images():
     assert search_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, LAYERS).ndim == 3
 
 
-def test_two_runs_are_probed_of_two_prompts_or_of_two_seeds():
-    assert [run_ for run_ in plan().probe.runs] == [(PAIRS[0], 7), (PAIRS[1], 7)]
-    assert [run_ for run_ in plan(pairs=PAIRS[:1]).probe.runs] == [(PAIRS[0], 7), (PAIRS[0], 8)]
-    assert [run_ for run_ in plan(pairs=PAIRS[:1], seeds=(7,)).probe.runs] == [(PAIRS[0], 7)]
+def test_four_runs_are_probed_of_prompts_and_seeds_each_at_two_of_five_levels():
+    every_level = {"sampling": replace(SAMPLING, steps=20)}
+    probed = plan(**every_level).probe
+    assert probed.runs == [(pair, seed) for seed in (7, 8) for pair in PAIRS]
+    assert probed.levels_of_runs == ((0, 4), (0, 1), (1, 2), (2, 3))
+    assert plan(pairs=PAIRS[:1], **every_level).probe.runs == [(PAIRS[0], 7), (PAIRS[0], 8)]
+    assert plan(pairs=PAIRS[:1], seeds=(7,), **every_level).probe.levels_of_runs == ((0, 1, 2, 3, 4),)
 
 
 def test_a_run_of_few_steps_is_probed_at_each_of_them():
