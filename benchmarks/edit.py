@@ -48,7 +48,7 @@ from loco_core.diffusers_host.engine import DiffusersEngine  # noqa: E402
 from loco_core.drawing import drawn  # noqa: E402
 from loco_core.editing.closed_form import leading_directions  # noqa: E402
 from loco_core.editing.recipe import EditRecipe, EditRequest, EditSettings, Tokens, edit_recipe  # noqa: E402
-from loco_core.editing.solve import PRESERVED_TOLERANCE, Edit, solve_edit  # noqa: E402
+from loco_core.editing.solve import Edit, solve_edit  # noqa: E402
 from loco_core.editing.token_pairs import token_pairs  # noqa: E402
 from loco_core.files import write_picture, write_text  # noqa: E402
 from loco_core.models.engine import Row, Sampling, TextEmbedding  # noqa: E402
@@ -150,7 +150,7 @@ class Bench:
     def preservation_error(self, edit: Edit) -> float:
         """max |(W^ - W) q| / |W q| over the directions preserved exactly, with float32 weights."""
         kept = self.encode(list(dict.fromkeys([*(p.target for p in edit.recipe.pairs), "", *edit.recipe.preserve])))
-        basis = leading_directions([e.tokens.T for e in kept], PRESERVED_TOLERANCE)
+        basis = leading_directions([e.tokens.T for e in kept], edit.recipe.settings.preserved_tolerance)
         before = [self.engine.key_value_weights(layer) for layer in edit.recipe.layers]
         with self.engine.edited(edit):
             after = [self.engine.key_value_weights(layer) for layer in edit.recipe.layers]

@@ -86,8 +86,8 @@ class ComfyHost:
     def save_lora(self, edit: Edit) -> Path:
         """Runs demo_share_edit's Solve and Export LoRA."""
         graph, example = _checkpoint(), workflow("demo_share_edit")
-        solved = inputs("LoCo_EditSolve", example) | _asked(edit) | {"clip": CLIP, "layers": self._layers(graph, edit)}
-        graph["edit"] = node("LoCo_EditSolve", **solved)
+        wired = {"model": MODEL, "clip": CLIP, "layers": self._layers(graph, edit)}
+        graph["edit"] = node("LoCo_EditSolve", **inputs("LoCo_EditSolve", example) | _asked(edit) | wired)
         exported = inputs("LoCo_EditExportLoRA", example) | {"model": MODEL, "edit": ["edit", 0]}
         graph["lora"] = node("LoCo_EditExportLoRA", **exported)
         self._run(graph, {"lora": 1})

@@ -25,6 +25,7 @@ from loco_core import (
     SearchPlan,
     SearchProgress,
     ablation,
+    calibrate,
     chosen_neurons,
     contrast_prompts,
     demo_pipeline,
@@ -38,7 +39,6 @@ from loco_core import (
     save_lora,
     scores_csv,
     search,
-    solve_edit,
 )
 from loco_core import Edit as SolvedEdit
 from loco_core.files import write_picture, write_text
@@ -64,6 +64,7 @@ class DiffusersHost:
         self._pipeline, self._scorer = demo_pipeline(), load_scorer(DEMO_SCORER)
         self._engine = DiffusersEngine(self._pipeline)
         self._found: dict[str, LayerSet] = {}
+        self._edits: dict[Edit, SolvedEdit] = {}
         self.name = f"diffusers {diffusers.__version__}"
 
     def search(self, search_: Search) -> dict:
@@ -129,9 +130,12 @@ class DiffusersHost:
         return self._engine.ablated(ablation(neurons, chosen_neurons(neurons, ChooseBy.COUNT, change.count)))
 
     def _solved(self, edit: Edit) -> SolvedEdit:
-        request = EditRequest(edit.concept, edit.target, "\n".join(edit.preserve), edit.attribute)
-        recipe = edit_recipe(request, EditSettings(), self._found[edit.attribute], self._engine.text_encoder)
-        return solve_edit(self._engine.encode, recipe)
+        """With the settings that are best for the model, found once."""
+        if edit not in self._edits:
+            request = EditRequest(edit.concept, edit.target, "\n".join(edit.preserve), edit.attribute)
+            recipe = edit_recipe(request, EditSettings(), self._found[edit.attribute], self._engine.text_encoder)
+            self._edits[edit] = calibrate(self._engine, recipe, SAMPLING, 0, ROWS).chosen.edit
+        return self._edits[edit]
 
     @contextmanager
     def _with_lora(self, file: Path) -> Iterator[None]:

@@ -15,12 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .comparison.erasure import ErasurePlan, ErasureResult, erasure_text, measure_erasure
+from .editing.calibrate import Calibration, SettingsFrom, Trial, calibrate
 from .editing.check import EditCheck, EditChecker, check_plan, check_text
 from .editing.closed_form import EditOperator
 from .editing.file import load_edit, recipe_metadata, save_edit
 from .editing.lora import edit_lora
 from .editing.recipe import EditRecipe, EditRequest, EditSettings, Preservation, Ridge, Tokens, combined, edit_recipe
-from .editing.report import report_lines
+from .editing.report import calibration_lines, report_lines
 from .editing.solve import Edit, solve_edit
 from .images import ImageMaker, Progress
 from .localization.evaluation import SearchProgress
@@ -54,20 +55,20 @@ if TYPE_CHECKING:
 
 # fmt: off
 __all__ = [
-    "AblatedEngine", "Ablation", "Attribute", "ChooseBy", "ClipScorer", "Contrast", "DEMO_SCORER", "DiffusersEngine",
-    "Edit", "EditCheck", "EditChecker", "EditOperator", "EditRecipe", "EditRequest", "EditSettings", "EffectsRequest",
-    "Effort", "Engine", "ErasurePlan", "ErasureResult", "Estimate", "Family", "ImageMaker", "Intervention", "Journal",
-    "Kind", "LayerSet", "Localization", "Mode", "ModelLayers", "Naming", "NeuronTokens", "Neurons", "Part",
-    "Preservation", "Probe", "ProbePlan", "Prober", "Progress", "PromptPair", "Ranking", "Replacement", "Ridge", "Row",
-    "Sampling", "Scorer", "SearchPlan", "SearchProgress", "SearchResult", "SweepRequest", "SweepResult",
-    "TextEmbedding", "TextLayer", "Tokens", "Verdict", "ablation", "ablation_lora", "check_plan", "check_text",
-    "chosen_neurons", "combined", "contact_sheet", "contrast_prompts", "demo_pipeline", "detect_neurons", "edit_lora",
-    "edit_recipe", "erasure_text", "estimate", "layers_of_search", "load_edit", "load_neurons", "load_pipeline",
-    "load_scorer", "localize", "measure_effects", "measure_erasure", "model_figure", "neuron_lines", "neuron_recipe",
-    "parse_counts", "preserved_prompts", "probe_figure", "probe_map", "probe_text", "prompt_pairs", "provenance",
-    "recipe_metadata", "report_lines", "report_text", "result_json", "save_edit", "save_lora", "save_neurons",
-    "scores_csv", "search", "search_plot", "search_settings", "solve_edit", "sweep_neurons", "sweep_text",
-    "whole_pairs", "windows",
+    "AblatedEngine", "Ablation", "Attribute", "Calibration", "ChooseBy", "ClipScorer", "Contrast", "DEMO_SCORER",
+    "DiffusersEngine", "Edit", "EditCheck", "EditChecker", "EditOperator", "EditRecipe", "EditRequest", "EditSettings",
+    "EffectsRequest", "Effort", "Engine", "ErasurePlan", "ErasureResult", "Estimate", "Family", "ImageMaker",
+    "Intervention", "Journal", "Kind", "LayerSet", "Localization", "Mode", "ModelLayers", "Naming", "NeuronTokens",
+    "Neurons", "Part", "Preservation", "Probe", "ProbePlan", "Prober", "Progress", "PromptPair", "Ranking",
+    "Replacement", "Ridge", "Row", "Sampling", "Scorer", "SearchPlan", "SearchProgress", "SearchResult", "SettingsFrom",
+    "SweepRequest", "SweepResult", "TextEmbedding", "TextLayer", "Tokens", "Trial", "Verdict", "ablation",
+    "ablation_lora", "calibrate", "calibration_lines", "check_plan", "check_text", "chosen_neurons", "combined",
+    "contact_sheet", "contrast_prompts", "demo_pipeline", "detect_neurons", "edit_lora", "edit_recipe", "erasure_text",
+    "estimate", "layers_of_search", "load_edit", "load_neurons", "load_pipeline", "load_scorer", "localize",
+    "measure_effects", "measure_erasure", "model_figure", "neuron_lines", "neuron_recipe", "parse_counts",
+    "preserved_prompts", "probe_figure", "probe_map", "probe_text", "prompt_pairs", "provenance", "recipe_metadata",
+    "report_lines", "report_text", "result_json", "save_edit", "save_lora", "save_neurons", "scores_csv", "search",
+    "search_plot", "search_settings", "solve_edit", "sweep_neurons", "sweep_text", "whole_pairs", "windows",
 ]
 # fmt: on
 

@@ -17,7 +17,10 @@ from .. import (
     Naming,
     Preservation,
     Ridge,
+    SettingsFrom,
     Tokens,
+    calibrate,
+    calibration_lines,
     check_plan,
     check_text,
     edit_lora,
@@ -28,7 +31,7 @@ from .. import (
     save_lora,
     solve_edit,
 )
-from ..editing.recipe import RELATIVE_LAMBDA
+from ..editing.recipe import PRESERVED_TOLERANCE, RELATIVE_LAMBDA
 from ..prompt_lines import read_lines
 from ..prompt_text import plain_text
 from . import options
@@ -40,9 +43,11 @@ class EditChoices:
     """What to edit and how, and what to write."""
 
     layers: str
+    settings_from: SettingsFrom
     tokens: Tokens
     ridge: Ridge
     relative_ridge: float
+    preserved_tolerance: float
     preserve: tuple[str, ...]
     preservation: Preservation
     pooled: bool
@@ -54,12 +59,27 @@ class EditChoices:
 
     @property
     def settings(self) -> EditSettings:
-        return EditSettings(self.tokens, self.preservation, self.ridge, self.relative_ridge, self.pooled)
+        return EditSettings(
+            tokens=self.tokens,
+            preservation=self.preservation,
+            ridge=self.ridge,
+            relative_ridge=self.relative_ridge,
+            preserved_tolerance=self.preserved_tolerance,
+            pooled=self.pooled,
+        )
 
 
 @click.command()
 @options.replacing
 @click.option("--layers", required=True, help="The layers to edit: 8-9, or blocks like d2.2-9, m0, u1.")
+@click.option(
+    "--settings",
+    "settings_from",
+    type=OneOf(SettingsFrom),
+    default=str(SettingsFrom.AUTOMATIC),
+    show_default=True,
+    help="automatic: the next ones are only where it begins; some ten are tried on the model.",
+)
 @click.option(
     "--tokens",
     type=OneOf(Tokens),
@@ -69,6 +89,12 @@ class EditChoices:
 )
 @click.option("--ridge", type=OneOf(Ridge), default=str(Ridge.RELATIVE), show_default=True, help="The paper's is 0.01.")
 @click.option("--relative-ridge", default=RELATIVE_LAMBDA, show_default=True, help="With --ridge relative.")
+@click.option(
+    "--preserved-tolerance",
+    default=PRESERVED_TOLERANCE,
+    show_default=True,
+    help="With --preservation exact: larger values preserve less and leave more room.",
+)
 @click.option("--preserve", multiple=True, help="What must stay: a name, or a prompt like those you use. Repeat it.")
 @click.option(
     "--preservation",
@@ -100,11 +126,17 @@ def edit(settings: Settings, replacing: Replacing, **given: Any) -> None:
     preserve = "\n".join(chosen.preserve)
     request = EditRequest(replacing.concepts, replacing.targets, preserve, replacing.attribute)
     recipe = edit_recipe(request, chosen.settings, layers, engine.text_encoder)
-    solved = solve_edit(engine.encode, recipe)
+    settings_lines: list[str] = []
+    if chosen.settings_from is SettingsFrom.AUTOMATIC and not recipe.changes_nothing:
+        calibration = calibrate(engine, recipe, settings.sampling, settings.seed, settings.rows)
+        solved, settings_lines = calibration.chosen.edit, calibration_lines(calibration)
+    else:
+        solved = solve_edit(engine.encode, recipe)
     _save(solved, engine, chosen)
-    click.echo("\n".join([*report_lines(solved), f"saved as {out / 'lora.safetensors'}"]))
-    checker = EditChecker(engine, check_plan(recipe, settings.sampling, settings.seed), settings.rows)
-    click.echo(check_text(checker.check(solved, chosen.strength)))
+    if not recipe.changes_nothing:
+        checker = EditChecker(engine, check_plan(solved.recipe, settings.sampling, settings.seed), settings.rows)
+        click.echo(check_text(checker.check(solved, chosen.strength)))
+    click.echo("\n".join([*settings_lines, *report_lines(solved), f"saved as {out / 'lora.safetensors'}"]))
     prompts = list(chosen.prompts or [pair.concept for pair in recipe.pairs])
     with options.counted(2 * len(prompts) * chosen.seeds) as progress:
         maker = options.image_maker(settings, chosen.seeds, 2 * len(prompts) * chosen.seeds, progress)

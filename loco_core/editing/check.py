@@ -70,12 +70,20 @@ class CheckPlan:
     def rows(self) -> int:
         """What a check of one edit takes, in rows of the denoiser."""
         prompts = len(self.wordings) + len(self.kept)
-        return prompts * (max(self.steps) * self.sampling.rows_per_step + 3 * len(self.steps))
+        path = prompts * max(self.steps) * self.sampling.rows_per_step
+        return path + 3 * self.rows_per_edit
+
+    @property
+    def rows_per_edit(self) -> int:
+        """What a check of one edit more takes."""
+        return (len(self.wordings) + len(self.kept)) * len(self.steps)
 
 
 def check_plan(recipe: EditRecipe, sampling: Sampling, seed: int) -> CheckPlan:
-    """What tells most of an edit of this recipe, in runs of STEPS steps."""
-    return CheckPlan(wordings(recipe), kept_wordings(recipe), replace(sampling, steps=STEPS), seed)
+    """What tells most of an edit of this recipe, in runs of STEPS steps without guidance: so they are ordinary ones
+    also for a model that was distilled to do without.
+    """
+    return CheckPlan(wordings(recipe), kept_wordings(recipe), replace(sampling, steps=STEPS, guidance=1.0), seed)
 
 
 @dataclass(frozen=True, eq=False)

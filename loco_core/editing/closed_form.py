@@ -128,7 +128,7 @@ class Columns:
         left, squares, products = self._directions(preserved, weight)
         up = products / (squares + ridge)
         sizes = torch.linalg.norm(up, dim=0)
-        large = sizes > NEGLIGIBLE * sizes.max()
+        large = sizes > NEGLIGIBLE * sizes.amax() if len(sizes) else sizes > 0
         up, left = up[:, large], left[:, large]
         left = project_out(self._basis, left)  # again, for the rounding of small singular values
         return EditOperator(up.contiguous(), left.T.contiguous())

@@ -23,7 +23,7 @@ from .closed_form import EditOperator
 from .recipe import EditRecipe, EditSettings
 from .solve import Edit, EditFigures
 
-FORMAT = "loco_edit 4"
+FORMAT = "loco_edit 5"
 # The operator of the pooled embedding; those of the layers are named by number.
 POOLED = "pooled"
 

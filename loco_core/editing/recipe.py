@@ -7,7 +7,7 @@ recipe = edit_recipe(request, EditSettings(), layers.parse("8-9"), engine.text_e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from ..choices import Choice
 from ..models.engine import Encode
@@ -42,16 +42,25 @@ class Ridge(Choice):
 
 # The default ridge, in units of the concepts' mean squared column norm.
 RELATIVE_LAMBDA = 0.3
+# Of what is preserved exactly, directions whose singular value is below this share of the largest are left out.
+PRESERVED_TOLERANCE = 0.03
+# What is said where the recipes that are combined have other settings.
+FIRST_SETTINGS = "the edits were solved with different settings; together they are solved with those of the first"
 
 
 @dataclass(frozen=True)
 class EditSettings:
-    """How an edit is solved; the defaults are the nodes'. With `pooled`, SDXL's pooled embedding is edited too."""
+    """How an edit is solved; the defaults are the nodes'.
+
+    preserved_tolerance: of what is preserved exactly, directions are left out whose singular value is below this share
+    of the largest. pooled: SDXL's pooled embedding is edited too.
+    """
 
     tokens: Tokens = Tokens.TAIL
     preservation: Preservation = Preservation.EXACT
     ridge: Ridge = Ridge.RELATIVE
     relative_ridge: float = RELATIVE_LAMBDA
+    preserved_tolerance: float = PRESERVED_TOLERANCE
     pooled: bool = False
 
     def __post_init__(self) -> None:
@@ -60,6 +69,8 @@ class EditSettings:
         Ridge.parse_field(self, "ridge")
         if not 0 < self.relative_ridge < float("inf"):
             raise ValueError(f"relative ridge: {self.relative_ridge}; give a number above 0")
+        if not 0 < self.preserved_tolerance < 1:
+            raise ValueError(f"preserved tolerance: {self.preserved_tolerance}; give a number between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,11 @@ class EditRecipe:
     named: tuple[NamedConcept, ...] = ()
     fingerprint: Fingerprint = ()
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether no layer is chosen, or every concept is its own target."""
+        return not self.layers or all(pair.concept == pair.target for pair in self.pairs)
+
 
 def edit_recipe(request: EditRequest, settings: EditSettings, layers: LayerSet, text_encoder: str) -> EditRecipe:
     """The recipe for what a person asks for."""
@@ -110,6 +126,7 @@ def combined(recipes: Sequence[EditRecipe], encode: Encode, text_encoder: str) -
     with another.
     """
     first, *others = recipes
+    differing = [other for other in others if other.settings != first.settings]
     for other in others:
         for name, mine, its in _differences(first, other):
             raise ValueError(
@@ -120,7 +137,8 @@ def combined(recipes: Sequence[EditRecipe], encode: Encode, text_encoder: str) -
         _check_encoder(recipe, own, text_encoder)
     pairs = tuple(dict.fromkeys(pair for recipe in recipes for pair in recipe.pairs))
     preserve = tuple(dict.fromkeys(prompt for recipe in recipes for prompt in recipe.preserve))
-    taken = tuple(dict.fromkeys(sentence for recipe in recipes for sentence in recipe.taken))
+    told = [FIRST_SETTINGS] if differing else []
+    taken = tuple(dict.fromkeys([*told, *(sentence for recipe in recipes for sentence in recipe.taken)]))
     named = tuple(dict.fromkeys(named for recipe in recipes for named in recipe.named))
     return replace(
         first, pairs=pairs, preserve=preserve, taken=taken, named=named, text_encoder=text_encoder, fingerprint=own
@@ -132,10 +150,8 @@ def _differences(one: EditRecipe, other: EditRecipe) -> list[tuple[str, object, 
     compared: list[tuple[str, object, object]] = [
         ("models' numbers of layers", one.layers.layer_count, other.layers.layer_count),
         ("layers", one.layers, other.layers),
+        ("pooled", one.settings.pooled, other.settings.pooled),
     ]
-    for field in fields(one.settings):
-        mine, its = (getattr(recipe.settings, field.name) for recipe in (one, other))
-        compared.append((field.name.replace("_", " "), mine, its))
     return [(name, mine, its) for name, mine, its in compared if mine != its]
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from .recipe import Preservation
+from .calibrate import WANTED, Calibration, Trial
+from .recipe import EditSettings, Preservation, Ridge
 from .solve import LITTLE_ROOM, Edit
+
+# Runners-up that a report names.
+NAMED = 2
+# Rows of the denoiser that an image of 20 steps takes with guidance.
+ROWS_OF_AN_IMAGE = 40
 
 
 def report_lines(edit: Edit) -> list[str]:
@@ -36,3 +42,47 @@ def report_lines(edit: Edit) -> list[str]:
                 "it. Take out of 'preserve' what is close to it"
             )
     return lines
+
+
+def calibration_lines(calibration: Calibration) -> list[str]:
+    """Which settings were chosen, by what rule, and what came next."""
+    chosen, tried = calibration.chosen, sorted(calibration.trials, key=lambda trial: trial.merit, reverse=True)
+    asked, used = calibration.recipe.layers, chosen.edit.recipe.layers
+    lines = []
+    if chosen.removed < WANTED:
+        lines.append(
+            f"WARNING: nothing that was tried removes {WANTED:.0%} of the concept; this removes most. Look for its "
+            "layers with LoCo Probe, or name it in other words"
+        )
+    if used != asked:
+        best = next(trial for trial in tried if trial.edit.recipe.layers == asked)
+        lines.append(
+            f"WARNING: layers {asked} alone remove {best.removed:.0%} of it, with a side effect of {best.side:.1%}. So "
+            f"layers {used} are edited"
+        )
+    images = calibration.rows / ROWS_OF_AN_IMAGE
+    return [
+        *lines,
+        f"settings measured on this model: {_settings_text(chosen.edit.recipe.settings)}. Of {len(tried)} that were "
+        f"tried it has the least side effect among those that remove {WANTED:.0%}"
+        if chosen.removed >= WANTED
+        else f"settings measured on this model: {_settings_text(chosen.edit.recipe.settings)}",
+        *(f"next best: {_trial_text(trial)}" for trial in tried[1 : 1 + NAMED]),
+        f"measured in {calibration.rows} rows of the denoiser, as much as {images:.1f} images of 20 steps",
+    ]
+
+
+def _trial_text(trial: Trial) -> str:
+    recipe = trial.edit.recipe
+    return (
+        f"layers {recipe.layers}, {_settings_text(recipe.settings)}: removed {trial.removed:.0%}, side effect "
+        f"{trial.side:.1%}"
+    )
+
+
+def _settings_text(settings: EditSettings) -> str:
+    preserved = str(settings.preservation)
+    if settings.preservation is Preservation.EXACT:
+        preserved = f"exact to {settings.preserved_tolerance:g}"
+    ridge = "the paper's" if settings.ridge is Ridge.PAPER else f"{settings.relative_ridge:.2g}"
+    return f"tokens '{settings.tokens}', preservation {preserved}, ridge {ridge}"

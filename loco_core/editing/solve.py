@@ -25,8 +25,6 @@ from .token_pairs import token_pairs
 PAPER_LAMBDA = 0.01
 # beta of weighted preservation, per concept prompt. Tried on the demo model with ridges of 0.1 to 0.5.
 PRESERVED_WEIGHT = 25
-# Exact preservation covers the directions whose singular value is above this share of the largest.
-PRESERVED_TOLERANCE = 0.03
 # Below this share of a concept's columns outside what is preserved, |Z| / |X_o|, there is a warning...
 LITTLE_ROOM = 0.1
 # ... and below this one a refusal.
@@ -132,7 +130,7 @@ class _Problem:
         self._kept = [tokens.cpu().T for tokens in kept]
         self._basis: torch.Tensor | None = None
         if settings.preservation is Preservation.EXACT:
-            self._basis = leading_directions(self._kept, PRESERVED_TOLERANCE)
+            self._basis = leading_directions(self._kept, settings.preserved_tolerance)
         self._columns = Columns(width, self._basis)
         self._squares, self._count, self._room = 0.0, 0, list[float]()
 

@@ -117,6 +117,10 @@ class Family(ABC):
         """
 
     @abstractmethod
+    def image_size(self, layers: ModelLayers) -> int:
+        """The side of the square images that the model was made for, in pixels."""
+
+    @abstractmethod
     def first_window_size(self, layer_count: int) -> int:
         """The size of the windows with which a search for the best size begins."""
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from comfy_api.latest import io
 
-from ...loco_core.editing.report import report_lines
-from ...loco_core.editing.solve import solve_edit
 from ..host.branches import Schedule
+from ..host.edit_check import Measuring
 from ..host.editing import EditMode, apply_edit
 from ..host.layers import read_layers
 from ..host.progress import node_output
-from ..host.text_encoder import encode
 from ..inputs.shared import MODEL, schedule_inputs, strength_input
 from ..sockets import Edit, Layers
-from .inputs import EDIT_CLIP, EDIT_LAYERS, EditInputs, edit_inputs, edit_report_output
+from .inputs import EDIT_CLIP, EDIT_LAYERS, EditInputs, edit_inputs, edit_report_output, edit_text, size_input
 
 
 class EditApplyNode(io.ComfyNode):
@@ -52,8 +48,8 @@ class EditApplyNode(io.ComfyNode):
                 Edit.Input(
                     "edit",
                     optional=True,
-                    tooltip="A solved edit from LoCo Edit Solve, Combine or Load. With it, clip, layers and the inputs "
-                    "from concept to pooled are ignored.",
+                    tooltip="A solved edit from LoCo Edit Solve, Combine or Load. With it, layers and the inputs from "
+                    "concept to pooled are ignored; with a clip the edit is checked.",
                 ),
                 *edit_inputs(),
                 strength_input("How much of the edit is applied: 1 is the edit as solved, 0 is none."),
@@ -67,6 +63,7 @@ class EditApplyNode(io.ComfyNode):
                     "cannot be patched, and to use the percents.",
                 ),
                 *schedule_inputs(" Only with mode 'context'."),
+                size_input(),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The edited model."), edit_report_output()],
             hidden=[io.Hidden.unique_id],
@@ -81,19 +78,24 @@ class EditApplyNode(io.ComfyNode):
         mode: str,
         start_percent: float,
         end_percent: float,
+        size: int,
         clip=None,
         layers=None,
         edit=None,
         **asked,
     ) -> io.NodeOutput:
+        if edit is None and (clip is None or layers is None):
+            raise ValueError("edit: none is connected; connect one, or a clip and layers to solve it here")
+        own, schedule, mode = read_layers(model), Schedule(start_percent, end_percent), EditMode.parse(mode, "mode")
+        measuring = None if clip is None else Measuring(model, clip, own, size, node_id=cls.hidden.unique_id)
+        settings: list[str] = []
         if edit is None:
-            if clip is None or layers is None:
-                raise ValueError("edit: none is connected; connect one, or a clip and layers to solve it here")
-            edit = solve_edit(partial(encode, clip), EditInputs(**asked).recipe(clip, layers))
-        schedule = Schedule(start_percent, end_percent)
-        edited = apply_edit(model, read_layers(model), edit, strength, EditMode.parse(mode, "mode"), schedule)
-        nothing = not strength or not len(edit.recipe.layers)
-        report = "nothing is edited: strength 0, or no layers" if nothing else "\n".join(report_lines(edit))
+            edit, settings = EditInputs(**asked).solve(clip, layers, measuring)
+        edited = apply_edit(model, own, edit, strength, mode, schedule)
+        if not strength or not edit.recipe.layers:
+            report = "nothing is edited: strength 0, or no layers"
+        else:
+            report = edit_text(edit, settings, measuring if schedule.always else None, strength)
         return node_output(cls, edited, report, text=report)
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.editing.check import EditChecker, check_plan, check_text
-from ...loco_core.models.engine import Sampling
-from ..host.editing import check_fits
-from ..host.engine import ComfyEngine
+from ...loco_core.editing.check import check_text
+from ..host.edit_check import Measuring
 from ..host.layers import read_layers
-from ..host.progress import RowProgress, node_output
-from ..inputs.sampling import batch_rows_input, cfg_input, scheduler_input, seed_input, size_inputs
+from ..host.progress import node_output
+from ..inputs.sampling import batch_rows_input, seed_input
 from ..inputs.shared import CLIP, strength_input
 from ..sockets import Edit
+from .inputs import size_input
 
 
 class EditCheckNode(io.ComfyNode):
@@ -30,11 +29,9 @@ class EditCheckNode(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that the edit is for, before the edit."),
                 io.Clip.Input("clip", tooltip=CLIP),
                 Edit.Input("edit", tooltip="From LoCo Edit Solve, Combine or Load."),
-                *size_inputs(),
                 strength_input("How much of the edit is applied: 1 is the edit as solved, 0 is none."),
                 seed_input(),
-                cfg_input("Classifier-free guidance of the runs in which is measured. The measure itself is without."),
-                scheduler_input(),
+                size_input(),
                 batch_rows_input(),
             ],
             outputs=[
@@ -55,24 +52,9 @@ class EditCheckNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model,
-        clip,
-        edit,
-        width: int,
-        height: int,
-        strength: float,
-        seed: int,
-        cfg: float,
-        scheduler: str,
-        batch_rows: int,
-    ) -> io.NodeOutput:
-        layers = read_layers(model)
-        check_fits(model, layers, edit)
-        plan = check_plan(edit.recipe, Sampling(1, cfg, "euler", scheduler, width, height), seed)
-        progress = RowProgress(plan.rows, cls.hidden.unique_id)
-        found = EditChecker(ComfyEngine(model, clip, None, layers), plan, batch_rows, progress).check(edit, strength)
+    def execute(cls, model, clip, edit, strength: float, seed: int, size: int, batch_rows: int) -> io.NodeOutput:
+        measuring = Measuring(model, clip, read_layers(model), size, seed, batch_rows, cls.hidden.unique_id)
+        found = measuring.checked(edit, strength)
         report = check_text(found)
         return node_output(cls, report, found.mean_removed.mean, found.mean_side.mean, text=report)
 

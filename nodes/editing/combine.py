@@ -22,7 +22,8 @@ class EditCombineNode(io.ComfyNode):
             Edit.Input(
                 f"edit_{number}",
                 optional=number > 2,
-                tooltip="An edit of the same layers, with the same settings and the same text encoder as the others.",
+                tooltip="An edit of the same layers, solved with the same text encoder. Together they are solved with "
+                "the settings of the first.",
             )
             for number in range(1, 6)
         ]

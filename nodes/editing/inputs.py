@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from comfy_api.latest import io
 
+from ...loco_core.editing.calibrate import SettingsFrom
+from ...loco_core.editing.check import check_text
 from ...loco_core.editing.recipe import (
+    PRESERVED_TOLERANCE,
     RELATIVE_LAMBDA,
     EditRecipe,
     EditRequest,
@@ -17,10 +22,13 @@ from ...loco_core.editing.recipe import (
     Tokens,
     edit_recipe,
 )
+from ...loco_core.editing.report import calibration_lines, report_lines
+from ...loco_core.editing.solve import Edit, solve_edit
 from ...loco_core.models.layers import LayerSet
 from ...loco_core.prompt_lines import EMPTY
 from ...loco_core.prompts import Attribute
-from ..host.text_encoder import text_encoder
+from ..host.edit_check import Measuring
+from ..host.text_encoder import encode, text_encoder
 from ..inputs.shared import MARKS
 
 EDIT_CLIP = "The text encoder of this model. The edit is made for this encoder with its present clip skip."
@@ -62,6 +70,16 @@ def edit_inputs() -> list[io.Input]:
             tooltip="What kind of thing the concept is. It chooses the prompt patterns that expand a name.",
         ),
         io.Combo.Input(
+            "settings",
+            options=SettingsFrom,
+            default=SettingsFrom.AUTOMATIC,
+            advanced=True,
+            tooltip="automatic: some ten settings are tried on the connected model, beginning with tokens, "
+            "preservation and ridge as given here. Of those that remove 90 % of the concept, the one with the least "
+            "side effect is taken; where the given layers cannot remove it, more layers are edited. by hand: exactly "
+            "as given.",
+        ),
+        io.Combo.Input(
             "tokens",
             options=Tokens,
             default=Tokens.TAIL,
@@ -99,6 +117,16 @@ def edit_inputs() -> list[io.Input]:
             tooltip="With ridge 'relative': the ridge as a share of the mean squared norm of the embeddings. Larger "
             "values keep more and remove less.",
         ),
+        io.Float.Input(
+            "preserved_tolerance",
+            default=PRESERVED_TOLERANCE,
+            min=0.001,
+            max=0.9,
+            step=0.01,
+            advanced=True,
+            tooltip="With preservation 'exact': what of the preserved prompts counts as a direction of its own, as a "
+            "share of the strongest. Larger values preserve less, and leave more room for the edit.",
+        ),
         io.Boolean.Input(
             "pooled",
             default=False,
@@ -109,9 +137,23 @@ def edit_inputs() -> list[io.Input]:
     ]
 
 
+def size_input() -> io.Input:
+    return io.Int.Input(
+        "size",
+        default=0,
+        min=0,
+        max=4096,
+        step=8,
+        advanced=True,
+        tooltip="Width and height, in pixels, of the images in whose denoising the edit is measured. 0: the size that "
+        "the model was made for.",
+    )
+
+
 def edit_report_output() -> io.Output:
     return io.String.Output(
-        display_name="report", tooltip="What was solved, how much is preserved, and what to watch out for."
+        display_name="report",
+        tooltip="Whether the concept is gone and the rest is kept, what was solved, and what to watch out for.",
     )
 
 
@@ -123,11 +165,24 @@ class EditInputs:
     target: str
     preserve: str
     attribute: str
+    settings: str
     tokens: str
     preservation: str
     ridge: str
     relative_ridge: float
+    preserved_tolerance: float
     pooled: bool
+
+    def solve(self, clip: Any, layers: LayerSet, measuring: Measuring | None) -> tuple[Edit, list[str]]:
+        """The edit that these inputs ask for, and how its settings were chosen."""
+        recipe = self.recipe(clip, layers)
+        if SettingsFrom.parse(self.settings, "settings") is SettingsFrom.BY_HAND or recipe.changes_nothing:
+            return solve_edit(partial(encode, clip), recipe), []
+        if measuring is None:
+            told = "settings as given; connect a model, and they are measured on it"
+            return solve_edit(partial(encode, clip), recipe), [told]
+        calibration = measuring.calibrated(recipe)
+        return calibration.chosen.edit, calibration_lines(calibration)
 
     def recipe(self, clip: Any, layers: LayerSet) -> EditRecipe:
         """The recipe that these inputs ask for."""
@@ -136,8 +191,17 @@ class EditInputs:
             preservation=self.preservation,
             ridge=self.ridge,
             relative_ridge=self.relative_ridge,
+            preserved_tolerance=self.preserved_tolerance,
             pooled=self.pooled,
         )
         target = self.target if self.target.strip() else EMPTY
         request = EditRequest(self.concept, target, self.preserve, self.attribute)
         return edit_recipe(request, settings, layers, text_encoder(clip))
+
+
+def edit_text(edit: Edit, settings: Sequence[str], measuring: Measuring | None, strength: float = 1.0) -> str:
+    """All that is said of an edit: what it does to the model, where one is connected, comes first."""
+    checked = []
+    if measuring is not None and not edit.recipe.changes_nothing:
+        checked = [check_text(measuring.checked(edit, strength))]
+    return "\n".join([*checked, *settings, *report_lines(edit)])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from comfy_api.latest import io
 
-from ...loco_core.editing.report import report_lines
-from ...loco_core.editing.solve import solve_edit
+from ..host.edit_check import Measuring
+from ..host.layers import read_layers
 from ..host.progress import node_output
-from ..host.text_encoder import encode
 from ..sockets import Edit, Layers
-from .inputs import EDIT_CLIP, EDIT_LAYERS, EditInputs, edit_inputs, edit_report_output
+from .inputs import EDIT_CLIP, EDIT_LAYERS, EditInputs, edit_inputs, edit_report_output, edit_text, size_input
 
 
 class EditSolveNode(io.ComfyNode):
@@ -28,7 +25,14 @@ class EditSolveNode(io.ComfyNode):
             inputs=[
                 io.Clip.Input("clip", tooltip=EDIT_CLIP),
                 Layers.Input("layers", tooltip=EDIT_LAYERS),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model that the edit is for, before the edit: the settings are measured on it, and the "
+                    "edit is checked.",
+                ),
                 *edit_inputs(),
+                size_input(),
             ],
             outputs=[
                 Edit.Output(display_name="edit", tooltip="For LocoEdit Apply, and to combine, save or export."),
@@ -39,9 +43,12 @@ class EditSolveNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip, layers, **asked) -> io.NodeOutput:
-        edit = solve_edit(partial(encode, clip), EditInputs(**asked).recipe(clip, layers))
-        report = "\n".join(report_lines(edit))
+    def execute(cls, clip, layers, size: int, model=None, **asked) -> io.NodeOutput:
+        measuring = None
+        if model is not None:
+            measuring = Measuring(model, clip, read_layers(model), size, node_id=cls.hidden.unique_id)
+        edit, settings = EditInputs(**asked).solve(clip, layers, measuring)
+        report = edit_text(edit, settings, measuring)
         return node_output(cls, edit, report, text=report)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from loco_core.editing.closed_form import EditOperator, leading_directions
 from loco_core.editing.recipe import RELATIVE_LAMBDA, Preservation, Ridge, Tokens
-from loco_core.editing.solve import PRESERVED_TOLERANCE, solve_edit
+from loco_core.editing.solve import solve_edit
 from loco_core.editing.token_pairs import token_pairs
 from loco_core.models.layers import LayerSet
 from made_up import edit_of, recipe, shared_operator
@@ -69,7 +69,9 @@ def test_what_is_preserved_exactly_reads_as_before(demo, encoder, solve, apply_e
     kept = ["a picture of a red star", "halftone"]
     edit = solve(preserve=kept)
     embeddings = encoder(demo.clip)(["a painting", "", *kept])
-    basis = leading_directions([embedding.tokens.T for embedding in embeddings], PRESERVED_TOLERANCE)
+    basis = leading_directions(
+        [embedding.tokens.T for embedding in embeddings], edit.recipe.settings.preserved_tolerance
+    )
     assert basis.shape[1] == edit.figures.kept_directions > 3
     before, after = weights(demo.model), weights(apply_edit(demo.model, edit, 1.0))
     for layer in (8, 9):

@@ -10,7 +10,6 @@ from loco_core.editing.check import edited_row
 from loco_core.models.engine import Row, Sampling
 from loco_core.models.layers import LayerSet
 
-SMALL = {"width": 128, "height": 128, "cfg": 2.0}
 KEPT = "a picture of a red star\na picture of a blue house\nhalftone"
 
 
@@ -21,7 +20,7 @@ def check(execute, demo):
     def run(*layers: int, model=demo.model, **options):
         asked = {"concept": "woodcut", "target": "a painting", "preserve": KEPT, "attribute": "style"}
         edit, _ = execute("LoCo_EditSolve", clip=demo.clip, layers=LayerSet(layers, 16), **asked)
-        return execute("LoCo_EditCheck", model=model, clip=demo.clip, edit=edit, **SMALL | options)
+        return execute("LoCo_EditCheck", model=model, clip=demo.clip, edit=edit, **options)
 
     return run
 
@@ -48,6 +47,67 @@ def test_an_edit_is_checked_as_the_intervention_that_predicts_what_the_edited_we
     changed, other = (unedited.predict([one], latents, sampling, 1) for one in (edited_row(row, edit, 1.0), row))
     expected = by_weights.predict([row], latents, sampling, 1)
     assert torch.linalg.norm(changed - expected) < 1e-3 * torch.linalg.norm(expected - other)  # both in float32
+
+
+@pytest.fixture(scope="module")
+def apply(execute, demo):
+    """apply(layers, ...) -> (edited model, report) of LocoEdit Apply for woodcut."""
+
+    def run(*layers: int, node: str = "LoCo_EditApply", model=demo.model, **options):
+        asked = {"concept": "woodcut", "target": "a painting", "preserve": KEPT, "attribute": "style"} | options
+        return execute(node, model=model, clip=demo.clip, layers=LayerSet(layers, 16), **asked)
+
+    return run
+
+
+@pytest.fixture
+def counted(demo):
+    """A clone of the demo model, and the calls of its denoiser."""
+    model, calls = demo.model.clone(), []
+
+    def denoise(apply_model, call):
+        calls.append(1)
+        return apply_model(call["input"], call["timestep"], **call["c"])
+
+    model.set_model_unet_function_wrapper(denoise)
+    return model, calls
+
+
+def test_the_settings_of_an_edit_are_measured_on_the_model_that_it_is_for(apply):
+    _, report = apply(8, 9)
+    verdict, kept, *lines = report.splitlines()
+    assert verdict.startswith("gone: ") and kept.startswith("kept: ")
+    assert any(line.startswith("settings measured on this model: tokens '") for line in lines)
+
+
+def test_layers_that_cannot_remove_the_concept_are_told_and_more_are_edited(apply):
+    edit, report = apply(2, node="LoCo_EditSolve")
+    assert report.startswith("gone: ")
+    assert "WARNING: layers 2 alone remove 0% of it" in report
+    assert edit.recipe.layers.indices == tuple(range(16))
+
+
+def test_by_hand_the_settings_are_those_given_and_the_edit_is_checked_all_the_same(apply):
+    edit, report = apply(2, 3, node="LoCo_EditSolve", settings="by hand", relative_ridge=0.5)
+    assert report.startswith("still there: ") and "settings measured" not in report
+    assert edit.recipe.layers.indices == (2, 3) and edit.recipe.settings.relative_ridge == 0.5
+
+
+def test_the_same_question_again_takes_no_time(apply, counted):
+    model, calls = counted
+    _, first = apply(8, 9, model=model)
+    asked = len(calls)
+    assert asked
+    assert apply(8, 9, model=model)[1] == first
+    assert apply(8, 9, node="LoCo_EditSolve", model=model)[1] == first
+    assert len(calls) == asked
+    apply(8, 9, model=model, concept="halftone", preserve="a picture of a red star")
+    assert len(calls) > asked
+
+
+def test_an_edit_that_acts_for_a_part_of_the_denoising_is_not_checked(apply):
+    _, report = apply(8, 9, settings="by hand", mode="context", end_percent=0.5)
+    assert report.startswith("layers 8-9")
 
 
 def test_cancel_ends_it_within_one_call_of_the_denoiser(check, demo):

@@ -95,7 +95,7 @@ def good(host, encoder, demo, files, vision) -> dict[str, dict]:
     for node_id in ("LoCo_LayerSearch", "LoCo_ErasureReport", "LoCo_NeuronSweep", "LoCo_NeuronEffects", "LoCo_Probe"):
         inputs[node_id] |= {"width": 128, "height": 128, "steps": 2}
     inputs["LoCo_Probe"]["levels"] = 2
-    inputs["LoCo_EditCheck"] |= {"width": 128, "height": 128}
+    inputs["LoCo_EditApply"]["settings"] = inputs["LoCo_EditSolve"]["settings"] = "by hand"
     inputs["LoCo_EditApply"]["edit"] = None
     inputs["LoCo_NeuronAblate"]["neurons"] = None
     for node_id in ("LoCo_NeuronAblate", "LoCo_NeuronExportLoRA"):
@@ -325,6 +325,8 @@ CASES = [
     ("LoCo_EditApply", {"concept": ""}, "concept: empty; give at least one line"),
     ("LoCo_EditApply", {"concept": "x\ny\nz", "target": "u\nv"}, "concept: 3 lines, target: 2 lines; give one target"),
     ("LoCo_EditApply", {"attribute": "colour"}, "attribute: 'colour'; give one of style, object, fact"),
+    ("LoCo_EditApply", {"settings": "best"}, "settings: 'best'; give one of automatic, by hand"),
+    ("LoCo_EditApply", {"preserved_tolerance": 0.0}, "preserved tolerance: 0.0; give a number between 0 and 1"),
     ("LoCo_EditApply", {"tokens": "all"}, "tokens: 'all'; give one of last subject token"),
     ("LoCo_EditApply", {"relative_ridge": 0.0}, "relative ridge: 0.0; give a number above 0"),
     ("LoCo_EditApply", {"ridge": "none"}, "ridge: 'none'; give one of relative, paper"),
@@ -399,6 +401,7 @@ def test_every_input_that_can_be_wrong_has_its_mistake(good):
         "scheduler",
         "width",
         "height",
+        "size",
     }
     bounded |= {
         "batch_rows",

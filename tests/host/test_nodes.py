@@ -159,6 +159,7 @@ def test_every_help_page_shows_a_small_picture_of_its_node(node_id):
 def test_the_edit_node_edits_the_layers_it_is_given(execute, demo, sample):
     layers = LayerSet((8, 9), 16)
     inputs = {"model": demo.model, "clip": demo.clip, "layers": layers, "concept": "woodcut", "preserve": ""}
+    inputs["settings"] = "by hand"
     edited, _ = execute("LoCo_EditApply", **inputs)
     prompt = "a red star in the style of woodcut"
     assert (sample(edited, demo.clip, prompt) - sample(demo.model, demo.clip, prompt)).abs().max() > 0.1
@@ -179,14 +180,13 @@ def solve(execute, demo):
 
 def test_a_solved_edit_is_what_apply_would_have_solved(execute, demo, sample, solve):
     edit, report = solve()
-    assert report.startswith("layers 8-9: 4 prompts, rank")
+    assert report.startswith("settings as given; connect a model, and they are measured on it\nlayers 8-9: 4 prompts")
     assert "text encoder: DemoClip, last layer as the model's default" in report
     assert 'concept, taken as a name: "woodcut" (4 prompts, like "a picture in the style of woodcut")' in report
     layers = LayerSet((8, 9), 16)
     one, _ = execute("LoCo_EditApply", model=demo.model, edit=edit)
-    other, _ = execute(
-        "LoCo_EditApply", model=demo.model, clip=demo.clip, layers=layers, concept="woodcut", preserve=""
-    )
+    asked = {"layers": layers, "concept": "woodcut", "preserve": "", "settings": "by hand"}
+    other, _ = execute("LoCo_EditApply", model=demo.model, clip=demo.clip, **asked)
     prompt = "a red star in the style of woodcut"
     assert (sample(one, demo.clip, prompt) - sample(other, demo.clip, prompt)).abs().max() == 0
 

@@ -26,6 +26,8 @@ METADATA_NAMES = {
     ("SDXL", False): ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base", 1024),
     ("SDXL", True): ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base", 1024),
 }
+# The size of the images of other models, by the width of their embeddings: the demo model's and SDXL's refiner's.
+OTHER_SIZES, USUAL_SIZE = {128: 128, 1280: 1024}, 512
 # Whose modules a LoRA's keys name, as ModelSpec says it.
 ORIGINAL_CODE = "https://github.com/Stability-AI/generative-models"
 DIFFUSERS_CODE = "diffusers"
@@ -168,6 +170,10 @@ class UNet(Family):
             "modelspec.resolution": f"{size}x{size}",
             "modelspec.prediction_type": "v" if layers.predicts_v else "epsilon",
         }
+
+    def image_size(self, layers: ModelLayers) -> int:
+        names = METADATA_NAMES.get((layers.model_name, layers.predicts_v))
+        return names[2] if names else OTHER_SIZES.get(layers.width, USUAL_SIZE)
 
     def first_window_size(self, layer_count: int) -> int:
         return 3 if layer_count >= LARGE else 2

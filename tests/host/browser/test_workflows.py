@@ -25,13 +25,13 @@ ONE_PROMPT = {"concept_prompts": "a house in the style of Van Gogh", "target_pro
 QUICK = {
     "KSampler": {"steps": 2},
     "EmptyLatentImage": {"width": 64, "height": 64, "batch_size": 2},
-    "LoCo_EditSolve": {"preserve": "a photo of a cat"},
+    "LoCo_EditSolve": {"preserve": "a photo of a cat", "settings": "by hand", "size": 64},
     "LoCo_NeuronDetect": {"without": "a photo of a cat\na photo of a dog\nMonet"},
     "LoCo_LayerSearch": {**QUICK_IMAGES, **ONE_PROMPT, "steps": 1},
     "LoCo_ErasureReport": {**QUICK_IMAGES, **ONE_PROMPT, "keep_prompts": "a house"},
 }
 # For the demo model, which must show the style: what needs its layers does not run without.
-QUICK_DEMO = QUICK | {"LoCo_LayerSearch": {"seed_count": 1, "steps": 5}}
+QUICK_DEMO = QUICK | {"LoCo_LayerSearch": {"seed_count": 1, "steps": 5}, "LoCo_EditSolve": {}}
 
 every_workflow = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
 classic = pytest.mark.parametrize("frontend", [CLASSIC], indirect=True)

@@ -2,56 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
-import torch
 
 from loco_core.editing.check import STEPS, CheckPlan, EditChecker, check_plan, check_text
 from loco_core.editing.recipe import Preservation
 from loco_core.editing.solve import Edit, solve_edit
-from loco_core.models.engine import Row, Sampling, TextEmbedding
+from loco_core.models.engine import Sampling
 from loco_core.models.layers import LayerSet
 from loco_core.prompts import PromptPair
-from made_up import WIDTH, encode, recipe, unet
+from made_up import encode, recipe
+from made_up_edits import Linear
 
-LAYERS = unet(*(("input", number, 1) for number in range(4)))
 SAMPLING = Sampling(20, 7.5, "euler", "normal", 32, 16)
 PAIRS = (PromptPair("a cat in woodcut", "a cat"), PromptPair("a dog in woodcut", "a dog"))
 PLAN = CheckPlan(PAIRS, ("a house",), SAMPLING)
-
-
-class Linear:
-    """Its prediction is the sum of what layers 1 and 2 make of the mean token, each by its own weight."""
-
-    layers = LAYERS
-
-    def __init__(self) -> None:
-        self.asked: list[int] = []
-        generator = torch.Generator().manual_seed(0)
-        self._weights = {layer: torch.randn(4, WIDTH, generator=generator) for layer in (1, 2)}
-
-    def encode(self, prompts: Sequence[str]) -> list[TextEmbedding]:
-        return encode(prompts)
-
-    def sigmas(self, sampling: Sampling) -> list[float]:
-        return [*(2.0**-step for step in range(sampling.steps)), 0.0]
-
-    def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int], on_step=None) -> torch.Tensor:
-        return torch.zeros(len(rows), len(steps), 4, 1, 1)
-
-    def predict(self, rows: Sequence[Row], latents: torch.Tensor, sampling: Sampling, step: int) -> torch.Tensor:
-        self.asked.append(len(rows))
-        return torch.stack([self._prediction(row) for row in rows])[:, :, None, None]
-
-    def _prediction(self, row: Row) -> torch.Tensor:
-        made = torch.zeros(4)
-        for layer, weight in self._weights.items():
-            changed = row.intervention is not None and layer in row.intervention.layers
-            tokens = (row.intervention.embedding if changed else row.embedding).tokens
-            made += weight @ tokens.mean(0)
-        return made
 
 
 def edit_of(*layers: int, **settings) -> Edit:

@@ -295,7 +295,7 @@ def test_combined_edits_are_solved_jointly_and_not_added():
     [
         (recipe(["halftone"], layers=LayerSet((6,), 16)), "their layers differ"),
         (recipe(["halftone"], layers=LayerSet((8, 9), 70)), "models' numbers of layers differ .16 and 70"),
-        (recipe(["halftone"], tokens=Tokens.LAST_SUBJECT), "their tokens differ .last subject token and tail and last"),
+        (recipe(["halftone"], pooled=True), "their pooled differ .False and True"),
         (recipe(["halftone"], preserve=["woodcut"]), "'woodcut' is to be removed too"),
     ],
 )

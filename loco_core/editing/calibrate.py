@@ -1,0 +1,193 @@
+"""Settings of an edit, measured on the model that it is for.
+
+    calibration = calibrate(engine, recipe, sampling, seed=0, rows_per_batch=16)
+    edit, check = calibration.chosen.edit, calibration.chosen.check
+
+Which tokens carry a concept, how firmly the rest must be preserved and at which ridge differs from model to model. So a
+few settings are tried on the model at hand, and each is checked in what the denoiser predicts (check.py): first the
+recipe's own, then other tokens, then preservation, then the ridge, each beside the best of what came before. Where
+nothing removes enough of the concept, more layers are tried, and in the end all of them.
+
+The rule: of what removes at least WANTED of the concept, the least side effect; where nothing does, what removes most.
+Of what differs by less than can be measured, the first is taken: the settings that were given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..choices import Choice
+from ..models.engine import Engine, Sampling
+from ..models.layers import LayerSet
+from ..noise_levels import OnRows
+from .check import GONE, CheckPlan, EditCheck, EditChecker, check_plan
+from .recipe import EditRecipe, EditSettings, Preservation, Ridge, Tokens
+from .solve import Edit, solve_edit
+from .wordings import spread
+
+# The share of a concept that an edit should remove.
+WANTED = GONE
+# What is tried of preservation, and of the ridge as parts of the best so far.
+PRESERVATIONS: tuple[dict[str, Any], ...] = (
+    {"preservation": Preservation.EXACT, "preserved_tolerance": 0.03},
+    {"preservation": Preservation.EXACT, "preserved_tolerance": 0.1},
+    {"preservation": Preservation.WEIGHTED},
+)
+RIDGES = (1 / 3, 3)
+# Edits that are checked at most: with more layers, and with all, the settings given and the best ones.
+MOST_TRIALS = len(Tokens) + len(PRESERVATIONS) + len(RIDGES) + 2 * 2
+# Side effects that differ by less than this, and shares removed by less than that, count as equal.
+SIDE_STEP, REMOVED_STEP = 0.005, 0.1
+# From this many concept prompts on, some concepts stand for all while settings are tried.
+MOST_PAIRS, CONCEPTS_TRIED = 64, 4
+
+
+class SettingsFrom(Choice):
+    """Whether an edit's settings are measured on the model, beginning with those given, or taken as given."""
+
+    AUTOMATIC = "automatic"
+    BY_HAND = "by hand"
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A solved edit, and what it does to the model."""
+
+    edit: Edit
+    check: EditCheck
+
+    @property
+    def removed(self) -> float:
+        """In the mean; what goes too far in one wording does not make up for another."""
+        return float(self.check.removed.clip(max=1).mean())
+
+    @property
+    def side(self) -> float:
+        return self.check.mean_side.mean
+
+    @property
+    def merit(self) -> tuple[bool, int]:
+        """By the rule; the greatest is the best."""
+        enough = self.removed >= WANTED
+        return enough, -round(self.side / SIDE_STEP) if enough else round(self.removed / REMOVED_STEP)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """recipe: as it was given. chosen: solved with all its concepts. trials: in the order in which they were tried.
+    rows: of the denoiser, in all.
+    """
+
+    recipe: EditRecipe
+    chosen: Trial
+    trials: tuple[Trial, ...]
+    rows: int
+
+
+def calibration_rows(plan: CheckPlan) -> int:
+    """What a calibration takes at most, in rows of the denoiser, where its concepts are few."""
+    return plan.rows + (MOST_TRIALS - 1) * plan.rows_per_edit
+
+
+def calibrate(
+    engine: Engine,
+    recipe: EditRecipe,
+    sampling: Sampling,
+    seed: int,
+    rows_per_batch: int,
+    on_rows: OnRows = lambda done: None,
+) -> Calibration:
+    """The recipe, solved with the best settings found; an error where it cannot be solved with any."""
+    tried = _few_concepts(recipe)
+    trials = _Trials(engine, EditChecker(engine, check_plan(tried, sampling, seed), rows_per_batch, on_rows))
+    trials.attempt([tried])
+    for variants in (_tokens, _preservations, _ridges):
+        best = trials.best.edit.recipe if trials.done else tried
+        trials.attempt(replace(best, settings=settings) for settings in variants(best.settings))
+    if not trials.done:
+        raise trials.refusals[0]
+    for layers in _more_layers(recipe.layers):
+        if trials.best.removed < WANTED:
+            trials.attempt(replace(own, layers=layers) for own in (tried, trials.best.edit.recipe))
+    if tried is recipe:
+        return Calibration(recipe, trials.best, tuple(trials.done), trials.rows)
+    edit = _with_all_concepts(engine, recipe, trials.done)
+    before = trials.rows
+    checker = EditChecker(
+        engine, check_plan(edit.recipe, sampling, seed), rows_per_batch, lambda done: on_rows(before + done)
+    )
+    check = checker.check(edit)
+    return Calibration(recipe, Trial(edit, check), tuple(trials.done), before + check.rows)
+
+
+def _with_all_concepts(engine: Engine, recipe: EditRecipe, trials: Sequence[Trial]) -> Edit:
+    """The recipe solved with the best settings that leave room for all of its concepts."""
+    ranked = sorted(trials, key=lambda trial: trial.merit, reverse=True)
+    for number, tried in enumerate((trial.edit.recipe for trial in ranked), 1):
+        try:
+            return solve_edit(engine.encode, replace(recipe, settings=tried.settings, layers=tried.layers))
+        except ValueError:
+            if number == len(ranked):
+                raise
+    raise AssertionError("there is a trial")
+
+
+class _Trials:
+    """Edits solved and checked one after the other, none of them twice."""
+
+    def __init__(self, engine: Engine, checker: EditChecker) -> None:
+        self._engine, self._checker = engine, checker
+        self._asked: set[tuple[EditSettings, LayerSet]] = set()
+        self.done: list[Trial] = []
+        self.refusals: list[ValueError] = []
+        self.rows = 0
+
+    def attempt(self, recipes: Iterable[EditRecipe]) -> None:
+        for recipe in recipes:
+            asked = recipe.settings, recipe.layers
+            if asked in self._asked:
+                continue
+            self._asked.add(asked)
+            try:
+                edit = solve_edit(self._engine.encode, recipe)
+            except ValueError as error:  # there may be room for it with other settings
+                self.refusals.append(error)
+                continue
+            check = self._checker.check(edit)
+            self.done.append(Trial(edit, check))
+            self.rows = check.rows
+
+    @property
+    def best(self) -> Trial:
+        """Of equals the first."""
+        return max(self.done, key=lambda trial: trial.merit)
+
+
+def _few_concepts(recipe: EditRecipe) -> EditRecipe:
+    """The recipe, or one of some of its concepts where they are many."""
+    if len(recipe.pairs) <= MOST_PAIRS:
+        return recipe
+    named = spread(recipe.named, CONCEPTS_TRIED)
+    pairs = [pair for pair in recipe.pairs if any(concept.name in pair.concept for concept in named)]
+    return replace(recipe, pairs=spread(pairs or recipe.pairs, MOST_PAIRS), named=named)
+
+
+def _tokens(settings: EditSettings) -> list[EditSettings]:
+    return [replace(settings, tokens=tokens) for tokens in Tokens]
+
+
+def _preservations(settings: EditSettings) -> list[EditSettings]:
+    return [replace(settings, **preserved) for preserved in PRESERVATIONS]
+
+
+def _ridges(settings: EditSettings) -> list[EditSettings]:
+    return [replace(settings, ridge=Ridge.RELATIVE, relative_ridge=settings.relative_ridge * part) for part in RIDGES]
+
+
+def _more_layers(layers: LayerSet) -> list[LayerSet]:
+    """The same with their neighbours, and all."""
+    count = layers.layer_count
+    wider = {index + step for index in layers for step in (-1, 0, 1)} & set(range(count))
+    return [LayerSet(tuple(wider), count), LayerSet(tuple(range(count)), count)]

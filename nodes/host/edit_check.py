@@ -1,0 +1,89 @@
+"""Edits solved for the loaded model and checked on it. The same question again takes no time."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar, cast
+from weakref import WeakKeyDictionary
+
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP
+
+from ...loco_core.editing.calibrate import Calibration, calibrate, calibration_rows
+from ...loco_core.editing.check import EditCheck, EditChecker, check_plan
+from ...loco_core.editing.fingerprint import fingerprint
+from ...loco_core.editing.recipe import EditRecipe
+from ...loco_core.editing.solve import Edit
+from ...loco_core.models.engine import Sampling
+from ...loco_core.models.layers import ModelLayers
+from .editing import check_fits
+from .engine import ComfyEngine
+from .progress import RowProgress
+from .text_encoder import encode
+
+Answer = TypeVar("Answer")
+
+# Answers that are kept for a model.
+MOST_KEPT = 32
+_KEPT: WeakKeyDictionary[ModelPatcher, OrderedDict[Hashable, object]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """On which model and how it is measured. size: of square images, in pixels; 0 for what the model was made for."""
+
+    model: ModelPatcher
+    clip: CLIP
+    layers: ModelLayers
+    size: int = 0
+    seed: int = 0
+    batch_rows: int = 16
+    node_id: str | None = None
+
+    @property
+    def sampling(self) -> Sampling:
+        size = self.size or self.layers.family.image_size(self.layers)
+        return Sampling(1, 1.0, "euler", "normal", size, size)
+
+    @property
+    def engine(self) -> ComfyEngine:
+        return ComfyEngine(self.model, self.clip, None, self.layers)
+
+    def calibrated(self, recipe: EditRecipe) -> Calibration:
+        """The recipe, solved with the settings that suit the model best."""
+
+        def measure() -> Calibration:
+            most = calibration_rows(check_plan(recipe, self.sampling, self.seed))
+            progress = RowProgress(most, self.node_id, "trying settings")
+            return calibrate(self.engine, recipe, self.sampling, self.seed, self.batch_rows, progress)
+
+        found = self._kept(("calibrated", recipe), measure)
+        self._kept(("checked", found.chosen.edit.recipe, 1.0), lambda: found.chosen.check)
+        return found
+
+    def checked(self, edit: Edit, strength: float) -> EditCheck:
+        """What the edit does to the model."""
+        check_fits(self.model, self.layers, edit)
+
+        def measure() -> EditCheck:
+            plan = check_plan(edit.recipe, self.sampling, self.seed)
+            checker = EditChecker(
+                self.engine, plan, self.batch_rows, RowProgress(plan.rows, self.node_id, "checking the edit")
+            )
+            return checker.check(edit, strength)
+
+        return self._kept(("checked", edit.recipe, strength), measure)
+
+    def _kept(self, question: Hashable, measure: Callable[[], Answer]) -> Answer:
+        """What `measure` says, or said before of the same model, text encoder and question."""
+        kept = _KEPT.setdefault(self.model, OrderedDict())
+        encoder = fingerprint(partial(encode, self.clip))
+        key = question, encoder, self.model.patches_uuid, self.size, self.seed
+        if key not in kept:
+            kept[key] = measure()
+            while len(kept) > MOST_KEPT:
+                kept.popitem(last=False)
+        return cast(Answer, kept[key])

@@ -1,0 +1,94 @@
+"""Settings of an edit, tried on a made-up model whose layers 1 and 2 hold every concept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from loco_core.editing.calibrate import MOST_PAIRS, WANTED, Calibration, calibrate, calibration_rows
+from loco_core.editing.check import check_plan
+from loco_core.editing.recipe import EditRecipe, EditRequest, EditSettings, Tokens, edit_recipe
+from loco_core.editing.report import calibration_lines
+from loco_core.models.engine import Sampling
+from loco_core.models.layers import LayerSet
+from loco_core.prompts import Attribute
+from made_up_edits import Linear, encode_words
+
+SAMPLING = Sampling(20, 7.5, "euler", "normal", 32, 16)
+HOLDING = LayerSet((1, 2), 4)
+
+
+def asked(concepts: str = "woodcut", preserve: str = "halftone", layers: LayerSet = HOLDING, **settings) -> EditRecipe:
+    request = EditRequest(concepts, "a painting", preserve, Attribute.STYLE)
+    return edit_recipe(request, EditSettings(**settings), layers, "a text encoder")
+
+
+def calibrated(recipe: EditRecipe, **options) -> Calibration:
+    return calibrate(Linear(encode_words), recipe, SAMPLING, 0, 16, **options)
+
+
+def test_what_is_chosen_removes_enough_with_the_least_side_effect():
+    found = calibrated(asked())
+    enough = [trial.side for trial in found.trials if trial.removed >= WANTED]
+    assert found.chosen.removed >= WANTED
+    assert found.chosen.side == pytest.approx(min(enough), abs=0.005)
+
+
+def test_other_tokens_are_taken_where_those_given_do_not_remove_the_concept():
+    given = asked(tokens=Tokens.LAST_SUBJECT)
+    found = calibrated(given)
+    assert found.trials[0].edit.recipe.settings == given.settings and found.trials[0].removed < WANTED
+    assert found.chosen.edit.recipe.settings.tokens is not Tokens.LAST_SUBJECT and found.chosen.removed >= WANTED
+
+
+def test_the_settings_given_stay_where_no_others_are_measurably_better():
+    best = calibrated(asked()).chosen.edit.recipe.settings
+    assert calibrated(asked(**vars(best))).chosen.edit.recipe.settings == best
+
+
+def test_more_layers_are_edited_where_those_given_cannot_remove_the_concept():
+    found = calibrated(asked(layers=LayerSet((3,), 4)))
+    assert found.chosen.edit.recipe.layers == LayerSet((0, 1, 2, 3), 4)
+    assert calibration_lines(found)[0].startswith("WARNING: layers 3 alone remove 0% of it, with a side effect of 0.0%")
+
+
+def test_where_nothing_removes_it_the_recipe_stays_as_it_was_and_the_report_says_so():
+    given = asked(relative_ridge=1e4)  # it holds the weights where they are
+    found = calibrated(given)
+    assert found.chosen.edit.recipe.settings == given.settings and found.chosen.edit.recipe.layers == HOLDING
+    assert calibration_lines(found)[0].startswith("WARNING: nothing that was tried removes 90% of the concept")
+
+
+def test_settings_that_leave_no_room_are_passed_over():
+    """Preserved exactly, the concept's own prompts leave nothing of their tails to edit."""
+    recipe = replace(asked(), preserve=tuple(f"{pair.concept}." for pair in asked().pairs))
+    tried = [trial.edit.recipe.settings for trial in calibrated(recipe).trials]
+    assert tried and recipe.settings not in tried
+
+
+def test_an_edit_that_no_settings_make_possible_is_refused():
+    recipe = replace(asked(), preserve=(asked().pairs[0].concept,))
+    with pytest.raises(ValueError, match="is to be removed too"):
+        calibrated(recipe)
+
+
+def test_it_takes_no_more_rows_than_told_and_tells_them_all():
+    recipe, told = asked(layers=LayerSet((3,), 4)), []
+    found = calibrated(recipe, on_rows=told.append)
+    assert found.rows == told[-1] <= calibration_rows(check_plan(recipe, SAMPLING, 0))
+
+
+def test_few_of_many_concepts_are_tried_and_all_are_solved():
+    recipe = asked("\n".join(f"{letter}{letter}ism" for letter in "abcdefghijklmnopqrstuvwxyz"))
+    found = calibrated(recipe)
+    assert len(recipe.pairs) > MOST_PAIRS
+    assert found.chosen.edit.recipe.pairs == recipe.pairs
+    assert all(len(trial.edit.recipe.pairs) <= MOST_PAIRS for trial in found.trials)
+
+
+def test_the_report_names_what_was_chosen_what_came_next_and_what_it_took():
+    lines = calibration_lines(calibrated(asked()))
+    assert lines[0].startswith("settings measured on this model: tokens '")
+    assert [line.startswith("next best: layers 1-2, tokens '") for line in lines[1:3]] == [True, True]
+    assert lines[-1].startswith("measured in ") and lines[-1].endswith(" images of 20 steps")
