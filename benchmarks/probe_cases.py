@@ -20,7 +20,7 @@ from demo.training.plan import planting_of
 from loco_core.choices import Choice
 from loco_core.diffusers_host.demo_model import CHECKPOINT, DEMO, SCORER, demo_pipeline
 from loco_core.diffusers_host.engine import DiffusersEngine
-from loco_core.localization.localize import MEMBER_SHARE, localize
+from loco_core.localization.localize import localize
 from loco_core.localization.plan import ProbePlan, SearchPlan
 from loco_core.localization.probe import Place, Probe, Prober, place_weights
 from loco_core.localization.search import CONFIRMED_SHARE
@@ -253,11 +253,12 @@ class Shown:
 
     @property
     def planted_there(self) -> bool:
-        """Whether the images show that the model knows the concept where it was planted, and in all of these layers: a
-        short training may have made no use of one.
+        """Whether the images leave no doubt that the model knows the concept in the layers where it was planted, and in
+        all of these: by the share that confirms a window, the planted ones are confirmed, and no fewer of them are. A
+        short training may have made little use of one.
         """
         known = self.everywhere >= LEAST_EFFECT and self.planted >= CONFIRMED_SHARE * self.everywhere
-        return known and self.one_less <= (1 - MEMBER_SHARE) * self.planted
+        return known and self.one_less < CONFIRMED_SHARE * self.planted
 
 
 def shown(folder: Path, concept: str) -> Shown:

@@ -10,9 +10,10 @@ was planted. Mean effects are scaled, for each concept apart, until it is right 
 varies between images is kept as it is. The probe is asked live, with its target mixed with the concept until the
 planted layers have just that effect in images (probe_cases.py), and at full strength. Right are the planted layers and
 no others, the size of the window not given (right_of_size: given, as it is to exhaustive search), whether or not the
-difference is called none, which exhaustive search is not asked either (said_no_effect). A case counts where the
-model's images show that it knows the concept in all the layers where it was planted (right_of_all: every case). Objects
-were planted nowhere: what is said of them is reported.
+difference is called none, which exhaustive search is not asked either (said_no_effect). A case counts where
+images at full strength leave no doubt that the model knows the concept in the layers where it was planted, and in all
+of them: a short training can make so little use of one that the other alone is as right an answer (right_of_all: every
+case). Objects were planted nowhere: what is said of them is reported.
 (b) Rows and seconds of a probe in SDXL's shape, 70 layers, of random weights (narrow_xl.py).
 (c) On the demo model, the same windows, prompts and seeds: one image at a time, as the authors' script does, and
 packed; and, in ComfyUI, a batch of interventions against a batch without (search_overhead.py). (Coverage) 95 %
