@@ -71,12 +71,15 @@ class NoiseLevels:
             self._latents |= {(run, self.steps.index(step)): at for step, at in zip(passed, own, strict=True)}
         self.rows += max(passed) * rows_per_step
 
-    def predict(self, level: int, asked: Sequence[tuple[int, Row]]) -> list[torch.Tensor]:
-        """Of each row, whose latents are those of a run at this level: [C x h x w], in float64."""
+    def predict(self, level: int, asked: Sequence[tuple[int, Row]], engine: Engine | None = None) -> list[torch.Tensor]:
+        """Of each row, whose latents are those of a run at this level: [C x h x w], in float64. engine: another one
+        than that of the runs.
+        """
+        engine = engine or self._engine
         predictions: list[torch.Tensor] = []
         for batch in batches(asked, self._rows_per_batch):
             rows, latents = [row for _, row in batch], torch.stack([self._latents[run, level] for run, _ in batch])
-            predicted = self._engine.predict(rows, latents, self._sampling, self.steps[level])
+            predicted = engine.predict(rows, latents, self._sampling, self.steps[level])
             predictions += predicted.flatten(1).double()
             self.rows += len(batch)
             self._on_rows(self.rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .choices import Choice
@@ -21,7 +21,11 @@ class LineKind(Choice):
 
 
 # How a line says what it is; the second colon is the wide one of Chinese and Japanese keyboards.
-MARK = re.compile(rf"({LineKind.NAME}|{LineKind.PROMPT})\s*[:\uff1a]\s*", re.IGNORECASE)
+MARK = re.compile(rf"({LineKind.NAME}s?|{LineKind.PROMPT})\s*[:\uff1a]\s*", re.IGNORECASE)
+# The mark of a line with several names, and how they are parted.
+NAMES, COMMAS = f"{LineKind.NAME}s", re.compile("[,\u3001\u060c]")
+# How a line says that a text file has lines to put in its place.
+FILE = re.compile(r"file\s*[:\uff1a]\s*(.*)", re.IGNORECASE)
 # How a line says the empty prompt.
 EMPTY = '""'
 # A line that begins like this names a thing ("a house").
@@ -54,12 +58,26 @@ def read_lines(text: str, field: str) -> list[Line]:
     found = []
     for line in filter(None, map(str.strip, text.splitlines())):
         mark = MARK.match(line)
-        told = line[mark.end() :] if mark else line
+        said, told = (mark[1].lower(), line[mark.end() :]) if mark else ("", line)
         if not told:
             raise ValueError(f"{field}: nothing stands after {line!r}; write the name or the prompt on the same line")
-        kind = LineKind(mark[1].lower()) if mark and told != EMPTY else LineKind.PROMPT
-        found.append(Line(field, "" if told == EMPTY else told, kind, mark is not None))
+        if said == NAMES:
+            names = filter(None, map(str.strip, COMMAS.split(told)))
+            found += [Line(field, name, LineKind.NAME, said=True) for name in names]
+        else:
+            kind = LineKind(said) if said and told != EMPTY else LineKind.PROMPT
+            found.append(Line(field, "" if told == EMPTY else told, kind, mark is not None))
     return found
+
+
+def with_files(text: str, read: Callable[[str], str]) -> str:
+    """The text with the lines of files in place of lines like "file: artists.txt"; `read` gives a file's text."""
+    return "\n".join(read(mark[1]) if (mark := FILE.fullmatch(line.strip())) else line for line in text.splitlines())
+
+
+def files_named(text: str) -> list[str]:
+    """The files that its lines name."""
+    return [mark[1] for line in text.splitlines() if (mark := FILE.fullmatch(line.strip()))]
 
 
 def taken_text(taken: Sequence[Line]) -> tuple[str, ...]:

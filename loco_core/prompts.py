@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .choices import Choice
-from .prompt_lines import EMPTY, Line, LineKind, read_lines, taken_text
+from .prompt_lines import COMMAS, EMPTY, Line, LineKind, read_lines, taken_text
 from .prompt_text import CJK, holds, plain_text, words
 
 
@@ -57,7 +57,6 @@ SENTENCE = re.compile(
 # So is one that counts people, as tags do.
 TAG = re.compile(r"(?<!\w)\d+\+?(?:girl|boy|other)s?(?!\w)", re.IGNORECASE)
 # So is a list.
-COMMAS = re.compile("[,\u3001\u060c]")
 # Other lines are names up to this many words ("Van Gogh", "the president of the United States").
 NAME_WORDS = {Attribute.STYLE: 3, Attribute.OBJECT: 6, Attribute.FACT: 6}
 # What is counted, and how many words it is: a run of characters without a space, or of katakana; a character of Korean,

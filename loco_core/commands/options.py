@@ -24,6 +24,7 @@ from ..diffusers_host.pipelines import SAMPLERS, SPACINGS, VAE_FACTOR, best_devi
 from ..drawing import before_after_sheet
 from ..files import write_picture
 from ..models.engine import Sampling
+from ..prompt_lines import with_files
 from ..prompts import Attribute
 from ..scoring.open_clip_scorer import ClipScorer, load_scorer
 
@@ -191,7 +192,8 @@ def replacing(command: Command) -> Command:
 
     @functools.wraps(command)
     def run(concepts: tuple[str, ...], targets: tuple[str, ...], attribute: Attribute, **given: Any) -> None:
-        command(replacing=Replacing("\n".join(concepts), "\n".join(targets), attribute), **given)
+        told, instead = (with_files("\n".join(own), _text_of) for own in (concepts, targets))
+        command(replacing=Replacing(told, instead, attribute), **given)
 
     return with_options(
         run,
@@ -202,7 +204,7 @@ def replacing(command: Command) -> Command:
                 multiple=True,
                 required=True,
                 help="A name, which the paper's templates expand, or a whole prompt; 'name: ...' and 'prompt: ...' say "
-                "which, here and in other options. Repeat it for more.",
+                "which, here and in other options. Repeat it for more, or give 'names: A, B' or 'file: list.txt'.",
             ),
             click.option(
                 "--target",
@@ -220,6 +222,13 @@ def replacing(command: Command) -> Command:
             ),
         ],
     )
+
+
+def _text_of(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"file: {file!r} cannot be read as text in UTF-8 ({error})") from error
 
 
 def seeds_option(default: int) -> Decorator:

@@ -29,7 +29,7 @@ from ..scoring.intervals import Estimate, estimate
 from .closed_form import EditOperator
 from .recipe import EditRecipe
 from .solve import Edit
-from .wordings import kept_wordings, wordings
+from .wordings import MOST_KEPT, MOST_WORDINGS, kept_wordings, spread, wordings
 
 # Noise levels that a check looks at.
 LEVELS = 2
@@ -80,10 +80,18 @@ class CheckPlan:
 
 
 def check_plan(recipe: EditRecipe, sampling: Sampling, seed: int) -> CheckPlan:
-    """What tells most of an edit of this recipe, in runs of STEPS steps without guidance: so they are ordinary ones
-    also for a model that was distilled to do without.
-    """
-    return CheckPlan(wordings(recipe), kept_wordings(recipe), replace(sampling, steps=STEPS, guidance=1.0), seed)
+    """What tells most of an edit of this recipe: wordings that it was not solved on."""
+    return CheckPlan(wordings(recipe), kept_wordings(recipe), _short(sampling), seed)
+
+
+def prompts_plan(pairs: Sequence[PromptPair], kept: Sequence[str], sampling: Sampling, seed: int) -> CheckPlan:
+    """Some of these prompts, as they are."""
+    return CheckPlan(spread(pairs, MOST_WORDINGS), spread(kept, MOST_KEPT), _short(sampling), seed)
+
+
+def _short(sampling: Sampling) -> Sampling:
+    """Few steps, without guidance: so the runs are ordinary ones also for a model that was distilled to do without."""
+    return replace(sampling, steps=STEPS, guidance=1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +135,15 @@ class EditChecker:
 
     def check(self, edit: Edit, strength: float = 1.0) -> EditCheck:
         """What this edit removes, and what else it changes."""
-        changes = self._predicted([edited_row(row, edit, strength) for row in self._own]) - self._unedited
+        return self._compared(self._predicted([edited_row(row, edit, strength) for row in self._own]))
+
+    def check_model(self, changed: Engine) -> EditCheck:
+        """The same of a model that was changed in any way."""
+        return self._compared(self._predicted(self._own, changed))
+
+    def _compared(self, predicted: torch.Tensor) -> EditCheck:
+        """What these predictions [prompts, levels, C x h x w] make of the unedited ones."""
+        changes = predicted - self._unedited
         count, weights = len(self._plan.wordings), torch.from_numpy(self._levels.weights)
         whole = self._differences.square().sum(2) @ weights
         along = (changes * self._differences).sum(2) @ weights
@@ -139,11 +155,11 @@ class EditChecker:
             rows=self._levels.rows,
         )
 
-    def _predicted(self, rows: Sequence[Row]) -> torch.Tensor:
+    def _predicted(self, rows: Sequence[Row], engine: Engine | None = None) -> torch.Tensor:
         """Of every prompt's row at every level: [prompts, levels, C x h x w] in float64."""
         asked = list(enumerate(rows))
-        by_level = [torch.stack(self._levels.predict(level, asked)) for level in range(len(self._plan.steps))]
-        return torch.stack(by_level, 1)
+        levels = range(len(self._plan.steps))
+        return torch.stack([torch.stack(self._levels.predict(level, asked, engine)) for level in levels], 1)
 
 
 def edited_row(row: Row, edit: Edit, strength: float) -> Row:
@@ -167,20 +183,41 @@ def changed(embedding: torch.Tensor, operator: EditOperator, strength: float) ->
 
 def check_text(check: EditCheck) -> str:
     """What a check found: a sentence or two, then each prompt."""
-    plan, removed, side = check.plan, check.mean_removed, check.mean_side
-    said = "gone" if removed.mean >= GONE else "still there" if removed.mean < STILL_THERE else "partly gone"
-    least, most = plan.wordings[int(check.removed.argmin())].concept, plan.kept[int(check.side.argmax())]
+    plan = check.plan
     return "\n".join(
         [
-            f"{said}: {removed.mean:.0%} of the concept is removed{_interval(removed)}, in {len(plan.wordings)} "
-            f"wordings that the edit was not solved on; least, {check.removed.min():.0%}, in {quoted(least)}",
-            f"{'kept' if side.mean <= LITTLE else 'NOT kept'}: prompts that are to stay change by {side.mean:.0%} of "
-            f"what they do{_interval(side)}; most, {check.side.max():.0%}, {quoted(most)}",
-            *(f"removed {share:.0%}: {pair.concept}" for share, pair in zip(check.removed, plan.wordings, strict=True)),
-            *(f"changed {share:.0%}: {prompt}" for share, prompt in zip(check.side, plan.kept, strict=True)),
+            *verdict_lines(check),
+            *(
+                f"removed {percent(share)}: {own.concept}"
+                for share, own in zip(check.removed, plan.wordings, strict=True)
+            ),
+            *(f"changed {percent(share)}: {prompt}" for share, prompt in zip(check.side, plan.kept, strict=True)),
         ]
     )
 
 
+def verdict_lines(check: EditCheck, asked: str = "wordings that the edit was not solved on") -> list[str]:
+    """Whether the concept is gone and the rest is kept. asked: what the prompts are, in words."""
+    plan, removed, side = check.plan, check.mean_removed, check.mean_side
+    said = "gone" if removed.mean >= GONE else "still there" if removed.mean < STILL_THERE else "partly gone"
+    least = plan.wordings[int(check.removed.argmin())].concept
+    lines = [
+        f"{said}: {percent(removed.mean)} of the concept is removed{_interval(removed)}, in {len(plan.wordings)} "
+        f"{asked}; least, {percent(check.removed.min())}, in {quoted(least)}"
+    ]
+    if plan.kept:
+        most = plan.kept[int(check.side.argmax())]
+        lines.append(
+            f"{'kept' if side.mean <= LITTLE else 'NOT kept'}: prompts that are to stay change by {percent(side.mean)} "
+            f"of what they do{_interval(side)}; most, {percent(check.side.max())}, {quoted(most)}"
+        )
+    return lines
+
+
+def percent(share: float) -> str:
+    """A share as a person says it, without a minus before 0."""
+    return f"{round(share, 2) + 0.0:.0%}"
+
+
 def _interval(share: Estimate) -> str:
-    return f" (95 % interval {share.low:.0%} to {share.high:.0%})" if share.images > 1 else ""
+    return f" (95 % interval {percent(share.low)} to {percent(share.high)})" if share.images > 1 else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .calibrate import WANTED, Calibration, Trial
+from .check import percent
 from .recipe import EditSettings, Preservation, Ridge
 from .solve import LITTLE_ROOM, Edit
 
@@ -57,8 +58,8 @@ def calibration_lines(calibration: Calibration) -> list[str]:
     if used != asked:
         best = next(trial for trial in tried if trial.edit.recipe.layers == asked)
         lines.append(
-            f"WARNING: layers {asked} alone remove {best.removed:.0%} of it, with a side effect of {best.side:.1%}. So "
-            f"layers {used} are edited"
+            f"WARNING: layers {asked} alone remove {percent(best.removed)} of it, with a side effect of "
+            f"{best.side:.1%}. So layers {used} are edited"
         )
     images = calibration.rows / ROWS_OF_AN_IMAGE
     return [
@@ -75,7 +76,7 @@ def calibration_lines(calibration: Calibration) -> list[str]:
 def _trial_text(trial: Trial) -> str:
     recipe = trial.edit.recipe
     return (
-        f"layers {recipe.layers}, {_settings_text(recipe.settings)}: removed {trial.removed:.0%}, side effect "
+        f"layers {recipe.layers}, {_settings_text(recipe.settings)}: removed {percent(trial.removed)}, side effect "
         f"{trial.side:.1%}"
     )
 

@@ -9,7 +9,7 @@ every chosen layer (closed_form.py). Figures tell what it does to the embeddings
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,6 +31,9 @@ LITTLE_ROOM = 0.1
 NO_ROOM = 0.02
 # Concept prompts that are encoded at once: a prompt's embedding takes 0.6 MB with SDXL.
 PROMPTS_AT_ONCE = 16
+
+# Called with the concept prompts solved so far. An exception there ends the work.
+OnPrompts = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,8 @@ class Edit:
     pooled: EditOperator | None = None
 
 
-def solve_edit(encode: Encode, recipe: EditRecipe) -> Edit:
-    """Solves all concepts of the recipe jointly: their order does not matter.
+def solve_edit(encode: Encode, recipe: EditRecipe, on_prompts: OnPrompts = lambda done: None) -> Edit:
+    """Solves all concepts of the recipe jointly: their order does not matter. `on_prompts` is told of how many.
 
     The embeddings of concept prompts are not kept, so that many concepts do not need much memory.
     """
@@ -99,6 +102,7 @@ def solve_edit(encode: Encode, recipe: EditRecipe) -> Edit:
             chunks = max(chunks, len(concept.chunks))
             if pooled is not None:
                 pooled.add(pair, _pooled(concept).T, _pooled(target).T)
+        on_prompts(start + len(part))
     operator, figures = tokens.solved()
     pooled_operator = None if pooled is None else pooled.solved()[0]
     figures = replace(figures, chunks=chunks)

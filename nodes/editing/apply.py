@@ -11,7 +11,16 @@ from ..host.layers import read_layers
 from ..host.progress import node_output
 from ..inputs.shared import MODEL, schedule_inputs, strength_input
 from ..sockets import Edit, Layers
-from .inputs import EDIT_CLIP, EDIT_LAYERS, EditInputs, edit_inputs, edit_report_output, edit_text, size_input
+from .inputs import (
+    EDIT_CLIP,
+    EDIT_LAYERS,
+    EditInputs,
+    edit_inputs,
+    edit_report_output,
+    edit_text,
+    files_changed_at,
+    size_input,
+)
 
 
 class EditApplyNode(io.ComfyNode):
@@ -71,6 +80,10 @@ class EditApplyNode(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, concept=None, target=None, preserve=None, **others) -> list[float]:
+        return files_changed_at(concept, target, preserve)
+
+    @classmethod
     def execute(
         cls,
         model,
@@ -90,7 +103,7 @@ class EditApplyNode(io.ComfyNode):
         measuring = None if clip is None else Measuring(model, clip, own, size, node_id=cls.hidden.unique_id)
         settings: list[str] = []
         if edit is None:
-            edit, settings = EditInputs(**asked).solve(clip, layers, measuring)
+            edit, settings = EditInputs(**asked).solve(clip, layers, measuring, cls.hidden.unique_id)
         edited = apply_edit(model, own, edit, strength, mode, schedule)
         if not strength or not edit.recipe.layers:
             report = "nothing is edited: strength 0, or no layers"

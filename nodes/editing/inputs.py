@@ -25,9 +25,11 @@ from ...loco_core.editing.recipe import (
 from ...loco_core.editing.report import calibration_lines, report_lines
 from ...loco_core.editing.solve import Edit, solve_edit
 from ...loco_core.models.layers import LayerSet
-from ...loco_core.prompt_lines import EMPTY
+from ...loco_core.prompt_lines import EMPTY, files_named, with_files
 from ...loco_core.prompts import Attribute
 from ..host.edit_check import Measuring
+from ..host.folders import changed_at, input_path, input_text
+from ..host.progress import CountProgress
 from ..host.text_encoder import encode, text_encoder
 from ..inputs.shared import MARKS
 
@@ -46,7 +48,8 @@ def edit_inputs() -> list[io.Input]:
             multiline=True,
             default="Van Gogh",
             tooltip="What to remove, one per line: a name, which the paper's prompt patterns for the attribute expand, "
-            "or a whole prompt. Weights like (word:1.3) count as 1." + MARKS,
+            "or a whole prompt. 'file: list.txt' takes the lines of a text file in the input folder. Weights like "
+            "(word:1.3) count as 1." + MARKS,
         ),
         io.String.Input(
             "target",
@@ -173,16 +176,23 @@ class EditInputs:
     preserved_tolerance: float
     pooled: bool
 
-    def solve(self, clip: Any, layers: LayerSet, measuring: Measuring | None) -> tuple[Edit, list[str]]:
+    def solve(
+        self, clip: Any, layers: LayerSet, measuring: Measuring | None, node_id: str | None
+    ) -> tuple[Edit, list[str]]:
         """The edit that these inputs ask for, and how its settings were chosen."""
         recipe = self.recipe(clip, layers)
-        if SettingsFrom.parse(self.settings, "settings") is SettingsFrom.BY_HAND or recipe.changes_nothing:
-            return solve_edit(partial(encode, clip), recipe), []
-        if measuring is None:
-            told = "settings as given; connect a model, and they are measured on it"
-            return solve_edit(partial(encode, clip), recipe), [told]
-        calibration = measuring.calibrated(recipe)
-        return calibration.chosen.edit, calibration_lines(calibration)
+        automatic = SettingsFrom.parse(self.settings, "settings") is SettingsFrom.AUTOMATIC
+        if automatic and measuring is not None and not recipe.changes_nothing:
+            calibration = measuring.calibrated(recipe)
+            return calibration.chosen.edit, calibration_lines(calibration)
+        progress = CountProgress(len(recipe.pairs), node_id, "solving the edit", "prompts")
+        told = ["settings as given; connect a model, and they are measured on it"] if automatic else []
+        return solve_edit(partial(encode, clip), recipe, progress), told
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """The text fields."""
+        return self.concept, self.target, self.preserve
 
     def recipe(self, clip: Any, layers: LayerSet) -> EditRecipe:
         """The recipe that these inputs ask for."""
@@ -194,9 +204,16 @@ class EditInputs:
             preserved_tolerance=self.preserved_tolerance,
             pooled=self.pooled,
         )
-        target = self.target if self.target.strip() else EMPTY
-        request = EditRequest(self.concept, target, self.preserve, self.attribute)
+        concept, target, preserve = (with_files(text, input_text) for text in self.texts)
+        request = EditRequest(concept, target if target.strip() else EMPTY, preserve, self.attribute)
         return edit_recipe(request, settings, layers, text_encoder(clip))
+
+
+def files_changed_at(*texts: str | None) -> list[float]:
+    """When the files that text fields name were last written: a node that reads them runs again when they change. A
+    text may be linked, and is not known before the run.
+    """
+    return [changed_at(input_path, file) for text in texts for file in files_named(text or "")]
 
 
 def edit_text(edit: Edit, settings: Sequence[str], measuring: Measuring | None, strength: float = 1.0) -> str:

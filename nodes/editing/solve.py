@@ -8,7 +8,16 @@ from ..host.edit_check import Measuring
 from ..host.layers import read_layers
 from ..host.progress import node_output
 from ..sockets import Edit, Layers
-from .inputs import EDIT_CLIP, EDIT_LAYERS, EditInputs, edit_inputs, edit_report_output, edit_text, size_input
+from .inputs import (
+    EDIT_CLIP,
+    EDIT_LAYERS,
+    EditInputs,
+    edit_inputs,
+    edit_report_output,
+    edit_text,
+    files_changed_at,
+    size_input,
+)
 
 
 class EditSolveNode(io.ComfyNode):
@@ -43,11 +52,15 @@ class EditSolveNode(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, concept=None, target=None, preserve=None, **others) -> list[float]:
+        return files_changed_at(concept, target, preserve)
+
+    @classmethod
     def execute(cls, clip, layers, size: int, model=None, **asked) -> io.NodeOutput:
         measuring = None
         if model is not None:
             measuring = Measuring(model, clip, read_layers(model), size, node_id=cls.hidden.unique_id)
-        edit, settings = EditInputs(**asked).solve(clip, layers, measuring)
+        edit, settings = EditInputs(**asked).solve(clip, layers, measuring, cls.hidden.unique_id)
         report = edit_text(edit, settings, measuring)
         return node_output(cls, edit, report, text=report)
 

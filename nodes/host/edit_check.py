@@ -21,7 +21,7 @@ from ...loco_core.models.engine import Sampling
 from ...loco_core.models.layers import ModelLayers
 from .editing import check_fits
 from .engine import ComfyEngine
-from .progress import RowProgress
+from .progress import CountProgress
 from .text_encoder import encode
 
 Answer = TypeVar("Answer")
@@ -57,7 +57,7 @@ class Measuring:
 
         def measure() -> Calibration:
             most = calibration_rows(check_plan(recipe, self.sampling, self.seed))
-            progress = RowProgress(most, self.node_id, "trying settings")
+            progress = CountProgress(most, self.node_id, "trying settings")
             return calibrate(self.engine, recipe, self.sampling, self.seed, self.batch_rows, progress)
 
         found = self._kept(("calibrated", recipe), measure)
@@ -71,7 +71,7 @@ class Measuring:
         def measure() -> EditCheck:
             plan = check_plan(edit.recipe, self.sampling, self.seed)
             checker = EditChecker(
-                self.engine, plan, self.batch_rows, RowProgress(plan.rows, self.node_id, "checking the edit")
+                self.engine, plan, self.batch_rows, CountProgress(plan.rows, self.node_id, "checking the edit")
             )
             return checker.check(edit, strength)
 

@@ -18,6 +18,8 @@ EDITS, NEURONS = "loco_edits", "loco_neurons"
 # In models/, and the demo's.
 SCORERS = "open_clip"
 NO_FILE = "nothing saved yet"
+# A text file of more bytes is no list of names.
+MOST_TEXT = 2**20
 
 
 def register_folders() -> None:
@@ -73,6 +75,25 @@ def search_path(file: str) -> Path:
     path = Path(os.path.abspath(output / file))  # links in the folder may lead to other places, names may not
     if not path.is_relative_to(output) or not path.is_file():
         raise ValueError(f"file: {file!r} is not in the output folder; run LocoGen Layer Search, which saves one there")
+    return path
+
+
+def input_text(file: str) -> str:
+    """The text of a file in the input folder."""
+    try:
+        return input_path(file).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"file: {file!r} is not a text file in UTF-8 ({error})") from error
+
+
+def input_path(file: str) -> Path:
+    """A text file in the input folder; a name that leads out of it is not looked at, and a huge one not read."""
+    folder = Path(os.path.abspath(folder_paths.get_input_directory()))
+    path = Path(os.path.abspath(folder / file))
+    if not path.is_relative_to(folder) or not path.is_file():
+        raise ValueError(f"file: {file!r} is not in ComfyUI's input folder; put the text file there")
+    if path.stat().st_size > MOST_TEXT:
+        raise ValueError(f"file: {file!r} is larger than {MOST_TEXT // 2**20} MB; give one with a name in every line")
     return path
 
 

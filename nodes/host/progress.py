@@ -97,18 +97,18 @@ def image_progress(images: int, steps: int, node_id: str | None) -> Progress:
     return Progress(shown.on_batch, shown.on_step)
 
 
-class RowProgress:
-    """A bar over `about` so many rows of the denoiser that a probe or a check takes; Cancel ends it."""
+class CountProgress:
+    """A bar over `about` so many of a unit, the denoiser's rows as a rule; Cancel ends it."""
 
-    def __init__(self, about: int, node_id: str | None, doing: str = "probing the layers") -> None:
-        self._about, self._node_id, self._doing = about, node_id, doing
+    def __init__(self, about: int, node_id: str | None, doing: str, unit: str = "rows of the denoiser") -> None:
+        self._about, self._node_id, self._doing, self._unit = about, node_id, doing, unit
         self._bar = comfy.utils.ProgressBar(about)
-        show_text(f"{doing}: about {about} rows of the denoiser", node_id)
+        show_text(f"{doing}: about {about} {unit}", node_id)
 
     def __call__(self, done: int) -> None:
         stop_if_cancelled()
         self._bar.update_absolute(min(done, self._about))
-        show_text(f"{self._doing}: {done} of about {self._about} rows of the denoiser", self._node_id)
+        show_text(f"{self._doing}: {done} of about {self._about} {self._unit}", self._node_id)
 
 
 def duration(seconds: float) -> str:

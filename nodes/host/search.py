@@ -18,7 +18,7 @@ from ...loco_core.localization.search import SearchResult, images_to_make, searc
 from ...loco_core.scoring.clip_score import Scorer
 from .engine import ComfyEngine
 from .folders import search_journals
-from .progress import ImageProgress, RowProgress
+from .progress import CountProgress, ImageProgress
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,8 @@ class _Shown:
         self._images, self._steps, self._node_id = images_to_make(plan, engine.layers), plan.sampling.steps, node_id
         self.on_rows = QUIET.on_rows
         if plan.probe:
-            self.on_rows = RowProgress(about_rows(plan.probe, engine.layers, plan.window_size), node_id)
+            about = about_rows(plan.probe, engine.layers, plan.window_size)
+            self.on_rows = CountProgress(about, node_id, "probing the layers")
 
     @cached_property
     def _bar(self) -> ImageProgress:

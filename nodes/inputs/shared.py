@@ -18,8 +18,8 @@ MODEL = "A Stable Diffusion 1.x, 2.x or SDXL model. LoRA loaders go before this 
 CLIP = "The text encoder of this model."
 # What the tooltips of fields with names and prompts end with.
 MARKS = (
-    " A line that begins with 'name:' or 'prompt:' says what it is; others are guessed, and the report tells how each "
-    "was taken."
+    " A line that begins with 'name:' or 'prompt:' says what it is, 'names: A, B' gives several; others are guessed, "
+    "and the report tells how each was taken."
 )
 
 

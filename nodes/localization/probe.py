@@ -16,7 +16,7 @@ from ...loco_core.prompts import Attribute, prompt_pairs
 from ..host.engine import ComfyEngine
 from ..host.layers import read_layers
 from ..host.percents import schedule_of_steps
-from ..host.progress import RowProgress, node_output, to_image
+from ..host.progress import CountProgress, node_output, to_image
 from ..inputs.sampling import (
     batch_rows_input,
     cfg_input,
@@ -122,7 +122,7 @@ class ProbeNode(io.ComfyNode):
             taken=asked.taken,
         )
         engine = ComfyEngine(model, clip, None, layers)
-        progress = RowProgress(about_rows(plan, layers), cls.hidden.unique_id)
+        progress = CountProgress(about_rows(plan, layers), cls.hidden.unique_id, "probing the layers")
         found = localize(Prober(engine, plan, batch_rows, progress), layers)
         chosen = [found.layers, found.smallest]
         if found.kind is Kind.NO_EFFECT:  # what needs layers says why it did not run

@@ -4,6 +4,7 @@ import pytest
 
 from loco_core.editing.recipe import EditRequest, EditSettings, combined, edit_recipe
 from loco_core.models.layers import LayerSet
+from loco_core.prompt_lines import with_files
 from loco_core.prompts import (
     Attribute,
     PromptPair,
@@ -323,3 +324,14 @@ def test_a_combined_recipe_tells_the_lines_of_all():
         'target, taken as a prompt: "a painting"',
         'concept, taken as a name: "Manet"',
     ]
+
+
+def test_several_names_stand_in_one_line():
+    asked = prompt_pairs("names: Van Gogh, Monet\u3001 Hokusai", "a painting", Attribute.STYLE)
+    assert [named.name for named in asked.named] == ["Van Gogh", "Monet", "Hokusai"]
+    assert asked.taken[0].startswith('concept prompts, taken as 3 names: "Van Gogh", "Monet", "Hokusai"')
+
+
+def test_a_line_that_names_a_file_stands_for_the_files_lines():
+    text = with_files("Monet\n file: artists.txt \nprompt: a file: of clerks", {"artists.txt": "A\nB"}.__getitem__)
+    assert text == "Monet\nA\nB\nprompt: a file: of clerks"

@@ -5,9 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loco_core.editing.check import STEPS, CheckPlan, EditChecker, check_plan, check_text
+from loco_core.editing.check import (
+    STEPS,
+    CheckPlan,
+    EditChecker,
+    check_plan,
+    check_text,
+    edited_row,
+    prompts_plan,
+    verdict_lines,
+)
 from loco_core.editing.recipe import Preservation
 from loco_core.editing.solve import Edit, solve_edit
+from loco_core.editing.wordings import MOST_WORDINGS
 from loco_core.models.engine import Sampling
 from loco_core.models.layers import LayerSet
 from loco_core.prompts import PromptPair
@@ -80,3 +90,29 @@ def test_the_text_says_whether_the_concept_is_gone_and_what_else_changed(removed
         *(f"removed {share:.0%}: {pair.concept}" for share, pair in zip(removed, PAIRS, strict=True)),
         f"changed {side[0]:.0%}: a house",
     ]
+
+
+def test_a_model_that_was_changed_is_checked_as_the_edit_that_changed_it():
+    edit, engine = edit_of(1, 2), Linear()
+    checker = EditChecker(engine, PLAN, 5)
+    by_edit, by_model = checker.check(edit), checker.check_model(Edited(edit))
+    np.testing.assert_allclose(by_model.removed, by_edit.removed, atol=1e-6)  # the tokens are float32
+    np.testing.assert_allclose(by_model.side, by_edit.side, atol=1e-6)
+
+
+class Edited(Linear):
+    """The model with the edit in it."""
+
+    def __init__(self, edit: Edit) -> None:
+        super().__init__()
+        self._edit = edit
+
+    def predict(self, rows, latents, sampling, step):
+        return super().predict([edited_row(row, self._edit, 1.0) for row in rows], latents, sampling, step)
+
+
+def test_of_a_users_own_prompts_some_are_checked_as_they_are():
+    pairs = tuple(PromptPair(f"a cat in woodcut {number}", "a cat") for number in range(20))
+    plan = prompts_plan(pairs, (), SAMPLING, seed=1)
+    assert set(plan.wordings) <= set(pairs) and len(plan.wordings) == MOST_WORDINGS
+    assert verdict_lines(EditChecker(Linear(), plan, 5).check(edit_of(0)), "prompts")[0].startswith("still there: 0%")
