@@ -209,7 +209,7 @@ def verdict_lines(check: EditCheck, asked: str = "wordings that the edit was not
         most = plan.kept[int(check.side.argmax())]
         lines.append(
             f"{'kept' if side.mean <= LITTLE else 'NOT kept'}: prompts that are to stay change by {percent(side.mean)} "
-            f"of what they do{_interval(side)}; most, {percent(check.side.max())}, {quoted(most)}"
+            f"of what they do{_interval(side, least=0.0)}; most, {percent(check.side.max())}, {quoted(most)}"
         )
     return lines
 
@@ -219,5 +219,7 @@ def percent(share: float) -> str:
     return f"{round(share, 2) + 0.0:.0%}"
 
 
-def _interval(share: Estimate) -> str:
-    return f" (95 % interval {percent(share.low)} to {percent(share.high)})" if share.images > 1 else ""
+def _interval(share: Estimate, least: float = -np.inf) -> str:
+    """`least`: what the share cannot be below."""
+    low = max(share.low, least)
+    return f" (95 % interval {percent(low)} to {percent(share.high)})" if share.images > 1 else ""
