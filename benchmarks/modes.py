@@ -28,11 +28,14 @@ def modes_difference(server: Server) -> tuple[float, float]:
             target="a painting",
             preserve="halftone",
             attribute="style",
+            settings="by hand",
             tokens="last subject token and tail",
             preservation="exact",
             ridge="relative",
             relative_ridge=0.3,
+            preserved_tolerance=0.03,
             pooled=False,
+            size=0,
         ),
     }
     lora = node(

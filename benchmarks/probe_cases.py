@@ -113,7 +113,8 @@ class Excerpt:
     @property
     def main_place(self) -> Place:
         probe = self.measure([])
-        run, level = np.unravel_index(np.argmax(probe.whole * probe.weights), probe.whole.shape)
+        levels = probe.weights.sum(0)  # of a place counts its level's weight, however many runs share it
+        run, level = np.unravel_index(np.argmax(probe.whole * levels), probe.whole.shape)
         return int(run), int(level)
 
     def shares_at(self, place: Place, sets: Sequence[LayerSet]) -> list[float]:

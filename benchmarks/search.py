@@ -26,13 +26,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import multiprocessing
 import os
 import statistics
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -40,7 +38,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
 import numpy as np  # noqa: E402 - the path comes first
-import torch  # noqa: E402
 
 from benchmarks.exhaustive_replays import (  # noqa: E402
     PAIRS,
@@ -70,6 +67,7 @@ from benchmarks.probe_cases import (  # noqa: E402
     shown,
     strength_for,
 )
+from benchmarks.processes import in_processes, say  # noqa: E402
 from benchmarks.score_tables import FIRST_SEED, NARROW, concepts  # noqa: E402
 from benchmarks.search_overhead import host_in_process, patch_overhead  # noqa: E402
 from loco_core.diffusers_host.demo_model import DEMO, SCORER, demo_pipeline  # noqa: E402
@@ -115,12 +113,6 @@ def tasks(folders: Sequence[Path], strengths: dict[str, dict[str, float]]) -> li
                 task = replace(task, measured=LARGEST, settings=COMPARED_SETTINGS, poolings=tuple(Pooling))
             asked.append(task)
     return asked
-
-
-def in_processes() -> ProcessPoolExecutor:
-    """As many processes of one thread as PyTorch would take threads, which gain little in small batches."""
-    spawning = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(torch.get_num_threads(), spawning, torch.set_num_threads, (1,))
 
 
 def named(difficulty: float) -> str:
@@ -251,10 +243,6 @@ def seconds(work) -> float:
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
 
 
 def main() -> None:

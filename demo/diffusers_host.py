@@ -134,7 +134,7 @@ class DiffusersHost:
         if edit not in self._edits:
             request = EditRequest(edit.concept, edit.target, "\n".join(edit.preserve), edit.attribute)
             recipe = edit_recipe(request, EditSettings(), self._found[edit.attribute], self._engine.text_encoder)
-            self._edits[edit] = calibrate(self._engine, recipe, SAMPLING, 0, ROWS).chosen.edit
+            self._edits[edit] = calibrate(self._engine, recipe, SAMPLING, 0, ROWS).edit
         return self._edits[edit]
 
     @contextmanager

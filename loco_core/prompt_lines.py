@@ -23,7 +23,7 @@ class LineKind(Choice):
 # How a line says what it is; the second colon is the wide one of Chinese and Japanese keyboards.
 MARK = re.compile(rf"({LineKind.NAME}s?|{LineKind.PROMPT})\s*[:\uff1a]\s*", re.IGNORECASE)
 # The mark of a line with several names, and how they are parted.
-NAMES, COMMAS = f"{LineKind.NAME}s", re.compile("[,\u3001\u060c]")
+NAMES, COMMAS = f"{LineKind.NAME}s", re.compile("[,\uff0c\u3001\u060c]")
 # How a line says that a text file has lines to put in its place.
 FILE = re.compile(r"file\s*[:\uff1a]\s*(.*)", re.IGNORECASE)
 # How a line says the empty prompt.
@@ -59,7 +59,7 @@ def read_lines(text: str, field: str) -> list[Line]:
     for line in filter(None, map(str.strip, text.splitlines())):
         mark = MARK.match(line)
         said, told = (mark[1].lower(), line[mark.end() :]) if mark else ("", line)
-        if not told:
+        if not told or said == NAMES and not COMMAS.sub("", told).strip():
             raise ValueError(f"{field}: nothing stands after {line!r}; write the name or the prompt on the same line")
         if said == NAMES:
             names = filter(None, map(str.strip, COMMAS.split(told)))

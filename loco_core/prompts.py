@@ -56,7 +56,6 @@ SENTENCE = re.compile(
 )
 # So is one that counts people, as tags do.
 TAG = re.compile(r"(?<!\w)\d+\+?(?:girl|boy|other)s?(?!\w)", re.IGNORECASE)
-# So is a list.
 # Other lines are names up to this many words ("Van Gogh", "the president of the United States").
 NAME_WORDS = {Attribute.STYLE: 3, Attribute.OBJECT: 6, Attribute.FACT: 6}
 # What is counted, and how many words it is: a run of characters without a space, or of katakana; a character of Korean,

@@ -11,6 +11,7 @@ import click
 from .. import (
     DiffusersEngine,
     Edit,
+    EditCheck,
     EditChecker,
     EditRequest,
     EditSettings,
@@ -32,7 +33,7 @@ from .. import (
     solve_edit,
 )
 from ..editing.recipe import PRESERVED_TOLERANCE, RELATIVE_LAMBDA
-from ..prompt_lines import read_lines
+from ..prompt_lines import read_lines, with_files
 from ..prompt_text import plain_text
 from . import options
 from .options import OneOf, Replacing, Settings
@@ -123,19 +124,22 @@ def edit(settings: Settings, replacing: Replacing, **given: Any) -> None:
     layers = engine.layers.parse(chosen.layers)
     if not layers:
         raise ValueError("layers: empty; give at least one, like 8-9")
-    preserve = "\n".join(chosen.preserve)
+    preserve = with_files("\n".join(chosen.preserve), options.text_of)
     request = EditRequest(replacing.concepts, replacing.targets, preserve, replacing.attribute)
     recipe = edit_recipe(request, chosen.settings, layers, engine.text_encoder)
     settings_lines: list[str] = []
+    check: EditCheck | None = None
     if chosen.settings_from is SettingsFrom.AUTOMATIC and not recipe.changes_nothing:
         calibration = calibrate(engine, recipe, settings.sampling, settings.seed, settings.rows)
-        solved, settings_lines = calibration.chosen.edit, calibration_lines(calibration)
+        solved, settings_lines = calibration.edit, calibration_lines(calibration)
+        check = calibration.check if chosen.strength == 1 else None
     else:
         solved = solve_edit(engine.encode, recipe)
     _save(solved, engine, chosen)
     if not recipe.changes_nothing:
-        checker = EditChecker(engine, check_plan(solved.recipe, settings.sampling, settings.seed), settings.rows)
-        click.echo(check_text(checker.check(solved, chosen.strength)))
+        plan = check_plan(solved.recipe, settings.sampling, settings.seed)
+        check = check or EditChecker(engine, plan, settings.rows).check(solved, chosen.strength)
+        click.echo(check_text(check))
     click.echo("\n".join([*settings_lines, *report_lines(solved), f"saved as {out / 'lora.safetensors'}"]))
     prompts = list(chosen.prompts or [pair.concept for pair in recipe.pairs])
     with options.counted(2 * len(prompts) * chosen.seeds) as progress:

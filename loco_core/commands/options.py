@@ -192,7 +192,7 @@ def replacing(command: Command) -> Command:
 
     @functools.wraps(command)
     def run(concepts: tuple[str, ...], targets: tuple[str, ...], attribute: Attribute, **given: Any) -> None:
-        told, instead = (with_files("\n".join(own), _text_of) for own in (concepts, targets))
+        told, instead = (with_files("\n".join(own), text_of) for own in (concepts, targets))
         command(replacing=Replacing(told, instead, attribute), **given)
 
     return with_options(
@@ -224,7 +224,8 @@ def replacing(command: Command) -> Command:
     )
 
 
-def _text_of(file: str) -> str:
+def text_of(file: str) -> str:
+    """Of a file that an option names."""
     try:
         return Path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

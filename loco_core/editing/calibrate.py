@@ -1,7 +1,7 @@
 """Settings of an edit, measured on the model that it is for.
 
     calibration = calibrate(engine, recipe, sampling, seed=0, rows_per_batch=16)
-    edit, check = calibration.chosen.edit, calibration.chosen.check
+    edit, check = calibration.edit, calibration.check
 
 Which tokens carry a concept, how firmly the rest must be preserved and at which ridge differs from model to model. So a
 few settings are tried on the model at hand, and each is checked in what the denoiser predicts (check.py): first the
@@ -9,7 +9,7 @@ recipe's own, then other tokens, then preservation, then the ridge, each beside 
 nothing removes enough of the concept, more layers are tried, and in the end all of them.
 
 The rule: of what removes at least WANTED of the concept, the least side effect; where nothing does, what removes most.
-Of what differs by less than can be measured, the first is taken: the settings that were given.
+Both are rounded to what can be measured, and of equals the first is taken: the settings that were given.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ PRESERVATIONS: tuple[dict[str, Any], ...] = (
     {"preservation": Preservation.EXACT, "preserved_tolerance": 0.1},
     {"preservation": Preservation.WEIGHTED},
 )
-RIDGES = (1 / 3, 3)
+RIDGES = (1, 1 / 3, 3)
 # Edits that are checked at most: with more layers, and with all, the settings given and the best ones.
-MOST_TRIALS = len(Tokens) + len(PRESERVATIONS) + len(RIDGES) + 2 * 2
-# Side effects that differ by less than this, and shares removed by less than that, count as equal.
+MOST_TRIALS = len(Tokens) + len(PRESERVATIONS) + len(RIDGES) - 1 + 2 * 2
+# Side effects are rounded to this, and shares removed, where they are not enough, to that.
 SIDE_STEP, REMOVED_STEP = 0.005, 0.1
 # From this many concept prompts on, some concepts stand for all while settings are tried.
 MOST_PAIRS, CONCEPTS_TRIED = 64, 4
@@ -53,35 +53,29 @@ class SettingsFrom(Choice):
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A solved edit, and what it does to the model."""
+    """A recipe that was solved, and what it does to the model."""
 
-    edit: Edit
+    recipe: EditRecipe
     check: EditCheck
-
-    @property
-    def removed(self) -> float:
-        """In the mean; what goes too far in one wording does not make up for another."""
-        return float(self.check.removed.clip(max=1).mean())
-
-    @property
-    def side(self) -> float:
-        return self.check.mean_side.mean
 
     @property
     def merit(self) -> tuple[bool, int]:
         """By the rule; the greatest is the best."""
-        enough = self.removed >= WANTED
-        return enough, -round(self.side / SIDE_STEP) if enough else round(self.removed / REMOVED_STEP)
+        enough = self.check.removed_share >= WANTED
+        if enough:
+            return enough, -round(self.check.mean_side.mean / SIDE_STEP)
+        return enough, round(self.check.removed_share / REMOVED_STEP)
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """recipe: as it was given. chosen: solved with all its concepts. trials: in the order in which they were tried.
-    rows: of the denoiser, in all.
+    """given: the recipe as it was given. edit, check: of all its concepts, solved with the best settings. trials: the
+    best first; where the concepts are many, of some of them. rows: of the denoiser, in all.
     """
 
-    recipe: EditRecipe
-    chosen: Trial
+    given: EditRecipe
+    edit: Edit
+    check: EditCheck
     trials: tuple[Trial, ...]
     rows: int
 
@@ -104,43 +98,44 @@ def calibrate(
     trials = _Trials(engine, EditChecker(engine, check_plan(tried, sampling, seed), rows_per_batch, on_rows))
     trials.attempt([tried])
     for variants in (_tokens, _preservations, _ridges):
-        best = trials.best.edit.recipe if trials.done else tried
+        best = trials.ranked[0].recipe if trials.ranked else tried
         trials.attempt(replace(best, settings=settings) for settings in variants(best.settings))
-    if not trials.done:
+    if not trials.ranked:
         raise trials.refusals[0]
     for layers in _more_layers(recipe.layers):
-        if trials.best.removed < WANTED:
-            trials.attempt(replace(own, layers=layers) for own in (tried, trials.best.edit.recipe))
+        best = trials.ranked[0].recipe
+        if not trials.ranked[0].merit[0]:
+            trials.attempt(replace(own, layers=layers) for own in (tried, best))
+    ranked, rows = trials.ranked, trials.rows
     if tried is recipe:
-        return Calibration(recipe, trials.best, tuple(trials.done), trials.rows)
-    edit = _with_all_concepts(engine, recipe, trials.done)
-    before = trials.rows
-    checker = EditChecker(
-        engine, check_plan(edit.recipe, sampling, seed), rows_per_batch, lambda done: on_rows(before + done)
-    )
-    check = checker.check(edit)
-    return Calibration(recipe, Trial(edit, check), tuple(trials.done), before + check.rows)
+        return Calibration(recipe, trials.best_edit, ranked[0].check, ranked, rows)
+    edit = _with_all_concepts(engine, recipe, ranked)
+    plan = check_plan(edit.recipe, sampling, seed)
+    check = EditChecker(engine, plan, rows_per_batch, lambda done: on_rows(rows + done)).check(edit)
+    return Calibration(recipe, edit, check, ranked, rows + check.rows)
 
 
-def _with_all_concepts(engine: Engine, recipe: EditRecipe, trials: Sequence[Trial]) -> Edit:
+def _with_all_concepts(engine: Engine, recipe: EditRecipe, ranked: Sequence[Trial]) -> Edit:
     """The recipe solved with the best settings that leave room for all of its concepts."""
-    ranked = sorted(trials, key=lambda trial: trial.merit, reverse=True)
-    for number, tried in enumerate((trial.edit.recipe for trial in ranked), 1):
+    refusals = []
+    for tried in (trial.recipe for trial in ranked):
         try:
             return solve_edit(engine.encode, replace(recipe, settings=tried.settings, layers=tried.layers))
-        except ValueError:
-            if number == len(ranked):
-                raise
-    raise AssertionError("there is a trial")
+        except ValueError as error:
+            refusals.append(error)
+    raise refusals[0]
 
 
 class _Trials:
-    """Edits solved and checked one after the other, none of them twice."""
+    """Edits solved and checked one after the other, none of them twice. ranked: the best first, of equals the one that
+    was tried first; best_edit: its edit.
+    """
 
     def __init__(self, engine: Engine, checker: EditChecker) -> None:
         self._engine, self._checker = engine, checker
         self._asked: set[tuple[EditSettings, LayerSet]] = set()
-        self.done: list[Trial] = []
+        self.ranked: tuple[Trial, ...] = ()
+        self.best_edit: Edit
         self.refusals: list[ValueError] = []
         self.rows = 0
 
@@ -155,14 +150,11 @@ class _Trials:
             except ValueError as error:  # there may be room for it with other settings
                 self.refusals.append(error)
                 continue
-            check = self._checker.check(edit)
-            self.done.append(Trial(edit, check))
-            self.rows = check.rows
-
-    @property
-    def best(self) -> Trial:
-        """Of equals the first."""
-        return max(self.done, key=lambda trial: trial.merit)
+            trial = Trial(recipe, self._checker.check(edit))
+            self.rows = trial.check.rows
+            if not self.ranked or trial.merit > self.ranked[0].merit:
+                self.best_edit = edit
+            self.ranked = tuple(sorted((*self.ranked, trial), key=lambda one: one.merit, reverse=True))
 
 
 def _few_concepts(recipe: EditRecipe) -> EditRecipe:

@@ -109,6 +109,11 @@ class EditCheck:
         return estimate(self.removed, len(self.removed))
 
     @property
+    def removed_share(self) -> float:
+        """In the mean; what goes too far in one wording does not make up for another."""
+        return float(self.removed.clip(max=1).mean())
+
+    @property
     def mean_side(self) -> Estimate:
         """With its interval over prompts."""
         return estimate(self.side, len(self.side))

@@ -130,7 +130,8 @@ def combined(recipes: Sequence[EditRecipe], encode: Encode, text_encoder: str) -
     for other in others:
         for name, mine, its in _differences(first, other):
             raise ValueError(
-                f"edits: their {name} differ ({mine} and {its}); solve both alike, or chain two LocoEdit Apply"
+                f"edits: their {name} differ ({mine} and {its}); solve both alike, with settings 'by hand', or chain "
+                "two LocoEdit Apply"
             )
     own = fingerprint(encode)
     for recipe in recipes:

@@ -47,37 +47,42 @@ def report_lines(edit: Edit) -> list[str]:
 
 def calibration_lines(calibration: Calibration) -> list[str]:
     """Which settings were chosen, by what rule, and what came next."""
-    chosen, tried = calibration.chosen, sorted(calibration.trials, key=lambda trial: trial.merit, reverse=True)
-    asked, used = calibration.recipe.layers, chosen.edit.recipe.layers
+    given, used, (best, *others) = calibration.given, calibration.edit.recipe, calibration.trials
+    enough = best.check.removed_share >= WANTED
     lines = []
-    if chosen.removed < WANTED:
+    if not enough:
         lines.append(
-            f"WARNING: nothing that was tried removes {WANTED:.0%} of the concept; this removes most. Look for its "
-            "layers with LoCo Probe, or name it in other words"
+            f"WARNING: nothing that was tried removes {WANTED:.0%} of the concept, in all layers neither; this is the "
+            "best of it. Name the concept in other words too, and look with LoCo Probe whether the model knows it"
         )
-    if used != asked:
-        best = next(trial for trial in tried if trial.edit.recipe.layers == asked)
+    if used.layers != given.layers:
+        before = next(trial.check for trial in calibration.trials if trial.recipe.layers == given.layers)
         lines.append(
-            f"WARNING: layers {asked} alone remove {percent(best.removed)} of it, with a side effect of "
-            f"{best.side:.1%}. So layers {used} are edited"
+            f"WARNING: layers {given.layers} alone remove {percent(before.removed_share)} of it, with a side effect of "
+            f"{before.mean_side.mean:.1%}. So layers {used.layers} are edited"
         )
+    said = f"settings measured on this model: {_settings_text(used.settings)}"
+    if enough and used.settings == best.recipe.settings:
+        said += (
+            f". Of {len(calibration.trials)} that were tried it has the least side effect among those that remove "
+            f"{WANTED:.0%}"
+        )
+    some = len(best.recipe.pairs) < len(given.pairs)
     images = calibration.rows / ROWS_OF_AN_IMAGE
     return [
         *lines,
-        f"settings measured on this model: {_settings_text(chosen.edit.recipe.settings)}. Of {len(tried)} that were "
-        f"tried it has the least side effect among those that remove {WANTED:.0%}"
-        if chosen.removed >= WANTED
-        else f"settings measured on this model: {_settings_text(chosen.edit.recipe.settings)}",
-        *(f"next best: {_trial_text(trial)}" for trial in tried[1 : 1 + NAMED]),
-        f"measured in {calibration.rows} rows of the denoiser, as much as {images:.1f} images of 20 steps",
+        said,
+        *(f"next best: {_trial_text(trial)}" for trial in others[:NAMED] if trial.recipe.settings != used.settings),
+        f"measured in {calibration.rows} rows of the denoiser, as much as {images:.1f} images of 20 steps"
+        + (f"; tried with {len(best.recipe.pairs)} of {len(given.pairs)} prompts" if some else ""),
     ]
 
 
 def _trial_text(trial: Trial) -> str:
-    recipe = trial.edit.recipe
+    recipe, check = trial.recipe, trial.check
     return (
-        f"layers {recipe.layers}, {_settings_text(recipe.settings)}: removed {percent(trial.removed)}, side effect "
-        f"{trial.side:.1%}"
+        f"layers {recipe.layers}, {_settings_text(recipe.settings)}: removed {percent(check.removed_share)}, side "
+        f"effect {check.mean_side.mean:.1%}"
     )
 
 

@@ -26,6 +26,8 @@ SCENES = ("a house by the sea", "a woman with a hat", "a cat on a chair")
 PROMPT_WORDINGS = ("{prompt}, highly detailed", "masterpiece, best quality, {prompt}")
 # How a prompt that is to stay is said: not as it was preserved.
 KEPT_WORDING = "{prompt}, highly detailed"
+# Words of fewer letters stand in every text.
+LEAST_LETTERS = 3
 # A check asks so many wordings, and so many prompts that are to stay.
 MOST_WORDINGS, MOST_KEPT = 8, 6
 
@@ -41,13 +43,20 @@ def wordings(recipe: EditRecipe) -> tuple[PromptPair, ...]:
         for wording in PROMPT_WORDINGS
     ]
     solved = {pair.concept for pair in recipe.pairs}
-    return spread([pair for pair in dict.fromkeys(found) if pair.concept not in solved], MOST_WORDINGS)
+    changed = [pair for pair in dict.fromkeys(found) if pair.concept not in solved and pair.concept != pair.target]
+    return spread(changed, MOST_WORDINGS)
 
 
 def kept_wordings(recipe: EditRecipe) -> tuple[str, ...]:
-    """What the recipe preserves, in other words."""
-    preserved = recipe.preserve or SCENES
+    """What the recipe preserves, in other words; where that is nothing, scenes in which no concept is named."""
+    named = {word for pair in recipe.pairs for word in words(pair.concept)}
+    preserved = recipe.preserve or tuple(scene for scene in SCENES if not named & words(scene)) or SCENES
     return tuple(filled(KEPT_WORDING, prompt=prompt) for prompt in spread(preserved, MOST_KEPT))
+
+
+def words(text: str) -> set[str]:
+    """Its words, without the short ones that stand in every text."""
+    return {word for word in re.findall(r"\w+", text.lower()) if len(word) >= LEAST_LETTERS}
 
 
 def spread(items: Sequence[Item], most: int) -> tuple[Item, ...]:

@@ -83,7 +83,8 @@ class ProbePlan:
         runs, levels = len(self.runs), len(self.steps)
         own: list[list[int]] = [[] for _ in range(runs)]
         taken = [0] * levels
-        for place in range(min(self.most_places or runs * levels, runs * levels)):
+        every = runs * levels
+        for place in range(min(max(self.most_places, runs, levels), every) if self.most_places else every):
             levels_of_run = own[place % runs]
             level = min(set(range(levels)) - set(levels_of_run), key=lambda level: (taken[level], level))
             levels_of_run.append(level)

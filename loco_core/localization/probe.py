@@ -156,7 +156,7 @@ class Prober:
     @property
     def main_place(self) -> Place:
         """The run and the level at which the most of a difference is made."""
-        run, level = np.unravel_index(np.argmax(self._whole * self._weights), self._whole.shape)
+        run, level = np.unravel_index(np.argmax(self._whole * self._levels.weights), self._whole.shape)
         return int(run), int(level)
 
     def shares_at(self, place: Place, sets: Sequence[LayerSet]) -> list[float]:

@@ -15,7 +15,7 @@ from ...loco_core.files import write_text
 from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
 from ..host.layers import read_layers
-from ..host.progress import CountProgress, image_progress, node_output, show_text, to_image
+from ..host.progress import CountProgress, image_progress, node_output, to_image
 from ..inputs.shared import filename_prefix_input, image_sockets
 from .inputs import ErasureInputs, erasure_inputs
 
@@ -66,10 +66,9 @@ class ErasureReportNode(io.ComfyNode):
         after = ComfyEngine(model_after, clip, vae, read_layers(model_after))
         plan = ErasureInputs(**asked).plan
         path = output_path(filename_prefix, "report.json")  # may fail, so before the images
-        asked = prompts_plan(plan.pairs, plan.kept, plan.sampling, plan.seeds[0])
-        checking = CountProgress(asked.rows, cls.hidden.unique_id, "checking the edit")
-        checked = verdict_lines(EditChecker(before, asked, batch_rows, checking).check_model(after), IN_PREDICTION)
-        show_text("\n".join(checked), cls.hidden.unique_id)
+        check = prompts_plan(plan.pairs, plan.kept, plan.sampling, plan.seeds[0])
+        checking = CountProgress(check.rows, cls.hidden.unique_id, "checking the edit")
+        checked = verdict_lines(EditChecker(before, check, batch_rows, checking).check_model(after), IN_PREDICTION)
         progress = image_progress(plan.images, plan.sampling.steps, cls.hidden.unique_id)
         result = measure_erasure(before, after, scorer, plan, batch_rows, progress)
         text = "\n".join([*checked, erasure_text(result)])

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..host.branches import Schedule
 from ..host.edit_check import Measuring
-from ..host.editing import EditMode, apply_edit
+from ..host.editing import EditMode, apply_edit, check_schedule
 from ..host.layers import read_layers
 from ..host.progress import node_output
 from ..inputs.shared import MODEL, schedule_inputs, strength_input
@@ -74,7 +74,10 @@ class EditApplyNode(io.ComfyNode):
                 *schedule_inputs(" Only with mode 'context'."),
                 size_input(),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="The edited model."), edit_report_output()],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The edited model."),
+                edit_report_output(checked=True),
+            ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,  # so that a cached run shows the text again
         )
@@ -100,7 +103,10 @@ class EditApplyNode(io.ComfyNode):
         if edit is None and (clip is None or layers is None):
             raise ValueError("edit: none is connected; connect one, or a clip and layers to solve it here")
         own, schedule, mode = read_layers(model), Schedule(start_percent, end_percent), EditMode.parse(mode, "mode")
-        measuring = None if clip is None else Measuring(model, clip, own, size, node_id=cls.hidden.unique_id)
+        check_schedule(mode, schedule)  # before anything is measured
+        measuring = None
+        if clip is not None and strength and schedule.always:
+            measuring = Measuring(model, clip, own, size, node_id=cls.hidden.unique_id)
         settings: list[str] = []
         if edit is None:
             edit, settings = EditInputs(**asked).solve(clip, layers, measuring, cls.hidden.unique_id)
@@ -108,7 +114,7 @@ class EditApplyNode(io.ComfyNode):
         if not strength or not edit.recipe.layers:
             report = "nothing is edited: strength 0, or no layers"
         else:
-            report = edit_text(edit, settings, measuring if schedule.always else None, strength)
+            report = edit_text(edit, settings, measuring, strength)
         return node_output(cls, edited, report, text=report)
 
 

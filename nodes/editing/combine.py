@@ -33,7 +33,7 @@ class EditCombineNode(io.ComfyNode):
             category="loco",
             search_aliases=["merge edits", "join edits", "several concepts", "multiple concepts", "several styles"],
             description="Makes one edit of several by solving all their concepts together. This is better than one "
-            "edit after the other, where each is solved without the others. The order does not matter.",
+            "edit after the other, where each is solved without the others.",
             inputs=[io.Clip.Input("clip", tooltip="The text encoder that the edits were solved with."), *edits],
             outputs=[
                 Edit.Output(display_name="edit", tooltip="One edit of all concepts, for LocoEdit Apply."),

@@ -89,8 +89,7 @@ def edit_inputs() -> list[io.Input]:
             advanced=True,
             tooltip="Which tokens of the prompts are edited. The paper edits the last subject token. The tail (end of "
             "text and padding) carries the concept too. On the demo model, the last subject token alone left one of "
-            "three styles and most facts; with the tail they were gone. So the tail is the default for all attributes "
-            "(benchmarks/edit.py --tokens compares them).",
+            "three styles and most facts; with the tail they were gone. So the tail is what is tried first.",
         ),
         io.Combo.Input(
             "preservation",
@@ -153,11 +152,11 @@ def size_input() -> io.Input:
     )
 
 
-def edit_report_output() -> io.Output:
-    return io.String.Output(
-        display_name="report",
-        tooltip="Whether the concept is gone and the rest is kept, what was solved, and what to watch out for.",
-    )
+def edit_report_output(checked: bool = False) -> io.Output:
+    """`checked`: by a node that checks the edit on a model."""
+    first = "Whether the concept is gone and the rest is kept, what" if checked else "What"
+    tooltip = f"{first} was solved, how much is preserved, and what to watch out for."
+    return io.String.Output(display_name="report", tooltip=tooltip)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,9 +183,10 @@ class EditInputs:
         automatic = SettingsFrom.parse(self.settings, "settings") is SettingsFrom.AUTOMATIC
         if automatic and measuring is not None and not recipe.changes_nothing:
             calibration = measuring.calibrated(recipe)
-            return calibration.chosen.edit, calibration_lines(calibration)
+            return calibration.edit, calibration_lines(calibration)
         progress = CountProgress(len(recipe.pairs), node_id, "solving the edit", "prompts")
-        told = ["settings as given; connect a model, and they are measured on it"] if automatic else []
+        unmeasured = automatic and measuring is None
+        told = ["settings as given; connect a model, and they are measured on it"] if unmeasured else []
         return solve_edit(partial(encode, clip), recipe, progress), told
 
     @property

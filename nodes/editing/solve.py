@@ -45,7 +45,7 @@ class EditSolveNode(io.ComfyNode):
             ],
             outputs=[
                 Edit.Output(display_name="edit", tooltip="For LocoEdit Apply, and to combine, save or export."),
-                edit_report_output(),
+                edit_report_output(checked=True),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,  # so that a cached run shows the text again

@@ -19,14 +19,14 @@ from ...loco_core.editing.recipe import EditRecipe
 from ...loco_core.editing.solve import Edit
 from ...loco_core.models.engine import Sampling
 from ...loco_core.models.layers import ModelLayers
-from .editing import check_fits
+from .editing import check_fits, check_shapes
 from .engine import ComfyEngine
 from .progress import CountProgress
-from .text_encoder import encode
+from .text_encoder import encode, names_inversion
 
 Answer = TypeVar("Answer")
 
-# Answers that are kept for a model.
+# Answers that are kept for a model; beyond these the least recently used are given up.
 MOST_KEPT = 32
 _KEPT: WeakKeyDictionary[ModelPatcher, OrderedDict[Hashable, object]] = WeakKeyDictionary()
 
@@ -54,14 +54,18 @@ class Measuring:
 
     def calibrated(self, recipe: EditRecipe) -> Calibration:
         """The recipe, solved with the settings that suit the model best."""
+        (embedding,) = encode(self.clip, [""])
+        pooled = embedding.pooled if recipe.settings.pooled else None
+        width, pooled_width = embedding.tokens.shape[1], None if pooled is None else len(pooled)
+        check_shapes(self.model, self.layers, recipe.layers, width, pooled_width)
 
         def measure() -> Calibration:
             most = calibration_rows(check_plan(recipe, self.sampling, self.seed))
             progress = CountProgress(most, self.node_id, "trying settings")
             return calibrate(self.engine, recipe, self.sampling, self.seed, self.batch_rows, progress)
 
-        found = self._kept(("calibrated", recipe), measure)
-        self._kept(("checked", found.chosen.edit.recipe, 1.0), lambda: found.chosen.check)
+        found = self._kept(("calibrated", recipe), recipe, measure)
+        self._kept(_checked(found.edit, 1.0), recipe, lambda: found.check)
         return found
 
     def checked(self, edit: Edit, strength: float) -> EditCheck:
@@ -75,10 +79,12 @@ class Measuring:
             )
             return checker.check(edit, strength)
 
-        return self._kept(("checked", edit.recipe, strength), measure)
+        return self._kept(_checked(edit, strength), edit.recipe, measure)
 
-    def _kept(self, question: Hashable, measure: Callable[[], Answer]) -> Answer:
-        """What `measure` says, or said before of the same model, text encoder and question."""
+    def _kept(self, question: Hashable, recipe: EditRecipe, measure: Callable[[], Answer]) -> Answer:
+        """What `measure` says, or said before of the same model, text encoder and question about the recipe."""
+        if any(names_inversion(prompt) for pair in recipe.pairs for prompt in (pair.concept, pair.target)):
+            return measure()  # an inversion's file may have changed
         kept = _KEPT.setdefault(self.model, OrderedDict())
         encoder = fingerprint(partial(encode, self.clip))
         key = question, encoder, self.model.patches_uuid, self.size, self.seed
@@ -86,4 +92,10 @@ class Measuring:
             kept[key] = measure()
             while len(kept) > MOST_KEPT:
                 kept.popitem(last=False)
+        kept.move_to_end(key)
         return cast(Answer, kept[key])
+
+
+def _checked(edit: Edit, strength: float) -> Hashable:
+    """The question what an edit does at a strength: of one recipe, edits with the same figures are the same."""
+    return "checked", edit.recipe, edit.figures, strength

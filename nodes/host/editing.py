@@ -13,7 +13,7 @@ from comfy.weight_adapter.base import WeightAdapterBase
 from ...loco_core.choices import Choice
 from ...loco_core.editing.closed_form import EditOperator
 from ...loco_core.editing.solve import Edit
-from ...loco_core.models.layers import PROJECTIONS, Address, ModelLayers
+from ...loco_core.models.layers import PROJECTIONS, Address, LayerSet, ModelLayers
 from .branches import ALWAYS, KEY, Run, Schedule, Turn, prepared, tell_branches
 from .families import unet
 from .text_patch import TextPatch
@@ -118,11 +118,7 @@ def apply_edit(
 
     Only an edit of the context can begin and end with the denoising.
     """
-    if mode is EditMode.WEIGHTS and not schedule.always:
-        raise ValueError(
-            f"start percent: {schedule.start}, end percent: {schedule.end}; an edit of weights acts from 0 to 1, "
-            "choose mode 'context'"
-        )
+    check_schedule(mode, schedule)
     check_fits(model, layers, edit)
     edited = model.clone()
     if strength == 0 or not edit.operators:
@@ -138,15 +134,31 @@ def apply_edit(
     return edited
 
 
+def check_schedule(mode: EditMode, schedule: Schedule) -> None:
+    """An error where an edit of weights is to act for a part of the denoising."""
+    if mode is EditMode.WEIGHTS and not schedule.always:
+        raise ValueError(
+            f"start percent: {schedule.start}, end percent: {schedule.end}; an edit of weights acts from 0 to 1, "
+            "choose mode 'context'"
+        )
+
+
 def check_fits(model: ModelPatcher, layers: ModelLayers, edit: Edit) -> None:
     """An error where the edit was made for another kind of model."""
-    layers.chosen(edit.recipe.layers)
-    layers.check_width(edit.width, "edit")
-    if edit.pooled is None:
+    check_shapes(model, layers, edit.recipe.layers, edit.width, None if edit.pooled is None else edit.pooled.width)
+
+
+def check_shapes(
+    model: ModelPatcher, layers: ModelLayers, chosen: LayerSet, width: int, pooled_width: int | None
+) -> None:
+    """An error where the model has no such layers, or gets no embeddings as wide."""
+    layers.chosen(chosen)
+    layers.check_width(width, "edit")
+    if pooled_width is None:
         return
     inputs = unet.pooled_layer(model).in_features
-    if edit.pooled.width > inputs:
-        raise ValueError(f"edit: its pooled embedding is {edit.pooled.width} wide, the model gets {inputs} inputs")
+    if pooled_width > inputs:
+        raise ValueError(f"edit: its pooled embedding is {pooled_width} wide, the model gets {inputs} inputs")
 
 
 def pooled_weight(model: ModelPatcher, edit: Edit) -> torch.Tensor | None:

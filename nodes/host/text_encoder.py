@@ -57,10 +57,15 @@ def encode(clip: CLIP, prompts: Sequence[str]) -> list[TextEmbedding]:
         embedding = kept.get((how, prompt))
         if embedding is None:
             embedding = _encoded(clip, prompt)
-            if not _TEXTUAL_INVERSION.search(prompt):  # its file may change
+            if not names_inversion(prompt):  # its file may change
                 kept.put((how, prompt), embedding)
         embeddings.append(embedding)
     return embeddings
+
+
+def names_inversion(prompt: str) -> bool:
+    """Whether a textual inversion stands in it."""
+    return _TEXTUAL_INVERSION.search(prompt) is not None
 
 
 def _encoded(clip: CLIP, prompt: str) -> TextEmbedding:

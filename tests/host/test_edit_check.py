@@ -93,6 +93,15 @@ def test_by_hand_the_settings_are_those_given_and_the_edit_is_checked_all_the_sa
     assert edit.recipe.layers.indices == (2, 3) and edit.recipe.settings.relative_ridge == 0.5
 
 
+def test_layers_of_another_model_are_refused_before_anything_is_measured(execute, demo, counted):
+    model, calls = counted
+    with pytest.raises(ValueError, match="layers: chosen for a model with 70 layers; this model has 16"):
+        execute("LoCo_EditApply", model=model, clip=demo.clip, layers=LayerSet((45,), 70), concept="woodcut")
+    with pytest.raises(ValueError, match="an edit of weights acts from 0 to 1, choose mode 'context'"):
+        execute("LoCo_EditApply", model=model, clip=demo.clip, layers=LayerSet((8,), 16), end_percent=0.5)
+    assert not calls
+
+
 def test_the_same_question_again_takes_no_time(apply, counted):
     model, calls = counted
     _, first = apply(8, 9, model=model)

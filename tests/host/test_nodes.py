@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -190,37 +189,6 @@ def test_a_solved_edit_is_what_apply_would_have_solved(execute, demo, sample, so
     other, _ = execute("LoCo_EditApply", model=demo.model, clip=demo.clip, **asked)
     prompt = "a red star in the style of woodcut"
     assert (sample(one, demo.clip, prompt) - sample(other, demo.clip, prompt)).abs().max() == 0
-
-
-def test_the_names_of_many_concepts_come_from_a_text_file_in_the_input_folder(host, solve):
-    folder = Path(host.folder_paths.get_input_directory())
-    folder.mkdir(exist_ok=True)
-    (folder / "styles.txt").write_text("woodcut\nnames: halftone, blueprint\n", encoding="utf-8")
-    _, report = solve("file: styles.txt")
-    assert 'concept, taken as 3 names: "woodcut", "halftone", "blueprint"' in report
-
-
-@pytest.mark.parametrize("file", ["missing.txt", "../outside.txt", "/etc/hostname"])
-def test_a_text_file_that_is_not_in_the_input_folder_is_refused(host, solve, file):
-    Path(host.folder_paths.get_input_directory()).parent.joinpath("outside.txt").write_text("woodcut", encoding="utf-8")
-    with pytest.raises(ValueError, match="is not in ComfyUI's input folder; put the text file there"):
-        solve(f"file: {file}")
-
-
-def test_a_list_of_names_that_is_no_text_is_refused(host, solve):
-    (Path(host.folder_paths.get_input_directory()) / "binary.txt").write_bytes(b"\xff\xfe\x00woodcut")
-    with pytest.raises(ValueError, match="'binary.txt' is not a text file in UTF-8"):
-        solve("file: binary.txt")
-
-
-def test_an_edit_is_solved_anew_when_its_text_file_has_changed(host):
-    folder = Path(host.folder_paths.get_input_directory())
-    (folder / "changing.txt").write_text("woodcut", encoding="utf-8")
-    node = host.nodes.NODE_CLASS_MAPPINGS["LoCo_EditSolve"]
-    before = node.fingerprint_inputs(concept="file: changing.txt")
-    os.utime(folder / "changing.txt", (1, 1))
-    assert node.fingerprint_inputs(concept="file: changing.txt") != before
-    assert node.fingerprint_inputs(concept="woodcut") == []
 
 
 def test_the_report_names_the_clip_skip(execute, host, demo):

@@ -327,9 +327,11 @@ def test_a_combined_recipe_tells_the_lines_of_all():
 
 
 def test_several_names_stand_in_one_line():
-    asked = prompt_pairs("names: Van Gogh, Monet\u3001 Hokusai", "a painting", Attribute.STYLE)
-    assert [named.name for named in asked.named] == ["Van Gogh", "Monet", "Hokusai"]
-    assert asked.taken[0].startswith('concept prompts, taken as 3 names: "Van Gogh", "Monet", "Hokusai"')
+    asked = prompt_pairs("names: Van Gogh, Monet\u3001 Hokusai\uff0c Manet", "a painting", Attribute.STYLE)
+    assert [named.name for named in asked.named] == ["Van Gogh", "Monet", "Hokusai", "Manet"]
+    assert asked.taken[0].startswith('concept prompts, taken as 4 names: "Van Gogh", "Monet", "Hokusai", "Manet"')
+    with pytest.raises(ValueError, match="concept prompts: nothing stands after 'names: ,'"):
+        prompt_pairs("names: ,", "a painting", Attribute.STYLE)
 
 
 def test_a_line_that_names_a_file_stands_for_the_files_lines():

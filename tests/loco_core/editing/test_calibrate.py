@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from loco_core.editing.calibrate import MOST_PAIRS, WANTED, Calibration, calibrate, calibration_rows
+from loco_core.editing.calibrate import MOST_PAIRS, SIDE_STEP, WANTED, Calibration, calibrate, calibration_rows
 from loco_core.editing.check import check_plan
 from loco_core.editing.recipe import EditRecipe, EditRequest, EditSettings, Tokens, edit_recipe
 from loco_core.editing.report import calibration_lines
@@ -30,40 +30,41 @@ def calibrated(recipe: EditRecipe, **options) -> Calibration:
 
 def test_what_is_chosen_removes_enough_with_the_least_side_effect():
     found = calibrated(asked())
-    enough = [trial.side for trial in found.trials if trial.removed >= WANTED]
-    assert found.chosen.removed >= WANTED
-    assert found.chosen.side == pytest.approx(min(enough), abs=0.005)
+    enough = [own.mean_side.mean for own in (trial.check for trial in found.trials) if own.removed_share >= WANTED]
+    assert found.check.removed_share >= WANTED
+    assert found.check.mean_side.mean == pytest.approx(min(enough), abs=SIDE_STEP)
 
 
 def test_other_tokens_are_taken_where_those_given_do_not_remove_the_concept():
     given = asked(tokens=Tokens.LAST_SUBJECT)
     found = calibrated(given)
-    assert found.trials[0].edit.recipe.settings == given.settings and found.trials[0].removed < WANTED
-    assert found.chosen.edit.recipe.settings.tokens is not Tokens.LAST_SUBJECT and found.chosen.removed >= WANTED
+    as_given = next(trial for trial in found.trials if trial.recipe == given)
+    assert as_given.check.removed_share < WANTED <= found.check.removed_share
+    assert found.edit.recipe.settings.tokens is not Tokens.LAST_SUBJECT
 
 
 def test_the_settings_given_stay_where_no_others_are_measurably_better():
-    best = calibrated(asked()).chosen.edit.recipe.settings
-    assert calibrated(asked(**vars(best))).chosen.edit.recipe.settings == best
+    best = calibrated(asked()).edit.recipe.settings
+    assert calibrated(asked(**vars(best))).edit.recipe.settings == best
 
 
 def test_more_layers_are_edited_where_those_given_cannot_remove_the_concept():
     found = calibrated(asked(layers=LayerSet((3,), 4)))
-    assert found.chosen.edit.recipe.layers == LayerSet((0, 1, 2, 3), 4)
+    assert found.edit.recipe.layers == LayerSet((0, 1, 2, 3), 4)
     assert calibration_lines(found)[0].startswith("WARNING: layers 3 alone remove 0% of it, with a side effect of 0.0%")
 
 
 def test_where_nothing_removes_it_the_recipe_stays_as_it_was_and_the_report_says_so():
     given = asked(relative_ridge=1e4)  # it holds the weights where they are
     found = calibrated(given)
-    assert found.chosen.edit.recipe.settings == given.settings and found.chosen.edit.recipe.layers == HOLDING
+    assert found.edit.recipe.settings == given.settings and found.edit.recipe.layers == HOLDING
     assert calibration_lines(found)[0].startswith("WARNING: nothing that was tried removes 90% of the concept")
 
 
 def test_settings_that_leave_no_room_are_passed_over():
     """Preserved exactly, the concept's own prompts leave nothing of their tails to edit."""
     recipe = replace(asked(), preserve=tuple(f"{pair.concept}." for pair in asked().pairs))
-    tried = [trial.edit.recipe.settings for trial in calibrated(recipe).trials]
+    tried = [trial.recipe.settings for trial in calibrated(recipe).trials]
     assert tried and recipe.settings not in tried
 
 
@@ -83,8 +84,10 @@ def test_few_of_many_concepts_are_tried_and_all_are_solved():
     recipe = asked("\n".join(f"{letter}{letter}ism" for letter in "abcdefghijklmnopqrstuvwxyz"))
     found = calibrated(recipe)
     assert len(recipe.pairs) > MOST_PAIRS
-    assert found.chosen.edit.recipe.pairs == recipe.pairs
-    assert all(len(trial.edit.recipe.pairs) <= MOST_PAIRS for trial in found.trials)
+    assert found.edit.recipe.pairs == recipe.pairs
+    assert all(len(trial.recipe.pairs) <= MOST_PAIRS for trial in found.trials)
+    some = len(found.trials[0].recipe.pairs)
+    assert calibration_lines(found)[-1].endswith(f"; tried with {some} of {len(recipe.pairs)} prompts")
 
 
 def test_the_report_names_what_was_chosen_what_came_next_and_what_it_took():

@@ -75,3 +75,15 @@ def test_what_is_kept_is_asked_in_other_words_than_it_was_preserved_in():
     kept = kept_wordings(recipe)
     assert len(kept) == MOST_KEPT
     assert not set(kept) & set(recipe.preserve)
+
+
+def test_where_nothing_is_preserved_no_scene_is_kept_that_names_the_concept():
+    recipe = edit_recipe(EditRequest("cat", "a dog", "", Attribute.OBJECT), EditSettings(), LAYERS, "a text encoder")
+    assert [prompt for prompt in kept_wordings(recipe) if "cat" in prompt] == []
+    assert kept_wordings(recipe)
+
+
+def test_a_concept_that_is_its_own_target_is_not_asked():
+    request = EditRequest("cat\ndog", "cat\na bird", "", Attribute.OBJECT)
+    found = wordings(edit_recipe(request, EditSettings(), LAYERS, "a text encoder"))
+    assert found and all(pair.concept != pair.target for pair in found)
