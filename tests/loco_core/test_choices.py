@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from loco_core.choices import Choice
+from loco_core.editing.calibrate import SettingsFrom
 from loco_core.editing.recipe import EditSettings, Preservation, Ridge, Tokens
 from loco_core.localization.plan import Effort, SearchPlan
 from loco_core.localization.verdict import Kind
@@ -23,7 +24,7 @@ from loco_core.prompts import Attribute, PromptPair, prompt_pairs
 CORE = Path(__file__).resolve().parents[2] / "loco_core"
 CHOICES = [
     *(Attribute, ChooseBy, Effort, Kind, LineKind, Mode, Naming, NeuronTokens, Part, Preservation, Ranking, Ridge),
-    Tokens,
+    *(SettingsFrom, Tokens),
 ]
 every_choice = pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.__name__)
 
