@@ -83,7 +83,8 @@ class Measuring:
 
     def _kept(self, question: Hashable, recipe: EditRecipe, measure: Callable[[], Answer]) -> Answer:
         """What `measure` says, or said before of the same model, text encoder and question about the recipe."""
-        if any(names_inversion(prompt) for pair in recipe.pairs for prompt in (pair.concept, pair.target)):
+        prompts = [*recipe.preserve, *(prompt for pair in recipe.pairs for prompt in (pair.concept, pair.target))]
+        if any(map(names_inversion, prompts)):
             return measure()  # an inversion's file may have changed
         kept = _KEPT.setdefault(self.model, OrderedDict())
         encoder = fingerprint(partial(encode, self.clip))
