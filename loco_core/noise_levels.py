@@ -9,7 +9,7 @@ All rows that are compared share a run's latents at a level, so that nothing els
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -51,25 +51,38 @@ class NoiseLevels:
         self.weights = _weights(engine.sigmas(sampling), self.steps)
         self.rows = 0
         self._latents: dict[tuple[int, int], torch.Tensor] = {}
-        for passed in dict.fromkeys(steps):
-            runs = [run for run, own in enumerate(steps) if own == passed]
-            for batch in batches(runs, rows_per_batch):
-                self._follow(batch, [unmodified[run] for run in batch], passed)
+        for batch in batches(range(len(steps)), rows_per_batch):
+            self._follow({run: unmodified[run] for run in batch}, steps)
 
-    def _follow(self, runs: Sequence[int], rows: Sequence[Row], passed: tuple[int, ...]) -> None:
-        """Keeps what these runs are at before each of the steps passed: [C, h, w] each."""
-        before, steps_done = self.rows, 0
+    def _follow(self, rows: Mapping[int, Row], steps: Sequence[tuple[int, ...]]) -> None:
+        """Keeps what these runs are at before each of their steps [C, h, w], all of them together from level to level.
+        A run ends with the last of its steps.
+        """
+        latents: dict[int, torch.Tensor] = {}
+        for level, end in enumerate(self.steps):
+            going_on = [run for run in rows if max(steps[run]) >= end]
+            if not going_on:
+                break
+            passed = self.steps[max(0, level - 1) : level + 1]
+            begun = torch.stack([latents[run] for run in going_on]) if level else None
+            reached = self._reached([rows[run] for run in going_on], passed, begun)
+            latents = dict(zip(going_on, reached, strict=True))
+            self._latents |= {(run, level): latents[run] for run in going_on if end in steps[run]}
+
+    def _reached(self, rows: Sequence[Row], passed: Sequence[int], begun: torch.Tensor | None) -> torch.Tensor:
+        """What the rows' runs are at before the last of the steps passed: [len(rows), C, h, w]."""
+        before, done = self.rows, 0
+        most = passed[-1] - (0 if begun is None else passed[0])
         rows_per_step = len(rows) * self._sampling.rows_per_step
 
         def on_step() -> None:
-            nonlocal steps_done
-            steps_done = min(steps_done + 1, max(passed))  # it comes again for rows that memory parts
-            self._on_rows(before + steps_done * rows_per_step)
+            nonlocal done
+            done = min(done + 1, most)  # it comes again for rows that memory parts
+            self._on_rows(before + done * rows_per_step)
 
-        latents = self._engine.latents_at(rows, self._sampling, passed, on_step)
-        for run, own in zip(runs, latents, strict=True):
-            self._latents |= {(run, self.steps.index(step)): at for step, at in zip(passed, own, strict=True)}
-        self.rows += max(passed) * rows_per_step
+        latents = self._engine.latents_at(rows, self._sampling, passed, on_step, begun)
+        self.rows += most * rows_per_step
+        return latents[:, -1]
 
     def predict(self, level: int, asked: Sequence[tuple[int, Row]], engine: Engine | None = None) -> list[torch.Tensor]:
         """Of each row, whose latents are those of a run at this level: [C x h x w], in float64. engine: another one

@@ -150,8 +150,9 @@ class Denoiser:
         sampling: Sampling,
         steps: Sequence[int],
         on_step: Callable[[], None] | None = None,
+        begun: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        for _ in range(max(steps) if on_step else 0):
+        for _ in range(max(steps) - (0 if begun is None else min(steps)) if on_step else 0):
             on_step()
         return torch.zeros(len(rows), len(steps), 4, 2, 2)
 

@@ -35,7 +35,7 @@ class Linear:
     def sigmas(self, sampling: Sampling) -> list[float]:
         return [*(2.0**-step for step in range(sampling.steps)), 0.0]
 
-    def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int], on_step=None) -> torch.Tensor:
+    def latents_at(self, rows: Sequence[Row], sampling: Sampling, steps: Sequence[int], *_) -> torch.Tensor:
         return torch.zeros(len(rows), len(steps), CHANNELS, 1, 1)
 
     def predict(self, rows: Sequence[Row], latents: torch.Tensor, sampling: Sampling, step: int) -> torch.Tensor:

@@ -108,16 +108,20 @@ class DiffusersEngine:
         sampling: Sampling,
         steps: Sequence[int],
         on_step: Callable[[], None] | None = None,
+        begun: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """What the rows' runs are at before these steps: [len(rows), len(steps), C, h, w] on the CPU."""
         scheduler, negative = self._scheduler(replace(sampling, sampler="euler")), self._negative(sampling)
-        latents = self._noise(rows, sampling) * scheduler.init_noise_sigma
-        passed = [latents]
-        for timestep in scheduler.timesteps[: max(steps)]:
+        first, last = 0 if begun is None else min(steps), max(steps)
+        latents = self._noise(rows, sampling) * scheduler.init_noise_sigma if begun is None else begun
+        scheduler.set_begin_index(first)
+        passed = {first: latents}
+        for step in range(first, last):
+            timestep = scheduler.timesteps[step]
             scaled = scheduler.scale_model_input(latents, timestep)
             predicted = self.unet_output(scaled, timestep, rows, negative, sampling)
             latents = scheduler.step(predicted, timestep, latents).prev_sample
-            passed.append(latents)
+            passed[step + 1] = latents
             if on_step:
                 on_step()
         return torch.stack([passed[step] for step in steps], 1)
@@ -314,9 +318,10 @@ class AblatedEngine:
         sampling: Sampling,
         steps: Sequence[int],
         on_step: Callable[[], None] | None = None,
+        begun: torch.Tensor | None = None,
     ) -> torch.Tensor:
         with self._engine.ablated(self._change):
-            return self._engine.latents_at(rows, sampling, steps, on_step)
+            return self._engine.latents_at(rows, sampling, steps, on_step, begun)
 
     def predict(self, rows: Sequence[Row], latents: torch.Tensor, sampling: Sampling, step: int) -> torch.Tensor:
         with self._engine.ablated(self._change):

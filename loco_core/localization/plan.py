@@ -30,7 +30,7 @@ PROBED_RUNS = 4
 # At how many places, of a run and a level each, it probes: two levels of each run, and every level in some run.
 PROBED_PLACES = 8
 # Images by which a search confirms what it has probed: of so many prompts, the first seed of each.
-CONFIRMED_PROMPTS = 3
+CONFIRMED_PROMPTS = 2
 
 
 class Effort(Choice):

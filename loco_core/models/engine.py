@@ -151,10 +151,12 @@ class Engine(Protocol):
         sampling: Sampling,
         steps: Sequence[int],
         on_step: Callable[[], None] | None = None,
+        begun: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """What the rows' runs are at before these steps: [len(rows), len(steps), C, h, w] on the CPU.
 
         By Euler's method, whatever the sampler, and only as far as the last of the steps. `on_step` as in `generate`.
+        `begun` [len(rows), C, h, w]: what the runs are at before the first of the steps, to go on from there.
         """
         ...
 

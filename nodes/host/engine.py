@@ -87,11 +87,12 @@ class ComfyEngine:
         sampling: Sampling,
         steps: Sequence[int],
         on_step: Callable[[], None] | None = None,
+        begun: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """What the rows' runs are at before these steps: [len(rows), len(steps), C, h, w] on the CPU."""
 
         def latents(part: slice) -> torch.Tensor:
-            sampler = EulerPath(steps)
+            sampler = EulerPath(steps, None if begun is None else begun[part])
             self._sample(self._model, rows[part], sampling, sampler.of_the_host(), on_step)
             return torch.stack(sampler.latents, 1)
 

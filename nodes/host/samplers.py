@@ -50,26 +50,28 @@ def row_sampler(name: str, seeds: Sequence[int]) -> comfy.samplers.Sampler:
 class EulerPath:
     """A sampler that goes by Euler's method, notes what it is at before the given steps, and ends with the last one.
 
+    begun: what it is at before the first of the steps [N, C, h, w]; without it, it begins with noise, before step 0.
     latents: [N, C, h, w] on the CPU for each of the steps, once it has run.
     """
 
-    def __init__(self, steps: Sequence[int]) -> None:
-        self._steps = steps
+    def __init__(self, steps: Sequence[int], begun: torch.Tensor | None = None) -> None:
+        self._steps, self._begun = steps, begun
         self.latents: list[torch.Tensor] = []
 
     def of_the_host(self) -> comfy.samplers.Sampler:
         return comfy.samplers.KSAMPLER(self._sample)
 
     def _sample(self, model: torch.nn.Module, x: torch.Tensor, sigmas: torch.Tensor, extra_args: dict, callback, **_):
-        passed = {}
-        for step in range(max(self._steps) + 1):
-            passed[step] = x.cpu()
-            if step == max(self._steps):
-                break
+        first, last = 0, max(self._steps)
+        if self._begun is not None:
+            first, x = min(self._steps), self._begun.to(x)
+        passed = {first: x.cpu()}
+        for step in range(first, last):
             sigma = sigmas[step]
             denoised = model(x, sigma * x.new_ones(len(x)), **extra_args)
             callback({"x": x, "i": step, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
             x = x + (x - denoised) * (sigmas[step + 1] / sigma - 1)
+            passed[step + 1] = x.cpu()
         self.latents = [passed[step] for step in self._steps]
         return x
 

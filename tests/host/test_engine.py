@@ -311,6 +311,14 @@ def test_latents_are_of_the_steps_that_were_asked_for_in_their_order(engine):
     assert both[:, 0].std() > 5 * both[:, 1].std()  # noise goes
 
 
+def test_runs_go_on_from_where_they_were(engine):
+    star, fish = engine.encode(["a red star", "a blue fish"])
+    rows, sampling = [Row(star, SEED), Row(fish, 5)], Sampling(4, 2.0, "euler", "normal", 128, 128)
+    at_once = engine.latents_at(rows, sampling, [1, 3])
+    gone_on = engine.latents_at(rows[1:], sampling, [1, 3], begun=at_once[1:, 0])
+    close(gone_on[0], at_once[1])
+
+
 def test_each_row_is_predicted_as_it_is_alone(engine, predict):
     star, fish = engine.encode(["a red star", "a blue fish in the style of woodcut"])
     rows = [Row(star, SEED), Row(fish, SEED), Row(star, SEED, Intervention(layer_set(8, 9), fish))]

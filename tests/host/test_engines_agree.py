@@ -144,6 +144,17 @@ def test_they_pass_the_same_latents(comfy_engine, diffusers_engine):
         assert relative(*(latents[:, step] for latents in passed)) <= 1e-2
 
 
+def test_they_go_on_alike_from_the_same_latents(comfy_engine, diffusers_engine):
+    one, other = (replace(SAMPLING, scheduler=name) for name in ("simple", "trailing"))
+    (begun,) = diffusers_engine.latents_at([Row(diffusers_engine.encode([OWN])[0], 0)], other, [6])
+    passed = [
+        engine.latents_at([Row(engine.encode([OWN])[0], 0)], sampling, [6, 12], begun=begun)
+        for engine, sampling in ((comfy_engine, one), (diffusers_engine, other))
+    ]
+    assert relative(*(latents[:, 1] for latents in passed)) <= 1e-4
+    assert relative(passed[0][:, 1], passed[0][:, 0]) > 1e-2
+
+
 @pytest.mark.parametrize(
     ("layer", "part"),
     [*((layer, Part.BOTH) for layer in range(16)), (8, Part.KEYS), (8, Part.VALUES), (9, Part.VALUES)],

@@ -35,7 +35,7 @@ def solved(pack, execute):
     third of the three is the cost of encoding the prompts, a part of the second.
     """
     known: dict[str, tuple] = {}
-    node = pack("nodes.editing.solve")
+    node = pack("nodes.editing.inputs")
     encode = node.encode
 
     def run(family: str, loaded: Loaded) -> tuple:
