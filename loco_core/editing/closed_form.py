@@ -8,33 +8,40 @@ serves the keys and values of every layer.
 Two ways to preserve the outputs of other embeddings P:
 - exactly: with Q an orthonormal basis of P and Z = X_o - Q Q^T X_o, A = D Z^T (Z Z^T + lambda I)^-1, so that A Q = 0;
 - weighted (UCE's retain term): A = D X_o^T (X_o X_o^T + beta P P^T + lambda I)^-1.
-With the columns' thin SVD U S V^T all of them are [D V S / (S^2 + lambda)] U^T: no d x d solve, and thin factors.
-Of more than d columns U and S^2 are the eigenvectors and eigenvalues of Z Z^T, and D V S is D Z^T U. So the columns
-need not be kept: many concepts take no more memory than d columns do.
+With the columns' thin SVD U S V^T all of them are [D V / (S^2 + lambda)] (Z V)^T: no d x d solve, and thin factors. V
+and S^2 are the eigenvectors and eigenvalues of Z^T Z. Of more than d columns U and S^2 are those of Z Z^T, and the
+operator is [D Z^T U / (S^2 + lambda)] U^T. So the columns need not be kept: many concepts take no more memory than d
+columns do.
 
-The tokens of one prompt, its padding above all, are nearly collinear. Where S^2 is far below lambda, the ridge leaves
-nothing of the edit. So a prompt may give its leading directions alone, Z V and D V for its leading right
-singular vectors V: a few columns in place of up to 77, with the same products. And an operator can be reduced to P A,
-with P the projector on the leading left singular vectors of A Z: to the rank that the concepts need. What is preserved
-exactly stays so, as P A Q = 0.
+The tokens of one prompt, its padding above all, are nearly collinear, and prompts have much in common. Where S^2 is far
+below lambda, the ridge leaves nothing of the edit. So a prompt may give its leading directions alone, Z V and D V for
+its leading right singular vectors V: a few columns in place of up to 77, with the same products. So may the columns of
+some prompts together. And an operator can be reduced to P A, with P the projector on the leading left singular vectors
+of A Z: to the rank that the concepts need. What is preserved exactly stays so, as P A Q = 0.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
+# Z or X_o, and D, [d, n] each.
+Pair = tuple[torch.Tensor, torch.Tensor]
+
 # Parts of an operator below this share of the largest one are rounding.
 NEGLIGIBLE = 1e-12
 # Eigenvalues of a product of columns with themselves below this share of the largest one are rounding.
 ROUNDING = 1e-14
-# Directions of a prompt's columns whose S^2 is below this share of lambda are left out...
+# Directions of columns whose S^2 is below this share of lambda are left out...
 HARDLY_REACHED = 1e-3
 # ... and so are the least parts of an operator that together make less than this share of what it changes.
 UNNEEDED = 5e-3
+# So many columns of some prompts are reduced to their leading directions together.
+TOGETHER = 512
 # What is small in one prompt may be shared by this many squared: it is left out only where it is that much smaller.
 SHARED = 10
 
@@ -91,47 +98,61 @@ class Columns:
     def __init__(self, width: int, basis: torch.Tensor | None = None) -> None:
         self._width = width
         self._basis = torch.zeros(width, 0, dtype=torch.float64) if basis is None else basis
-        self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._products: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._count, self._change, self._left_out = 0, 0.0, 0.0
+        self._added: list[Pair] = []  # X_o and D, since columns were last reduced together
+        self._kept: list[Pair] = []
+        self._products: Pair | None = None
+        self._change, self._left_out = 0.0, 0.0
 
     def add(self, originals: torch.Tensor, changes: torch.Tensor, ridge: float | None = None) -> float:
         """Adds the columns of X_o and of D of a prompt, [d, k] each; returns how large Z is beside X_o, |Z| / |X_o|.
 
         With `ridge`, about the lambda of the solve, only the leading directions are added: those that it lets act.
         """
-        if not torch.isfinite(originals.sum() + changes.sum()):
-            raise ValueError("text embeddings: NaN or Inf; the text encoder gave no usable embedding for these prompts")
         if ridge is None:
             originals, changes = originals.double(), changes.double()
-        basis = self._basis.to(originals)
-        within = basis.T @ originals
-        products = originals.T @ originals
-        whole = products.trace().item()
-        products = (products - within.T @ within).double()
-        size = products.trace().clamp(min=0).item()
-        self._change += changes.square().sum().item()
+        within, products = self._basis.to(originals).T @ originals, originals.T @ originals
+        whole, change = products.trace().item(), changes.square().sum().item()
+        if not math.isfinite(whole + change):
+            raise ValueError("text embeddings: NaN or Inf; the text encoder gave no usable embedding for these prompts")
+        self._change += change
+        products = products - within.T @ within
         if ridge is not None:
-            squares, right = torch.linalg.eigh(products)
-            leading = right[:, squares > HARDLY_REACHED * ridge].to(originals)
-            leading_changes = changes @ leading
-            self._left_out += max(0.0, (changes.square().sum() - leading_changes.square().sum()).item())
-            originals, within, changes = originals @ leading, within @ leading, leading_changes
-        self._kept.append(((originals - basis @ within).double(), changes.double()))
-        self._count += originals.shape[1]
-        if self._count > self._width:
+            originals, changes = self._leading((originals, changes), products, ridge)
+        self._added.append((originals, changes))
+        if ridge is None or _count(self._added) > TOGETHER:
+            self._keep(ridge)
+        return (max(0.0, products.trace().item()) / whole) ** 0.5 if whole else 0.0
+
+    def _leading(self, columns: Pair, products: torch.Tensor, ridge: float) -> Pair:
+        """The columns' leading directions, in place of them. products: Z^T Z."""
+        squares, right = torch.linalg.eigh(products.double())
+        leading = right[:, squares > HARDLY_REACHED * ridge].to(products)
+        originals, changes = (own @ leading for own in columns)
+        self._left_out += max(0.0, (columns[1].square().sum() - changes.square().sum()).item())
+        return originals, changes
+
+    def _keep(self, ridge: float | None) -> None:
+        """Those added become those kept; with `ridge`, only what is leading in all of them."""
+        if not self._added:
+            return
+        originals, change = (own.double() for own in _joined(self._added))
+        free = project_out(self._basis, originals)
+        self._kept.append(
+            (free, change) if ridge is None else self._leading((free, change), free.T @ free, ridge / SHARED)
+        )
+        self._added.clear()
+        if _count(self._kept) > self._width:
             self._folded()
-        return (size / whole) ** 0.5 if whole else 0.0
 
     def operator(self, ridge: float, preserved: Sequence[torch.Tensor] = (), weight: float = 1.0) -> EditOperator:
         """The operator for lambda = `ridge`. `preserved` is P, in parts [d, k], and `weight` is beta."""
-        left, squares, products = self._directions(preserved, weight)
-        up = products / (squares + ridge)
-        sizes = torch.linalg.norm(up, dim=0)
+        self._keep(ridge)
+        read, squares, changed = self._directions(preserved, weight)
+        up = changed / (squares + ridge)
+        sizes = torch.linalg.norm(up, dim=0) * torch.linalg.norm(read, dim=0)
         large = sizes > NEGLIGIBLE * sizes.amax() if len(sizes) else sizes > 0
-        up, left = up[:, large], left[:, large]
-        left = project_out(self._basis, left)  # again, for the rounding of small singular values
-        return EditOperator(up.contiguous(), left.T.contiguous())
+        read = project_out(self._basis, read[:, large])  # again, for the rounding of small singular values
+        return EditOperator(up[:, large].contiguous(), read.T.contiguous())
 
     def needed(self, operator: EditOperator) -> tuple[EditOperator, tuple[float, ...]]:
         """P A for an operator A of these columns: of the least rank that makes all but UNNEEDED of what A changes.
@@ -141,36 +162,36 @@ class Columns:
         if not operator.rank:
             return operator, ()
         if self._products is None:
-            read = torch.cat([operator.down @ free for free, _ in self._kept], 1)
-            squares = read @ read.T
+            changed = operator.change(_joined(self._kept)[0])
+            sizes, vectors = torch.linalg.eigh(changed.T @ changed)
         else:
-            squares = operator.down @ self._folded()[0] @ operator.down.T
-        left, rest = torch.linalg.qr(operator.up)
-        sizes, vectors = torch.linalg.eigh(rest @ squares @ rest.T)
+            edit = operator.up @ operator.down
+            sizes, vectors = torch.linalg.eigh(edit @ self._folded()[0] @ edit.T)
         large = sizes.cumsum(0) > UNNEEDED**2 * sizes.sum()
-        left = (left @ vectors[:, large]).flip(1)
+        left = vectors[:, large].flip(1)
+        if self._products is None:
+            left = changed @ left / sizes[large].flip(0).sqrt()
         shares = (sizes[large] / sizes.sum()).flip(0).tolist()
         return EditOperator(left, (left.T @ operator.up) @ operator.down), tuple(shares)
 
     def _directions(
         self, preserved: Sequence[torch.Tensor], weight: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """U, S^2 and D V S."""
+        """R, S^2 and C of the operator [C / (S^2 + lambda)] R^T: Z V and D V, or U and D Z^T U."""
         if self._products is None and not preserved:
-            free, change = (torch.cat(parts, 1) for parts in zip(*self._kept, strict=True))
-            self._kept = [(free, change)]
-            left, singular, right = torch.linalg.svd(free, full_matrices=False)
-            return left, singular**2, (change @ right.T).mul_(singular)
-        squares, products = self._folded()
-        if preserved:
-            squares = squares.clone()
-        for part in preserved:
-            own = part.double()
-            squares.addmm_(own, own.T, alpha=weight)
-        values, left = torch.linalg.eigh(squares)
-        true = values >= ROUNDING * values[-1]
-        left = left[:, true]
-        return left, values[true], products @ left
+            read, changed = _joined(self._kept)
+            self._kept = [(read, changed)]
+            products = read.T @ read
+        else:
+            products, changed = self._folded()
+            read = torch.eye(self._width, dtype=torch.float64)
+            for part in preserved:
+                own = part.double()
+                products = products.addmm(own, own.T, alpha=weight)
+        squares, vectors = torch.linalg.eigh(products)
+        true = squares >= ROUNDING * squares[-1:]
+        vectors = vectors[:, true]
+        return read @ vectors, squares[true], changed @ vectors
 
     def _folded(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Z Z^T and D Z^T; columns that were kept themselves are kept no longer."""
@@ -178,11 +199,10 @@ class Columns:
             self._products = tuple(torch.zeros(2, self._width, self._width, dtype=torch.float64))
         squares, products = self._products
         if self._kept:
-            free, change = (torch.cat(parts, 1) for parts in zip(*self._kept, strict=True))
+            free, change = _joined(self._kept)
             squares.addmm_(free, free.T)
             products.addmm_(change, free.T)
         self._kept.clear()
-        self._count = 0
         return squares, products
 
     def residual(self, operator: EditOperator) -> float:
@@ -196,6 +216,15 @@ class Columns:
         edit = operator.up @ operator.down
         left = ((edit @ squares - 2 * products) * edit).sum().item() + self._change
         return (max(0.0, left) / self._change) ** 0.5
+
+
+def _joined(parts: Sequence[Pair]) -> Pair:
+    columns, changes = (torch.cat(own, 1) for own in zip(*parts, strict=True))
+    return columns, changes
+
+
+def _count(parts: Sequence[Pair]) -> int:
+    return sum(columns.shape[1] for columns, _ in parts)
 
 
 def solve(

@@ -144,7 +144,8 @@ class _Problem:
         if self._settings.ridge is Ridge.RELATIVE:
             ridge = self._relative(squares / originals.shape[1])
         room = self._columns.add(originals, changes, ridge)
-        room = room if changes.any() else 1.0  # nothing is to change, so no room is needed
+        if not changes.any():
+            room = 1.0  # nothing is to change, so no room is needed
         if room < NO_ROOM:
             raise ValueError(
                 f"preserve: only {room:.1%} of {pair.concept!r} is left outside what is to be preserved, too little "
