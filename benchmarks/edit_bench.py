@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.probe_cases import SAMPLING, planted
-from demo.jobs import FACT_TARGETS, PLAIN_PROMPTS, Picture, Reading, fact_edit
+from demo.jobs import FACT_TARGETS, PLAIN_PROMPTS, Picture, Reading, fact_edit, image_count
 from demo.judge import load_judge
 from demo.world import (
     COLOURS,
@@ -31,10 +31,14 @@ from loco_core.diffusers_host.demo_model import CHECKPOINT, DEMO, demo_pipeline
 from loco_core.diffusers_host.engine import DiffusersEngine
 from loco_core.editing.check import CheckPlan, EditChecker, prompts_plan
 from loco_core.editing.recipe import EditRecipe, EditRequest, EditSettings, edit_recipe
-from loco_core.models.engine import Row, TextEmbedding
+from loco_core.models.engine import Row, Sampling, TextEmbedding
 from loco_core.prompts import Attribute, PromptPair
 
 ROWS = 32
+# The seeds of images of one prompt are so far apart.
+BETWEEN_COPIES = 10_000
+# Of the images that the judge reads: it reads the same in them as in those of 20 steps.
+JUDGED = replace(SAMPLING, steps=10)
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,8 @@ class SheetOf:
 
 
 # On prompts and seeds of the one, methods are tuned; on those of the other they are measured.
-validation_sheet = SheetOf(TRAINING_TEMPLATES, wording=0, seed=5000, count=6, others=2, far=1)
-held_out_sheet = SheetOf(HELD_OUT_TEMPLATES, wording=1, seed=1000, count=12, others=6, far=2)
+validation_sheet = SheetOf(TRAINING_TEMPLATES, wording=0, seed=5000, count=5, others=2, far=1)
+held_out_sheet = SheetOf(HELD_OUT_TEMPLATES, wording=1, seed=1000, count=8, others=3, far=2)
 
 
 class Bench:
@@ -150,15 +154,25 @@ class Bench:
             self._measured[task, sheet] = Measured(self, task, sheet(task))
         return self._measured[task, sheet]
 
-    def read(self, pictures: Sequence[Picture]) -> Reading:
+    def images(self, pictures: Sequence[Picture], sampling: Sampling) -> torch.Tensor:
+        """[n, 3, H, W]"""
         embeddings = self.encode([picture.prompt for picture in pictures])
-        rows = [Row(embedding, picture.seed) for picture, embedding in zip(pictures, embeddings, strict=True)]
-        parts = [self.engine.generate(rows[i : i + ROWS], SAMPLING) for i in range(0, len(rows), ROWS)]
-        return Reading(self.judge, pictures, torch.cat(parts).movedim(-1, 1))
+        rows = [
+            Row(embedding, picture.seed + BETWEEN_COPIES * copy)
+            for picture, embedding in zip(pictures, embeddings, strict=True)
+            for copy in range(picture.count)
+        ]
+        parts = [self.engine.generate(rows[i : i + ROWS], sampling) for i in range(0, len(rows), ROWS)]
+        return torch.cat(parts).movedim(-1, 1)
 
     def readings(self, sheet: Sheet) -> dict[str, Reading]:
         """What the model's images show now."""
-        return {name: self.read(pictures) for name, pictures in sheet.pictures.items() if pictures}
+        every = [picture for pictures in sheet.pictures.values() for picture in pictures]
+        images = self.images(every, JUDGED).split([image_count(pictures) for pictures in sheet.pictures.values()])
+        return {
+            name: Reading(self.judge, pictures, own)
+            for (name, pictures), own in zip(sheet.pictures.items(), images, strict=True)
+        }
 
 
 @lru_cache(maxsize=1)
