@@ -42,7 +42,7 @@ HARDLY_REACHED = 1e-3
 UNNEEDED = 5e-3
 # So many columns of some prompts are reduced to their leading directions together.
 TOGETHER = 512
-# What is small in one prompt may be shared by this many squared: it is left out only where it is that much smaller.
+# What is small in some prompts may be shared by so many more: it is left out only where it is that much smaller.
 SHARED = 10
 
 
@@ -117,13 +117,13 @@ class Columns:
         self._change += change
         products = products - within.T @ within
         if ridge is not None:
-            originals, changes = self._leading((originals, changes), products, ridge)
+            originals, changes = self._reduced((originals, changes), products, ridge)
         self._added.append((originals, changes))
         if ridge is None or _count(self._added) > TOGETHER:
             self._keep(ridge)
         return (max(0.0, products.trace().item()) / whole) ** 0.5 if whole else 0.0
 
-    def _leading(self, columns: Pair, products: torch.Tensor, ridge: float) -> Pair:
+    def _reduced(self, columns: Pair, products: torch.Tensor, ridge: float) -> Pair:
         """The columns' leading directions, in place of them. products: Z^T Z."""
         squares, right = torch.linalg.eigh(products.double())
         leading = right[:, squares > HARDLY_REACHED * ridge].to(products)
@@ -135,11 +135,11 @@ class Columns:
         """Those added become those kept; with `ridge`, only what is leading in all of them."""
         if not self._added:
             return
-        originals, change = (own.double() for own in _joined(self._added))
-        free = project_out(self._basis, originals)
-        self._kept.append(
-            (free, change) if ridge is None else self._leading((free, change), free.T @ free, ridge / SHARED)
-        )
+        originals, changes = (own.double() for own in _joined(self._added))
+        columns = project_out(self._basis, originals), changes
+        if ridge is not None:
+            columns = self._reduced(columns, columns[0].T @ columns[0], ridge / SHARED)
+        self._kept.append(columns)
         self._added.clear()
         if _count(self._kept) > self._width:
             self._folded()
