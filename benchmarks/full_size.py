@@ -17,7 +17,7 @@ TESTS = ROOT / "tests" / "host" / "full_size"
 RESULT = ROOT / "benchmarks" / "results" / "full_size.json"
 FAMILIES = ("sd15", "sd21", "sdxl")
 # Which tests: parts of their names.
-MEASURING = "alone or forward_order or little_memory or same_edit"
+MEASURING = "alone or forward_order or little_memory or second_solve or same_edit"
 
 
 class Collector:
@@ -42,7 +42,13 @@ def main() -> int:
     collector = Collector()
     failed = pytest.main(["-q", "--all", "--rootdir", str(ROOT), str(TESTS), "-k", MEASURING], plugins=[collector])
     recorded = collector.recorded
-    names = ("sdxl_edit_seconds", "sdxl_extra_mb", "modes_difference_sd15", "modes_difference_sdxl")
+    names = (
+        "sdxl_edit_seconds",
+        "sdxl_extra_mb",
+        "second_solve_share",
+        "modes_difference_sd15",
+        "modes_difference_sdxl",
+    )
     figures = {
         "layers": {family: recorded.get(f"layers {family}") for family in FAMILIES},
         "alone_tests_passed": collector.alone,

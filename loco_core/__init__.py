@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .comparison.erasure import ErasurePlan, ErasureResult, erasure_text, measure_erasure
-from .editing.calibrate import Calibration, SettingsFrom, Trial, calibrate
+from .editing.calibrate import Calibration, SettingsFrom, Trial, calibrate, calibration_rows
 from .editing.check import EditCheck, EditChecker, check_plan, check_text
 from .editing.closed_form import EditOperator
 from .editing.file import load_edit, recipe_metadata, save_edit
@@ -62,10 +62,10 @@ __all__ = [
     "Neurons", "Part", "Preservation", "Probe", "ProbePlan", "Prober", "Progress", "PromptPair", "Ranking",
     "Replacement", "Ridge", "Row", "Sampling", "Scorer", "SearchPlan", "SearchProgress", "SearchResult", "SettingsFrom",
     "SweepRequest", "SweepResult", "TextEmbedding", "TextLayer", "Tokens", "Trial", "Verdict", "ablation",
-    "ablation_lora", "calibrate", "calibration_lines", "check_plan", "check_text", "chosen_neurons", "combined",
-    "contact_sheet", "contrast_prompts", "demo_pipeline", "detect_neurons", "edit_lora", "edit_recipe", "erasure_text",
-    "estimate", "layers_of_search", "load_edit", "load_neurons", "load_pipeline", "load_scorer", "localize",
-    "measure_effects", "measure_erasure", "model_figure", "neuron_lines", "neuron_recipe", "parse_counts",
+    "ablation_lora", "calibrate", "calibration_lines", "calibration_rows", "check_plan", "check_text", "chosen_neurons",
+    "combined", "contact_sheet", "contrast_prompts", "demo_pipeline", "detect_neurons", "edit_lora", "edit_recipe",
+    "erasure_text", "estimate", "layers_of_search", "load_edit", "load_neurons", "load_pipeline", "load_scorer",
+    "localize", "measure_effects", "measure_erasure", "model_figure", "neuron_lines", "neuron_recipe", "parse_counts",
     "preserved_prompts", "probe_figure", "probe_map", "probe_text", "prompt_pairs", "provenance", "recipe_metadata",
     "report_lines", "report_text", "result_json", "save_edit", "save_lora", "save_neurons", "scores_csv", "search",
     "search_plot", "search_settings", "solve_edit", "sweep_neurons", "sweep_text", "whole_pairs", "windows",

@@ -9,10 +9,12 @@ from typing import Any
 import click
 
 from .. import (
+    Calibration,
     DiffusersEngine,
     Edit,
     EditCheck,
     EditChecker,
+    EditRecipe,
     EditRequest,
     EditSettings,
     Naming,
@@ -22,6 +24,7 @@ from .. import (
     Tokens,
     calibrate,
     calibration_lines,
+    calibration_rows,
     check_plan,
     check_text,
     edit_lora,
@@ -127,19 +130,18 @@ def edit(settings: Settings, replacing: Replacing, **given: Any) -> None:
     preserve = with_files("\n".join(chosen.preserve), options.text_of)
     request = EditRequest(replacing.concepts, replacing.targets, preserve, replacing.attribute)
     recipe = edit_recipe(request, chosen.settings, layers, engine.text_encoder)
-    settings_lines: list[str] = []
-    check: EditCheck | None = None
+    calibration: Calibration | None = None
     if chosen.settings_from is SettingsFrom.AUTOMATIC and not recipe.changes_nothing:
-        calibration = calibrate(engine, recipe, settings.sampling, settings.seed, settings.rows)
-        solved, settings_lines = calibration.edit, calibration_lines(calibration)
-        check = calibration.check if chosen.strength == 1 else None
-    else:
-        solved = solve_edit(engine.encode, recipe)
+        calibration = _calibrated(engine, recipe, settings)
+    solved = solve_edit(engine.encode, recipe) if calibration is None else calibration.edit
     _save(solved, engine, chosen)
     if not recipe.changes_nothing:
-        plan = check_plan(solved.recipe, settings.sampling, settings.seed)
-        check = check or EditChecker(engine, plan, settings.rows).check(solved, chosen.strength)
+        if calibration is not None and chosen.strength == 1:
+            check = calibration.check
+        else:
+            check = _checked(engine, solved, settings, chosen.strength)
         click.echo(check_text(check))
+    settings_lines = [] if calibration is None else calibration_lines(calibration)
     click.echo("\n".join([*settings_lines, *report_lines(solved), f"saved as {out / 'lora.safetensors'}"]))
     prompts = list(chosen.prompts or [pair.concept for pair in recipe.pairs])
     with options.counted(2 * len(prompts) * chosen.seeds) as progress:
@@ -150,6 +152,18 @@ def edit(settings: Settings, replacing: Replacing, **given: Any) -> None:
     title = ", ".join(plain_text(line.text) for line in read_lines(replacing.concepts, "concept"))
     options.write_sheet(out / "before_after.png", title, before, after)
     click.echo(f"look at {out / 'before_after.png'}")
+
+
+def _calibrated(engine: DiffusersEngine, recipe: EditRecipe, settings: Settings) -> Calibration:
+    most = calibration_rows(check_plan(recipe, settings.sampling, settings.seed))
+    with options.counted_rows(most, "trying settings") as on_rows:
+        return calibrate(engine, recipe, settings.sampling, settings.seed, settings.rows, on_rows)
+
+
+def _checked(engine: DiffusersEngine, solved: Edit, settings: Settings, strength: float) -> EditCheck:
+    plan = check_plan(solved.recipe, settings.sampling, settings.seed)
+    with options.counted_rows(plan.rows, "checking the edit") as on_rows:
+        return EditChecker(engine, plan, settings.rows, on_rows).check(solved, strength)
 
 
 def _save(solved: Edit, engine: DiffusersEngine, chosen: EditChoices) -> None:

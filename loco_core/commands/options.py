@@ -24,6 +24,7 @@ from ..diffusers_host.pipelines import SAMPLERS, SPACINGS, VAE_FACTOR, best_devi
 from ..drawing import before_after_sheet
 from ..files import write_picture
 from ..models.engine import Sampling
+from ..noise_levels import OnRows
 from ..prompt_lines import with_files
 from ..prompts import Attribute
 from ..scoring.open_clip_scorer import ClipScorer, load_scorer
@@ -295,6 +296,14 @@ def counted(total: int) -> Iterator[images.Progress]:
             progress.update(task, completed=done, description=label)
 
         yield images.Progress(on_batch)
+
+
+@contextmanager
+def counted_rows(total: int, doing: str) -> Iterator[OnRows]:
+    """A bar over so many rows of the denoiser, at most."""
+    with bar() as progress:
+        task = progress.add_task(doing, total=total)
+        yield lambda done: progress.update(task, completed=min(done, total))
 
 
 def image_maker(settings: Settings, seeds: int, total: int, progress: images.Progress) -> images.ImageMaker:

@@ -102,6 +102,18 @@ def test_the_default_edit_of_sdxl_takes_little_memory(solved, loaded, family, re
     assert measured.extra_mb <= 200
 
 
+@pytest.mark.parametrize("family", ["sdxl"])
+def test_a_second_solve_of_sdxl_encodes_the_line_that_changed_alone(execute, loaded, family, record_property):
+    (layers, _) = execute("LoCo_LayerSelect", model=loaded.model, preset="style")
+    seconds = []
+    for kept in ("a photo of a cat\na photo of a dog", "a photo of a cat\na photo of a horse"):
+        begun = time.perf_counter()
+        execute("LoCo_EditSolve", clip=loaded.clip, layers=layers, concept="Monet", preserve=kept)
+        seconds.append(time.perf_counter() - begun)
+    record_property("second_solve_share", seconds[1] / seconds[0])
+    assert seconds[1] <= 0.15 * seconds[0]
+
+
 @THREE
 def test_weights_context_and_lora_are_the_same_edit_of_float16_weights(
     execute, solved, by_lora, encode, loaded_float16, family, record_property
