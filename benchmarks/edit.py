@@ -74,10 +74,12 @@ COLOURS = {"erased": "#d1495b", "kept_styles": "#2b6777", "kept_objects": "#8d99
 def measured_rows(
     bench: Bench, tasks: Iterable[Task], change: Callable[[Task], AbstractContextManager[Size]]
 ) -> list[dict]:
-    """Every task on its held-out sheet, with the model changed for it. What a method refuses to edit is not edited."""
+    """Every task whose concepts the model knows, on its held-out sheet, with the model changed for it. What a method refuses to edit is not edited."""
     rows = []
     for task in tasks:
         measured = bench.measured(task, held_out_sheet)
+        if not measured.known:
+            continue
         try:
             with change(task) as size:
                 figures = {**asdict(size), **measured.now()}
@@ -92,7 +94,7 @@ def of_method(folder: Path, name: str) -> dict:
     bench, method = bench_of(folder), METHODS[name]
     best, seen = {}, []
     for attribute, tasks in TUNED_ON.items():
-        measured = {task: bench.measured(task, validation_sheet) for task in tasks}
+        measured = {task: own for task in tasks if (own := bench.measured(task, validation_sheet)).known}
         best[attribute], own = tuned(bench, method, measured)
         seen += own
     own = partial(edited, bench, method)

@@ -188,6 +188,12 @@ class Measured:
         self._before = bench.readings(sheet)
         self._checker = EditChecker(bench.engine, sheet.check_plan(task), ROWS)
 
+    @property
+    def known(self) -> bool:
+        """Whether the model as loaded shows any of what is to be edited: else there is nothing to measure."""
+        attribute = "fact" if self._task.attribute is Attribute.FACT else "style"
+        return any(self._before[name].correct(attribute).any() for name in self._task.concepts)
+
     def now(self) -> dict[str, float]:
         """Of the model as it is now.
 
