@@ -74,7 +74,9 @@ COLOURS = {"erased": "#d1495b", "kept_styles": "#2b6777", "kept_objects": "#8d99
 def measured_rows(
     bench: Bench, tasks: Iterable[Task], change: Callable[[Task], AbstractContextManager[Size]]
 ) -> list[dict]:
-    """Every task whose concepts the model knows, on its held-out sheet, with the model changed for it. What a method refuses to edit is not edited."""
+    """Every task whose concepts the model knows, on its held-out sheet, with the model changed for it. What a method
+    refuses to edit is not edited.
+    """
     rows = []
     for task in tasks:
         measured = bench.measured(task, held_out_sheet)
