@@ -38,7 +38,7 @@ ROWS = 32
 # The seeds of images of one prompt are so far apart.
 BETWEEN_COPIES = 10_000
 # Of the images that the judge reads: it reads the same in them as in those of 20 steps.
-JUDGED = replace(SAMPLING, steps=10)
+JUDGED = replace(SAMPLING, steps=6)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class SheetOf:
 
 
 # On prompts and seeds of the one, methods are tuned; on those of the other they are measured.
-validation_sheet = SheetOf(TRAINING_TEMPLATES, wording=0, seed=5000, count=5, others=2, far=1)
+validation_sheet = SheetOf(TRAINING_TEMPLATES, wording=0, seed=5000, count=4, others=2, far=1)
 held_out_sheet = SheetOf(HELD_OUT_TEMPLATES, wording=1, seed=1000, count=8, others=3, far=2)
 
 
