@@ -9,7 +9,8 @@ recipe's own, then other tokens, then preservation, then the ridge, each beside 
 nothing removes enough of the concept, more layers are tried, and in the end all of them.
 
 The rule: of what removes at least WANTED of the concept, the least side effect; where nothing does, what removes most.
-Both are rounded to what can be measured, and of equals the first is taken: the settings that were given.
+Others take the place of the best so far, which is at first what was given, only where they surely are better: few
+wordings and few prompts are asked.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from ..choices import Choice
 from ..models.engine import Engine, Sampling
 from ..models.layers import LayerSet
 from ..noise_levels import OnRows
+from ..scoring.intervals import margin
 from .check import GONE, CheckPlan, EditCheck, EditChecker, check_plan
 from .recipe import EditRecipe, EditSettings, Preservation, Ridge, Tokens
 from .solve import Edit, solve_edit
 from .wordings import spread
 
-# The share of a concept that an edit should remove.
-WANTED = GONE
+# The share of a concept that an edit should remove in the mean, and in every wording.
+WANTED, LEAST = GONE, 0.75
 # What is tried of preservation, and of the ridge as parts of the best so far.
 PRESERVATIONS: tuple[dict[str, Any], ...] = (
     {"preservation": Preservation.EXACT, "preserved_tolerance": 0.03},
@@ -38,7 +40,7 @@ PRESERVATIONS: tuple[dict[str, Any], ...] = (
 RIDGES = (1, 1 / 3, 3)
 # Edits that are checked at most: with more layers, and with all, the settings given and the best ones.
 MOST_TRIALS = len(Tokens) + len(PRESERVATIONS) + len(RIDGES) - 1 + 2 * 2
-# Side effects are rounded to this, and shares removed, where they are not enough, to that.
+# A side effect is less from this difference on; shares removed, where they are not enough, are rounded to that.
 SIDE_STEP, REMOVED_STEP = 0.005, 0.1
 # From this many concept prompts on, some concepts stand for all while settings are tried.
 MOST_PAIRS, CONCEPTS_TRIED = 64, 4
@@ -59,12 +61,25 @@ class Trial:
     check: EditCheck
 
     @property
-    def merit(self) -> tuple[bool, int]:
-        """By the rule; the greatest is the best."""
-        enough = self.check.removed_share >= WANTED
-        if enough:
-            return enough, -round(self.check.mean_side.mean / SIDE_STEP)
-        return enough, round(self.check.removed_share / REMOVED_STEP)
+    def enough(self) -> bool:
+        """Whether it removes what an edit should remove."""
+        return bool(self.check.removed_share >= WANTED and self.check.removed.min() >= LEAST)
+
+    @property
+    def merit(self) -> tuple[bool, float]:
+        """By what was measured; the greatest is the best."""
+        return self.enough, -self.check.mean_side.mean if self.enough else self.check.removed_share
+
+    def surely_better(self, other: Trial) -> bool:
+        """By the rule."""
+        if self.enough != other.enough:
+            return self.enough
+        if not self.enough:
+            own, others = (round(one.check.removed_share / REMOVED_STEP) for one in (self, other))
+            return own > others
+        saved = margin(other.check.side, self.check.side, len(self.check.side))
+        surely_less, surely_gone = not saved.low <= 0, not self.check.mean_removed.low < WANTED
+        return saved.mean >= SIDE_STEP and surely_less and surely_gone  # of one prompt, how sure is not known
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +119,7 @@ def calibrate(
         raise trials.refusals[0]
     for layers in _more_layers(recipe.layers):
         best = trials.ranked[0].recipe
-        if not trials.ranked[0].merit[0]:
+        if not trials.ranked[0].enough:
             trials.attempt(replace(own, layers=layers) for own in (tried, best))
     ranked, rows = trials.ranked, trials.rows
     if tried is recipe:
@@ -127,8 +142,8 @@ def _with_all_concepts(engine: Engine, recipe: EditRecipe, ranked: Sequence[Tria
 
 
 class _Trials:
-    """Edits solved and checked one after the other, none of them twice. ranked: the best first, of equals the one that
-    was tried first; best_edit: its edit.
+    """Edits solved and checked one after the other, none of them twice. ranked: the best by the rule, then the others
+    by what was measured; best_edit: the edit of the first.
     """
 
     def __init__(self, engine: Engine, checker: EditChecker) -> None:
@@ -152,9 +167,11 @@ class _Trials:
                 continue
             trial = Trial(recipe, self._checker.check(edit))
             self.rows = trial.check.rows
-            if not self.ranked or trial.merit > self.ranked[0].merit:
+            best, others = self.ranked[:1], [*self.ranked[1:], trial]
+            if not best or trial.surely_better(best[0]):
                 self.best_edit = edit
-            self.ranked = tuple(sorted((*self.ranked, trial), key=lambda one: one.merit, reverse=True))
+                best, others = (trial,), [*self.ranked]
+            self.ranked = *best, *sorted(others, key=lambda one: one.merit, reverse=True)
 
 
 def _few_concepts(recipe: EditRecipe) -> EditRecipe:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .calibrate import WANTED, Calibration, Trial
+from .calibrate import LEAST, WANTED, Calibration, Trial
 from .check import percent
 from .recipe import EditSettings, Preservation, Ridge
 from .solve import LITTLE_ROOM, Edit
@@ -48,12 +48,13 @@ def report_lines(edit: Edit) -> list[str]:
 def calibration_lines(calibration: Calibration) -> list[str]:
     """Which settings were chosen, by what rule, and what came next."""
     given, used, (best, *others) = calibration.given, calibration.edit.recipe, calibration.trials
-    enough = best.check.removed_share >= WANTED
+    enough = best.enough
     lines = []
     if not enough:
         lines.append(
-            f"WARNING: nothing that was tried removes {WANTED:.0%} of the concept, in all layers neither; this is the "
-            "best of it. Name the concept in other words too, and look with LoCo Probe whether the model knows it"
+            f"WARNING: nothing that was tried removes {WANTED:.0%} of the concept, and {LEAST:.0%} in every wording, "
+            "in all layers neither; this is the best of it. Name the concept in other words too, and look with LoCo "
+            "Probe whether the model knows it"
         )
     if used.layers != given.layers:
         before = next(trial.check for trial in calibration.trials if trial.recipe.layers == given.layers)
@@ -64,8 +65,8 @@ def calibration_lines(calibration: Calibration) -> list[str]:
     said = f"settings measured on this model: {_settings_text(used.settings)}"
     if enough and used.settings == best.recipe.settings:
         said += (
-            f". Of {len(calibration.trials)} that were tried it has the least side effect among those that remove "
-            f"{WANTED:.0%}"
+            f". Of {len(calibration.trials)} that were tried, none that removes {WANTED:.0%} surely has less side "
+            "effect"
         )
     some = len(best.recipe.pairs) < len(given.pairs)
     images = calibration.rows / ROWS_OF_AN_IMAGE

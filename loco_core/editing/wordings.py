@@ -35,7 +35,8 @@ MOST_WORDINGS, MOST_KEPT = 8, 6
 def wordings(recipe: EditRecipe) -> tuple[PromptPair, ...]:
     """Other wordings of the recipe's concepts, each with the same words without the concept, or with its target."""
     scenes = _scenes(recipe)
-    found = [pair for number, named in enumerate(recipe.named) for pair in _wordings_of(named, scenes, number)]
+    most = MOST_WORDINGS // max(1, len(recipe.named))
+    found = [pair for number, named in enumerate(recipe.named) for pair in _wordings_of(named, scenes, number, most)]
     found += [
         PromptPair(filled(wording, prompt=pair.concept), filled(wording, prompt=pair.target))
         for pair in recipe.pairs
@@ -70,14 +71,17 @@ def filled(wording: str, **words: str) -> str:
     return re.sub(r"{(\w+)}", lambda found: words[found[1]], wording)
 
 
-def _wordings_of(named: NamedConcept, scenes: Sequence[str], number: int) -> list[PromptPair]:
-    """Every wording once; those of a style with one scene after the other, from the concept's number on."""
+def _wordings_of(named: NamedConcept, scenes: Sequence[str], number: int, most: int) -> list[PromptPair]:
+    """Every wording once; those of a style with one scene after the other, from the concept's number on, and again with
+    other scenes up to about so many: a style may be gone from one scene and stay in another.
+    """
     if named.attribute is Attribute.STYLE:
-        shown = [scenes[(number + place) % len(scenes)] for place in range(len(STYLE_WORDINGS))]
-        return [
-            PromptPair(filled(wording, name=named.name, scene=scene), scene)
-            for wording, scene in zip(STYLE_WORDINGS, shown, strict=True)
+        count = max(len(STYLE_WORDINGS), min(most, len(scenes)))
+        shown = [
+            (STYLE_WORDINGS[place % len(STYLE_WORDINGS)], scenes[(number + place) % len(scenes)])
+            for place in range(count)
         ]
+        return [PromptPair(filled(wording, name=named.name, scene=scene), scene) for wording, scene in shown]
     said = [*THING_WORDINGS, *([MANY_THINGS] if named.attribute is Attribute.OBJECT else [])]
     return [PromptPair(filled(wording, name=named.name), filled(wording, name=named.target)) for wording in said]
 

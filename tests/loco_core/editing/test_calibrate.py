@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from loco_core.editing.calibrate import MOST_PAIRS, SIDE_STEP, WANTED, Calibration, calibrate, calibration_rows
-from loco_core.editing.check import check_plan
+from loco_core.editing.calibrate import MOST_PAIRS, SIDE_STEP, WANTED, Calibration, Trial, calibrate, calibration_rows
+from loco_core.editing.check import EditCheck, check_plan
 from loco_core.editing.recipe import EditRecipe, EditRequest, EditSettings, Tokens, edit_recipe
 from loco_core.editing.report import calibration_lines
 from loco_core.models.engine import Sampling
@@ -46,6 +47,24 @@ def test_other_tokens_are_taken_where_those_given_do_not_remove_the_concept():
 def test_the_settings_given_stay_where_no_others_are_measurably_better():
     best = calibrated(asked()).edit.recipe.settings
     assert calibrated(asked(**vars(best))).edit.recipe.settings == best
+
+
+def trial(removed: list[float], side: list[float]) -> Trial:
+    return Trial(asked(), EditCheck(check_plan(asked(), SAMPLING, 0), np.array(removed), np.array(side), 0))
+
+
+def test_others_take_its_place_only_where_they_surely_have_less_side_effect():
+    best = trial([1, 1], [0.03, 0.05, 0.07])
+    assert trial([1, 1], [0.01, 0.03, 0.06]).surely_better(best)
+    assert not trial([1, 1], [0.01, 0.06, 0.03]).surely_better(best)  # as much less, but by chance
+    assert not trial([1, 1], [0.029, 0.049, 0.069]).surely_better(best)  # surely, and too little to count
+    assert not trial([0.86, 0.9, 0.96], [0.01, 0.03, 0.06]).surely_better(best)  # gone by chance
+
+
+def test_what_leaves_the_concept_in_one_wording_is_not_enough():
+    whole, partly = trial([0.95] * 9, [0.05] * 3), trial([1.0] * 8 + [0.5], [0.01] * 3)
+    assert partly.check.removed_share >= WANTED
+    assert not partly.surely_better(whole) and whole.surely_better(partly)
 
 
 def test_more_layers_are_edited_where_those_given_cannot_remove_the_concept():

@@ -34,6 +34,12 @@ def test_a_style_is_said_in_front_behind_and_with_a_weight_of_what_the_person_pr
     )
 
 
+def test_one_style_is_said_of_as_many_things_as_are_asked():
+    keep = [f"a photo of thing {number}" for number in range(12)]
+    found = wordings(recipe_of("Van Gogh", preserve="\n".join(keep)))
+    assert len({pair.target for pair in found}) == len(found) == MOST_WORDINGS
+
+
 def test_a_thing_is_replaced_by_its_target_in_the_same_words():
     found = wordings(recipe_of("cat", "dog", attribute=Attribute.OBJECT))
     assert PromptPair("cat in the morning light", "dog in the morning light") in found
