@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from loco_core.editing.calibrate import MOST_PAIRS, SIDE_STEP, WANTED, Calibration, Trial, calibrate, calibration_rows
+from loco_core.editing.calibrate import MOST_PAIRS, WANTED, Calibration, Trial, calibrate, calibration_rows
 from loco_core.editing.check import EditCheck, check_plan
 from loco_core.editing.recipe import EditRecipe, EditRequest, EditSettings, Tokens, edit_recipe
 from loco_core.editing.report import calibration_lines
@@ -29,11 +29,11 @@ def calibrated(recipe: EditRecipe, **options) -> Calibration:
     return calibrate(Linear(encode_words), recipe, SAMPLING, 0, 16, **options)
 
 
-def test_what_is_chosen_removes_enough_with_the_least_side_effect():
+def test_what_is_chosen_removes_enough_and_nothing_that_was_tried_is_surely_better():
     found = calibrated(asked())
-    enough = [own.mean_side.mean for own in (trial.check for trial in found.trials) if own.removed_share >= WANTED]
-    assert found.check.removed_share >= WANTED
-    assert found.check.mean_side.mean == pytest.approx(min(enough), abs=SIDE_STEP)
+    chosen, *others = found.trials
+    assert chosen.enough and chosen.check is found.check and chosen.recipe.settings == found.edit.recipe.settings
+    assert not any(trial.surely_better(chosen) for trial in others)
 
 
 def test_other_tokens_are_taken_where_those_given_do_not_remove_the_concept():
