@@ -12,6 +12,7 @@ nearly all of the difference. That is delta debugging (Zeller and Hildebrandt, 2
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 from ..models.layers import LayerSet, ModelLayers, windows
@@ -19,7 +20,8 @@ from .plan import AUTO, ProbePlan
 from .probe import Probe, Prober
 from .verdict import LEAST_SHARE, SECOND_HOME, Kind
 
-# A layer belongs to a window if it adds at least this share of the whole difference...
+# A layer belongs to a window if it adds at least this share of the whole difference to the rest, or if the mean of that
+# and of what it makes alone is as much: of two layers that both know a thing, the second adds little...
 MEMBER_SHARE = 0.1
 # ... and one beside it, without which it was the best, if it adds at least this one.
 TAKEN_IN_SHARE = 0.2
@@ -115,15 +117,20 @@ def first_size(layers: ModelLayers, window_size: int) -> int:
 
 
 def _fitted(prober: Prober, window: LayerSet) -> LayerSet:
-    """The window without the layers at its ends that add little, and with those beside it that add more."""
+    """The window without the layers at its ends that make little, and with those beside it that add more."""
     count = window.layer_count
     while len(window) > 1:
-        smaller = [LayerSet(part, count) for part in (window.indices[1:], window.indices[:-1])]
-        probed = prober.measure(smaller)
-        rest = probed.best(smaller)
-        if probed.share(window) - probed.share(rest) >= MEMBER_SHARE:
+        own = window.indices
+        ends = [
+            (LayerSet(end, count), LayerSet(rest, count)) for end, rest in ((own[:1], own[1:]), (own[-1:], own[:-1]))
+        ]
+        probed = prober.measure(itertools.chain(*ends))
+        whole = probed.share(window)
+        added = [whole - probed.share(rest) for _, rest in ends]
+        made = [max(more, (more + probed.share(end)) / 2) for more, (end, _) in zip(added, ends, strict=True)]
+        if min(made) >= MEMBER_SHARE:
             break
-        window = rest
+        window = ends[made.index(min(made))][1]
     while larger := [LayerSet((*window.indices, end), count) for end in _beside(window)]:
         probed = prober.measure(larger)
         more = probed.best(larger)

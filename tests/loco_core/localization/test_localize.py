@@ -52,6 +52,14 @@ def test_layers_each_of_which_is_enough_alone_are_found_together(holding):
     assert (found.kind, found.layers.indices, found.smallest.indices) == (Kind.LOCALIZED, holding, holding)
 
 
+@pytest.mark.parametrize(("alone", "window"), [(0.25, (6, 7)), (0.05, (7,))])
+def test_a_layer_belongs_to_the_window_for_what_it_makes_alone_too(alone, window):
+    """As on the demo model, where a flag changes by 91 % in layer 7 alone, by 25 % in layer 6, in both by all."""
+    left = {(): 0.0, (6,): 0.09, (7,): 1 - alone, (6, 7): 1.0}
+    found = located(lambda layers: left[tuple(layer for layer in (6, 7) if layer in layers)])
+    assert (found.kind, found.layers.indices) == (Kind.LOCALIZED, window)
+
+
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
