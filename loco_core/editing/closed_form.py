@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.linalg import lapack
 from torch.nn import functional
 
 # Z or X_o, and D, [d, n] each.
@@ -36,7 +37,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 NEGLIGIBLE = 1e-12
 # Eigenvalues of a product of columns with themselves below this share of the largest one are rounding.
 ROUNDING = 1e-14
-# Directions of columns whose S^2 is below this share of lambda are left out...
+# Directions that are left out of columns have less than this share of lambda of each column...
 HARDLY_REACHED = 1e-3
 # ... and so are the least parts of an operator that together make less than this share of what it changes.
 UNNEEDED = 5e-3
@@ -98,20 +99,22 @@ class Columns:
     def __init__(self, width: int, basis: torch.Tensor | None = None) -> None:
         self._width = width
         self._basis = torch.zeros(width, 0, dtype=torch.float64) if basis is None else basis
+        self._single_basis = self._basis.float()
         self._added: list[Pair] = []  # X_o and D, since columns were last reduced together
         self._kept: list[Pair] = []
         self._products: Pair | None = None
         self._change, self._left_out = 0.0, 0.0
 
     def add(self, originals: torch.Tensor, changes: torch.Tensor, ridge: float | None = None) -> float:
-        """Adds the columns of X_o and of D of a prompt, [d, k] each; returns how large Z is beside X_o, |Z| / |X_o|.
+        """Adds the columns of X_o and of D of a prompt, [d, k] each; returns how large Z is beside X_o, |Z| / |X_o|; 1
+        where D is 0.
 
         With `ridge`, about the lambda of the solve, only the leading directions are added: those that it lets act.
         """
-        if ridge is None:
-            originals, changes = originals.double(), changes.double()
-        within, products = self._basis.to(originals).T @ originals, originals.T @ originals
-        whole, change = products.trace().item(), changes.square().sum().item()
+        basis = self._basis if ridge is None else self._single_basis
+        originals, changes = originals.to(basis), changes.to(basis)
+        within, products = basis.T @ originals, originals.T @ originals
+        whole, change = products.trace().item(), _energy(changes)
         if not math.isfinite(whole + change):
             raise ValueError("text embeddings: NaN or Inf; the text encoder gave no usable embedding for these prompts")
         self._change += change
@@ -121,14 +124,15 @@ class Columns:
         self._added.append((originals, changes))
         if ridge is None or _count(self._added) > TOGETHER:
             self._keep(ridge)
+        if not change:
+            return 1.0  # nothing is to change, so no room is needed
         return (max(0.0, products.trace().item()) / whole) ** 0.5 if whole else 0.0
 
     def _reduced(self, columns: Pair, products: torch.Tensor, ridge: float) -> Pair:
         """The columns' leading directions, in place of them. products: Z^T Z."""
-        squares, right = torch.linalg.eigh(products.double())
-        leading = right[:, squares > HARDLY_REACHED * ridge].to(products)
-        originals, changes = (own @ leading for own in columns)
-        self._left_out += max(0.0, (columns[1].square().sum() - changes.square().sum()).item())
+        leading = _spanning(products, HARDLY_REACHED * ridge).to(products)
+        originals, changes = ((leading.T @ own.T).T for own in columns)  # columns are tokens, transposed
+        self._left_out += max(0.0, _energy(columns[1]) - _energy(changes))
         return originals, changes
 
     def _keep(self, ridge: float | None) -> None:
@@ -211,11 +215,26 @@ class Columns:
             return 0.0
         if self._products is None:
             parts = (operator.change(free) - change for free, change in self._kept)
-            return ((sum(part.square().sum().item() for part in parts) + self._left_out) / self._change) ** 0.5
+            return ((sum(map(_energy, parts)) + self._left_out) / self._change) ** 0.5
         squares, products = self._folded()
         edit = operator.up @ operator.down
         left = ((edit @ squares - 2 * products) * edit).sum().item() + self._change
         return (max(0.0, left) / self._change) ** 0.5
+
+
+def _spanning(products: torch.Tensor, least: float) -> torch.Tensor:
+    """An orthonormal basis [n, r] of the directions in which `products`, [n, n] and positive semidefinite, has all but
+    less than `least` of each element of its diagonal. By a pivoted Cholesky factor, for a tenth of the time that all
+    eigenvectors take.
+    """
+    packed, pivots, rank, _ = lapack.dpstrf(products.double().numpy(), tol=least, lower=1)
+    factor = torch.from_numpy(packed).tril()[:, :rank]
+    return torch.linalg.qr(factor[torch.from_numpy(pivots).long().argsort()]).Q
+
+
+def _energy(columns: torch.Tensor) -> float:
+    """|X|^2."""
+    return float(torch.linalg.vector_norm(columns)) ** 2
 
 
 def _joined(parts: Sequence[Pair]) -> Pair:

@@ -140,12 +140,11 @@ class _Problem:
 
     def add(self, pair: PromptPair, originals: torch.Tensor, targets: torch.Tensor) -> None:
         """Adds X_o and X_t of a pair, [d, n] each; an error where preservation leaves it next to no room."""
-        changes, squares, ridge = targets - originals, originals.square().sum().item(), None
+        changes, ridge = targets - originals, None
+        squares = float(torch.linalg.vector_norm(originals)) ** 2
         if self._settings.ridge is Ridge.RELATIVE:
             ridge = self._relative(squares / originals.shape[1])
         room = self._columns.add(originals, changes, ridge)
-        if not changes.any():
-            room = 1.0  # nothing is to change, so no room is needed
         if room < NO_ROOM:
             raise ValueError(
                 f"preserve: only {room:.1%} of {pair.concept!r} is left outside what is to be preserved, too little "
