@@ -21,6 +21,7 @@ MODULES = (
     "localization.layer_select",
     "localization.layers_load",
     "injection.conditioning_injector",
+    "editing.remove",
     "editing.apply",
     "editing.solve",
     "editing.check",

@@ -6,6 +6,7 @@ around it, or several of it.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import TypeVar
@@ -17,6 +18,7 @@ Item = TypeVar("Item")
 
 # How a style is said in front of what a picture shows, and behind it. Without the style it is the scene alone.
 STYLE_WORDINGS = ("{name} style, {scene}", "{scene}, art by {name}", "{scene}, ({name}:1.2), highly detailed")
+STYLE_SAID = "{scene} in the style of {name}"
 # How a thing or a fact is said.
 THING_WORDINGS = ("{name} in the morning light", "close-up of ({name}:1.2), highly detailed", "a drawing of {name}")
 MANY_THINGS = "a photo of many {name}s"
@@ -53,6 +55,25 @@ def kept_wordings(recipe: EditRecipe) -> tuple[str, ...]:
     named = {word for pair in recipe.pairs for word in words(pair.concept)}
     preserved = recipe.preserve or tuple(scene for scene in SCENES if not named & words(scene)) or SCENES
     return tuple(filled(KEPT_WORDING, prompt=prompt) for prompt in spread(preserved, MOST_KEPT))
+
+
+def telling_pairs(recipe: EditRecipe, most: int) -> tuple[PromptPair, ...]:
+    """So many prompts with the recipe's concepts, each beside one that differs in the concept and in nothing else.
+
+    A style is said of a scene: beside 'a painting' alone, any word makes a large difference.
+    """
+    styles = [named for named in recipe.named if named.attribute is Attribute.STYLE]
+    shown = zip(itertools.cycle(styles), itertools.cycle(_scenes(recipe)), strict=False)
+    styled = [
+        PromptPair(filled(STYLE_SAID, name=named.name, scene=scene), scene)
+        for named, scene in itertools.islice(shown, max(most, len(styles)))
+    ]
+    others = [
+        pair
+        for pair in recipe.pairs
+        if pair.concept != pair.target and not any(named.name in pair.concept for named in styles)
+    ]
+    return spread([*dict.fromkeys(styled), *others], most)
 
 
 def words(text: str) -> set[str]:

@@ -51,6 +51,11 @@ class Localization:
         return self.probe.share(self.layers)
 
     @property
+    def place(self) -> LayerSet:
+        """What to change where the concept is to change: the window, or the smallest set where no window has it."""
+        return self.smallest if self.kind is Kind.SPREAD else self.layers
+
+    @property
     def rival(self) -> LayerSet | None:
         """The best of the windows tried that share no layer with the one found."""
         apart = [window for window in self.tried if not set(window) & set(self.layers)]

@@ -10,7 +10,7 @@ plan = SearchPlan(
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..choices import Choice
@@ -102,6 +102,12 @@ class ProbePlan:
         return sum(last) * self.sampling.rows_per_step
 
 
+def probe_plan(pairs: tuple[PromptPair, ...], seeds: tuple[int, ...], sampling: Sampling) -> ProbePlan:
+    """What tells most for few rows: as many runs and places as a search probes, of these pairs and seeds."""
+    probed = pairs[:PROBED_RUNS]
+    return ProbePlan(probed, seeds[: PROBED_RUNS // len(probed)], sampling, most_places=PROBED_PLACES)
+
+
 @dataclass(frozen=True)
 class SearchPlan:
     """What to find, with which images: every pair x every seed. window_size: AUTO to find the size.
@@ -136,10 +142,9 @@ class SearchPlan:
         """What to probe; None where nothing is left to find by it."""
         if self.effort is Effort.EXHAUSTIVE and self.window_size != AUTO:
             return None
-        pairs = self.pairs[:PROBED_RUNS]
-        seeds = self.seeds[: PROBED_RUNS // len(pairs)]
+        own = probe_plan(self.pairs, self.seeds, self.sampling)
         places = max(PROBED_PLACES, self.levels)
-        return ProbePlan(pairs, seeds, self.sampling, self.levels, self.part, self.taken, places)
+        return replace(own, levels=self.levels, part=self.part, taken=self.taken, most_places=places)
 
     @property
     def sign(self) -> int:

@@ -41,37 +41,55 @@ THINGS = ("a woman", "a man", "a cat", "a dog", "a house", "a street", "a forest
 PRESERVE = "\n".join(f"a photo of {thing}" for thing in THINGS)
 
 
+def concept_input() -> io.Input:
+    return io.String.Input(
+        "concept",
+        multiline=True,
+        default="Van Gogh",
+        tooltip="What to remove, one per line: a name, which the paper's prompt patterns for the attribute expand, "
+        "or a whole prompt. 'file: list.txt' takes the lines of a text file in the input folder. Weights like "
+        "(word:1.3) count as 1." + MARKS,
+    )
+
+
+def target_input(advanced: bool = False) -> io.Input:
+    return io.String.Input(
+        "target",
+        multiline=True,
+        default="a painting",
+        advanced=advanced,
+        tooltip="What takes its place: one line for each concept, or a single line for all. For a style 'a "
+        'painting\', for a fact the new fact. "" is the empty prompt.' + MARKS,
+    )
+
+
+def preserve_input() -> io.Input:
+    return io.String.Input(
+        "preserve",
+        multiline=True,
+        default=PRESERVE,
+        tooltip="Everything the edit must not touch, one per line: names of what is close to the concept (other "
+        "artists, other facts), and prompts like those you normally use ('a photo of a cat'). A style is then "
+        "removed from such prompts in particular. The target and the empty prompt are always preserved." + MARKS,
+    )
+
+
+def attribute_input(advanced: bool = False) -> io.Input:
+    return io.Combo.Input(
+        "attribute",
+        options=Attribute,
+        default=Attribute.STYLE,
+        advanced=advanced,
+        tooltip="What kind of thing the concept is. It chooses the prompt patterns that expand a name.",
+    )
+
+
 def edit_inputs() -> list[io.Input]:
     return [
-        io.String.Input(
-            "concept",
-            multiline=True,
-            default="Van Gogh",
-            tooltip="What to remove, one per line: a name, which the paper's prompt patterns for the attribute expand, "
-            "or a whole prompt. 'file: list.txt' takes the lines of a text file in the input folder. Weights like "
-            "(word:1.3) count as 1." + MARKS,
-        ),
-        io.String.Input(
-            "target",
-            multiline=True,
-            default="a painting",
-            tooltip="What takes its place: one line for each concept, or a single line for all. For a style 'a "
-            'painting\', for a fact the new fact. "" is the empty prompt.' + MARKS,
-        ),
-        io.String.Input(
-            "preserve",
-            multiline=True,
-            default=PRESERVE,
-            tooltip="Everything the edit must not touch, one per line: names of what is close to the concept (other "
-            "artists, other facts), and prompts like those you normally use ('a photo of a cat'). A style is then "
-            "removed from such prompts in particular. The target and the empty prompt are always preserved." + MARKS,
-        ),
-        io.Combo.Input(
-            "attribute",
-            options=Attribute,
-            default=Attribute.STYLE,
-            tooltip="What kind of thing the concept is. It chooses the prompt patterns that expand a name.",
-        ),
+        concept_input(),
+        target_input(),
+        preserve_input(),
+        attribute_input(),
         io.Combo.Input(
             "settings",
             options=SettingsFrom,
@@ -204,9 +222,13 @@ class EditInputs:
             preserved_tolerance=self.preserved_tolerance,
             pooled=self.pooled,
         )
-        concept, target, preserve = (with_files(text, input_text) for text in self.texts)
-        request = EditRequest(concept, target if target.strip() else EMPTY, preserve, self.attribute)
-        return edit_recipe(request, settings, layers, text_encoder(clip))
+        return edit_recipe(edit_request(*self.texts, self.attribute), settings, layers, text_encoder(clip))
+
+
+def edit_request(concept: str, target: str, preserve: str, attribute: str) -> EditRequest:
+    """What a person wrote, with the lines of the files that it names. An empty target is the empty prompt."""
+    concept, target, preserve = (with_files(text, input_text) for text in (concept, target, preserve))
+    return EditRequest(concept, target if target.strip() else EMPTY, preserve, attribute)
 
 
 def files_changed_at(*texts: str | None) -> list[float]:

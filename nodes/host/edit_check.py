@@ -1,10 +1,10 @@
-"""Edits solved for the loaded model and checked on it. The same question again takes no time."""
+"""Where the loaded model holds a concept, edits solved for it, and checks. What was asked before costs nothing."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -17,6 +17,10 @@ from ...loco_core.editing.check import EditCheck, EditChecker, check_plan
 from ...loco_core.editing.fingerprint import fingerprint
 from ...loco_core.editing.recipe import EditRecipe
 from ...loco_core.editing.solve import Edit
+from ...loco_core.editing.wordings import telling_pairs
+from ...loco_core.localization.localize import Localization, about_rows, localize
+from ...loco_core.localization.plan import PROBED_RUNS, probe_plan
+from ...loco_core.localization.probe import Prober
 from ...loco_core.models.engine import Sampling
 from ...loco_core.models.layers import ModelLayers
 from .editing import check_fits, check_shapes
@@ -26,6 +30,8 @@ from .text_encoder import encode, names_inversion
 
 Answer = TypeVar("Answer")
 
+# Steps of the run in which a concept is looked for.
+PROBED_STEPS = 20
 # Answers that are kept for a model; beyond these the least recently used are given up.
 MOST_KEPT = 32
 _KEPT: WeakKeyDictionary[ModelPatcher, OrderedDict[Hashable, object]] = WeakKeyDictionary()
@@ -51,6 +57,18 @@ class Measuring:
     @property
     def engine(self) -> ComfyEngine:
         return ComfyEngine(self.model, self.clip, None, self.layers)
+
+    def located(self, recipe: EditRecipe) -> Localization:
+        """In which of all layers the recipe's concepts are told from their targets."""
+        seeds = tuple(range(self.seed, self.seed + PROBED_RUNS))
+        sampling = replace(self.sampling, steps=PROBED_STEPS)
+        plan = probe_plan(telling_pairs(recipe, PROBED_RUNS), seeds, sampling)
+
+        def measure() -> Localization:
+            progress = CountProgress(about_rows(plan, self.layers), self.node_id, "looking where it is")
+            return localize(Prober(self.engine, plan, self.batch_rows, progress), self.layers)
+
+        return self._kept(("located", plan), recipe, measure)
 
     def calibrated(self, recipe: EditRecipe) -> Calibration:
         """The recipe, solved with the settings that suit the model best."""

@@ -21,6 +21,7 @@ NODES = [
     "LoCo_LayerSelect",
     "LoCo_LayersLoad",
     "LoCo_ConditioningInjector",
+    "LoCo_Remove",
     "LoCo_EditApply",
     "LoCo_EditSolve",
     "LoCo_EditCheck",

@@ -20,6 +20,7 @@ FIRST_SEEN = {
     "LoCo_LayerSelect": "model layers preset",
     "LoCo_LayersLoad": "file",
     "LoCo_ConditioningInjector": "model conditioning layers strength",
+    "LoCo_Remove": "model clip concept preserve",
     "LoCo_EditApply": "model clip layers edit concept target preserve attribute strength",
     "LoCo_EditSolve": "clip layers model concept target preserve attribute",
     "LoCo_EditCheck": "model clip edit strength",
@@ -38,10 +39,11 @@ FIRST_SEEN = {
 }
 # What people type into the search for nodes, and a node that must then be offered.
 TYPED = {
-    "erase": "LoCo_EditApply",
-    "remove style": "LoCo_EditApply",
-    "remove artist": "LoCo_EditApply",
-    "delete concept": "LoCo_EditApply",
+    "erase": "LoCo_Remove",
+    "remove": "LoCo_Remove",
+    "remove style": "LoCo_Remove",
+    "remove artist": "LoCo_Remove",
+    "delete concept": "LoCo_Remove",
     "concept erasure": "LoCo_EditApply",
     "unlearn": "LoCo_EditApply",
     "forget": "LoCo_EditApply",

@@ -1,0 +1,102 @@
+"""Remove a Concept: finds where the model holds it, edits it away there, and checks; in one node."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
+
+from ...loco_core.editing.recipe import EditSettings, edit_recipe
+from ...loco_core.editing.report import calibration_lines
+from ...loco_core.localization.probe_report import localization_text
+from ...loco_core.localization.verdict import Kind
+from ..host.edit_check import Measuring
+from ..host.editing import apply_edit
+from ..host.layers import read_layers
+from ..host.progress import node_output
+from ..host.text_encoder import text_encoder
+from ..inputs.shared import MODEL, layers_output
+from ..sockets import Edit
+from .inputs import (
+    EDIT_CLIP,
+    attribute_input,
+    concept_input,
+    edit_report_output,
+    edit_request,
+    edit_text,
+    files_changed_at,
+    preserve_input,
+    size_input,
+    target_input,
+)
+
+
+class RemoveNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LoCo_Remove",
+            display_name="LoCo Remove a Concept",
+            category="loco",
+            search_aliases=[
+                "remove style",
+                "remove artist",
+                "remove object",
+                "remove concept",
+                "erase",
+                "erase style",
+                "delete concept",
+                "concept erasure",
+                "unlearn",
+                "forget",
+                "locogen",
+                "locoedit",
+            ],
+            description="Removes a style or an object from the model. It measures which few layers hold it, edits only "
+            "those, with the settings that suit this model, and says whether it is gone and the rest is kept. Nothing "
+            "is trained, and the model on disk does not change.",
+            inputs=[
+                io.Model.Input("model", tooltip=MODEL),
+                io.Clip.Input("clip", tooltip=EDIT_CLIP),
+                concept_input(),
+                preserve_input(),
+                attribute_input(advanced=True),
+                target_input(advanced=True),
+                size_input(),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The edited model, for the sampler."),
+                edit_report_output(checked=True),
+                layers_output("The layers that were edited"),
+                Edit.Output(display_name="edit", tooltip="To save or export what was done, or to check it again."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, concept=None, target=None, preserve=None, **others) -> list[float]:
+        return files_changed_at(concept, target, preserve)
+
+    @classmethod
+    def execute(cls, model, clip, concept: str, preserve: str, attribute: str, target: str, size: int) -> io.NodeOutput:
+        layers = read_layers(model)
+        request = edit_request(concept, target, preserve, attribute)
+        recipe = edit_recipe(request, EditSettings(), layers.all, text_encoder(clip))
+        if recipe.changes_nothing or any(named.name == named.target for named in recipe.named):
+            raise ValueError(f"target: {target!r} is the concept too; give what takes its place")
+        measuring = Measuring(model, clip, layers, size, node_id=cls.hidden.unique_id)
+        found = measuring.located(recipe)
+        where = f"where it is: {localization_text(found)}"
+        if found.kind is Kind.NO_EFFECT:
+            report = f"NOTHING IS EDITED: write the concept as your prompts say it, and look at its spelling\n{where}"
+            return node_output(cls, model, report, *[ExecutionBlocker(report)] * 2, text=report)
+        calibration = measuring.calibrated(replace(recipe, layers=found.place))
+        edit = calibration.edit
+        report = edit_text(edit, [where, *calibration_lines(calibration)], measuring)
+        edited = apply_edit(model, layers, edit, strength=1.0)
+        return node_output(cls, edited, report, edit.recipe.layers, edit, text=report)
+
+
+NODES = [RemoveNode]

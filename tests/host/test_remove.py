@@ -1,0 +1,43 @@
+"""LoCo Remove a Concept on the demo model, whose styles are planted in layers 8-9 and whose flags in 6-7."""
+
+from __future__ import annotations
+
+import pytest
+from comfy_execution.graph_utils import ExecutionBlocker
+
+from loco_core.models.layers import LayerSet
+
+KEPT = "a picture of a red star\na picture of a blue house\nhalftone"
+
+
+@pytest.fixture(scope="module")
+def remove(execute, demo):
+    def run(concept: str, preserve: str = KEPT, **options):
+        return execute("LoCo_Remove", model=demo.model, clip=demo.clip, concept=concept, preserve=preserve, **options)
+
+    return run
+
+
+def test_a_style_is_found_removed_and_checked_from_its_name_alone(remove, demo):
+    model, report, layers, edit = remove("woodcut")
+    assert layers == edit.recipe.layers == LayerSet((8, 9), 16)
+    assert report.startswith("gone: ") and "where it is: localized: layers 8-9" in report
+    assert {key.split(".transformer_blocks.")[0] for key in model.patches} == {
+        key.split(".transformer_blocks.")[0]
+        for key in demo.model.model.state_dict()
+        if any(key.startswith(f"diffusion_model.output_blocks.{block}.1.") for block in (4, 5)) and ".attn2.to_k" in key
+    }
+
+
+def test_what_the_model_does_not_know_is_not_edited_and_the_text_says_so(remove, demo):
+    model, report, layers, edit = remove("xyzzy")
+    assert model is demo.model
+    assert report.startswith("NOTHING IS EDITED: ") and "no effect" in report
+    assert isinstance(layers, ExecutionBlocker) and isinstance(edit, ExecutionBlocker)
+
+
+def test_a_fact_becomes_the_target_in_the_layers_that_know_it(remove):
+    others = "the flag of ombara\nthe flag of tulvane"
+    _, report, layers, _ = remove("the flag of valdoria", others, target="the flag of kestria", attribute="fact")
+    assert layers == LayerSet((6, 7), 16)
+    assert report.startswith("gone: ")
