@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks.solve_time import SHAPES, problem, text_layers
+from benchmarks.solve_time import SHAPES, random_weights, text_layers
 from demo.comfy_host import node
 from demo.jobs import GUIDANCE, PLAIN_PROMPTS, SIZE
 from demo.server import Server
@@ -97,7 +97,7 @@ def detection_cost(shape: str) -> dict[str, float]:
 
 def _detection_cost(shape: str) -> dict[str, float]:
     width, outputs = SHAPES[shape]
-    weights = problem(shape).weights
+    weights = random_weights(shape)
     prompts = contrast_prompts("woodcut", "\n".join([*PLAIN_PROMPTS, *(name for name in STYLES if name != "woodcut")]))
     chunks = (Chunk(0, 1, 9, TOKENS),)
     embeddings = {

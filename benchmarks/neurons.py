@@ -18,9 +18,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,13 +30,16 @@ import numpy as np  # noqa: E402 - the path comes first
 import torch  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from benchmarks.edit import RESULTS, ROWS, SAMPLING, STYLE_LAYERS, Bench, few_images_of, say  # noqa: E402
+from benchmarks.edit import RESULTS  # noqa: E402
+from benchmarks.edit_bench import ROWS, SAMPLING, Bench  # noqa: E402
 from benchmarks.neuron_costs import ablation_overhead, detection_cost  # noqa: E402
+from benchmarks.processes import say  # noqa: E402
 from benchmarks.solve_time import SHAPES  # noqa: E402
-from demo.jobs import PLAIN_PROMPTS  # noqa: E402
+from demo.jobs import PLAIN_PROMPTS, Picture, Reading, styled_pictures  # noqa: E402
 from demo.server import Server  # noqa: E402
 from demo.world import STYLES  # noqa: E402
 from loco_core.comparison.erasure import ErasurePlan  # noqa: E402
+from loco_core.diffusers_host.demo_model import DEMO, SCORER  # noqa: E402
 from loco_core.diffusers_host.engine import AblatedEngine  # noqa: E402
 from loco_core.drawing import drawn  # noqa: E402
 from loco_core.files import write_picture, write_text  # noqa: E402
@@ -47,6 +50,7 @@ from loco_core.neurons.detection import Neurons, Place, Ranking, detect_neurons 
 from loco_core.neurons.effects import EffectsRequest, measure_effects  # noqa: E402
 from loco_core.neurons.sweep import SweepRequest, sweep_neurons  # noqa: E402
 from loco_core.prompts import PromptPair, contrast_prompts  # noqa: E402
+from loco_core.scoring.open_clip_scorer import load_scorer  # noqa: E402
 
 # Tried for every style: an eighth to a quarter of NEURONS.
 COUNTS = (64, 96, 128)
@@ -54,8 +58,29 @@ COUNTS = (64, 96, 128)
 NEURONS = 512
 RUNS, ROUNDS = 32, 2
 FEW_STEPS = replace(SAMPLING, steps=10)
-UNLOCATED = LayerSet((10, 11), 16)
+STYLE_LAYERS, UNLOCATED = LayerSet((8, 9), 16), LayerSet((10, 11), 16)
 COLOURS = {"signal": "#d1495b", "effect": "#edae49", "z": "#2b6777", "random": "#8d99ae", "other layers": "#c8b88a"}
+
+
+class NeuronBench(Bench):
+    """The demo model, its scorer, and what the judge reads in images as large as a search's."""
+
+    def __init__(self) -> None:
+        super().__init__(DEMO)
+        self.scorer = load_scorer(SCORER)
+
+    def read(self, pictures: Sequence[Picture]) -> Reading:
+        return Reading(self.judge, pictures, self.images(pictures, SAMPLING))
+
+    @cache  # noqa: B019 - there is one, to the end
+    def unedited(self, pictures: tuple[Picture, ...]) -> Reading:
+        """Of the model as loaded; made once."""
+        return self.read(pictures)
+
+
+def images_of(style: str) -> dict[str, list[Picture]]:
+    """Of every style, on held-out prompts; twice as many of this one."""
+    return {one: styled_pictures(one, 2 if one == style else 1, 1) for one in STYLES}
 
 
 def detect(bench: Bench, style: str, layers: LayerSet, part: Part) -> Neurons:
@@ -75,10 +100,10 @@ def first_neurons(neurons: Neurons, count: int, ranking: Ranking = Ranking.SIGNA
     return chosen_neurons(neurons, ChooseBy.COUNT, count, ranking=ranking)
 
 
-def measure(bench: Bench, style: str, neurons: Neurons, chosen: Mapping, how: str) -> dict:
+def measure(bench: NeuronBench, style: str, neurons: Neurons, chosen: Mapping, how: str) -> dict:
     """Shares of images: judge_after shows the style still, objects and other_styles are right."""
-    pictures = few_images_of(style)
-    before = bench.read_unedited(pictures)
+    pictures = images_of(style)
+    before = {name: bench.unedited(tuple(group)) for name, group in pictures.items()}
     with bench.engine.ablated(ablation(neurons, chosen)):
         after = {name: bench.read(group) for name, group in pictures.items()}
     others = [name for name in STYLES if name != style]
@@ -109,7 +134,7 @@ def plan(style: str, sampling: Sampling) -> ErasurePlan:
     return ErasurePlan(pairs, (*kept, PLAIN_PROMPTS[7]), (0,), sampling)
 
 
-def compare(bench: Bench) -> tuple[list[dict], list[dict]]:
+def compare(bench: NeuronBench) -> tuple[list[dict], list[dict]]:
     """The ablations' rows, and for every style the count that the sweep chooses and how far the rankings agree."""
     rows, choices = [], []
     ablated = partial(AblatedEngine, bench.engine)
@@ -190,7 +215,7 @@ def main() -> None:
     if only_costs:
         results = json.loads((RESULTS / "neurons.json").read_text(encoding="utf-8")) | results
     else:
-        results["ablations"], results["choices"] = compare(Bench())
+        results["ablations"], results["choices"] = compare(NeuronBench())
         write_picture(RESULTS / "neurons.png", plot(results["ablations"], results["choices"]))
     write_text(RESULTS / "neurons.json", json.dumps(results, indent=1) + "\n")
     say(json.dumps(summary(results)))

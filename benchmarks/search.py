@@ -14,7 +14,7 @@ difference is called none, which exhaustive search is not asked either (said_no_
 images at full strength leave no doubt that the model knows the concept in the layers where it was planted, and in all
 of them: a short training can make so little use of one that the other alone is as right an answer (right_of_all: every
 case). Objects were planted nowhere: what is said of them is reported.
-(b) Rows and seconds of a probe in SDXL's shape, 70 layers, of random weights (narrow_xl.py).
+(b) Rows and seconds of a probe in SDXL's shape, 70 layers, of random weights (random_xl.py).
 (c) On the demo model, the same windows, prompts and seeds: one image at a time, as the authors' script does, and
 packed; and, in ComfyUI, a batch of interventions against a batch without (search_overhead.py). (Coverage) 95 %
 intervals from samples of 8 and 16 images, against the mean of a sample ten times as large. Writes results/search.json.
@@ -50,8 +50,6 @@ from benchmarks.exhaustive_replays import (  # noqa: E402
     scale_for,
 )
 from benchmarks.exhaustive_replays import ROWS as EXHAUSTIVE_ROWS  # noqa: E402
-from benchmarks.narrow_xl import PLANTED as XL_PLANTED  # noqa: E402
-from benchmarks.narrow_xl import ProbeCost, probe_cost  # noqa: E402
 from benchmarks.probe_cases import (  # noqa: E402
     ROWS,
     SAMPLING,
@@ -68,6 +66,9 @@ from benchmarks.probe_cases import (  # noqa: E402
     strength_for,
 )
 from benchmarks.processes import in_processes, say  # noqa: E402
+from benchmarks.random_xl import NARROW as NARROW_XL  # noqa: E402
+from benchmarks.random_xl import PLANTED as XL_PLANTED  # noqa: E402
+from benchmarks.random_xl import ProbeCost, RandomXL, probe_cost  # noqa: E402
 from benchmarks.score_tables import FIRST_SEED, NARROW, concepts  # noqa: E402
 from benchmarks.search_overhead import host_in_process, patch_overhead  # noqa: E402
 from loco_core.diffusers_host.demo_model import DEMO, SCORER, demo_pipeline  # noqa: E402
@@ -204,7 +205,8 @@ def worst_cost(made: Iterable[Case]) -> float:
 
 
 def in_sdxl(where: LayerSet | None) -> ProbeCost:
-    return probe_cost(replace(plan_of("woodcut"), sampling=replace(SAMPLING, width=XL_SIZE, height=XL_SIZE)), where)
+    plan = replace(plan_of("woodcut"), sampling=replace(SAMPLING, width=XL_SIZE, height=XL_SIZE))
+    return probe_cost(plan, RandomXL(NARROW_XL, where))
 
 
 def confirmed(concept: str) -> dict:

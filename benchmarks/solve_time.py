@@ -1,6 +1,8 @@
-"""How long the solves take, and how much memory, on matrices shaped like SD 1.5's and SDXL's cross-attention.
+"""How long an edit's solve takes in SDXL's shape, and how much memory, with default settings: 1 to 1000 styles at once.
 
-Each method runs in a process of its own, so that its peak memory is its own.
+The prompts' embeddings are made up, alike as CLIP's are: tokens carry what stands before them, and padding is nearly
+collinear. Making them is not counted. Beside it the paper's form, a d x d inverse for each of the 140 matrices, of the
+same columns. Each case runs in a process of its own, so that its peak memory is its own.
 """
 
 from __future__ import annotations
@@ -8,53 +10,64 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 from benchmarks import peers
-from loco_core.editing.closed_form import solve
 from loco_core.editing.lora import edit_lora
-from loco_core.editing.recipe import EditRecipe, EditSettings
-from loco_core.editing.solve import PAPER_LAMBDA, Edit, EditFigures
+from loco_core.editing.recipe import EditRecipe, EditRequest, EditSettings, edit_recipe
+from loco_core.editing.solve import PAPER_LAMBDA, solve_edit
+from loco_core.editing.token_pairs import token_pairs
+from loco_core.models.engine import Chunk, TextEmbedding
 from loco_core.models.families.unet import UNET
-from loco_core.models.layers import ModelLayers, TextLayer
+from loco_core.models.layers import LayerSet, ModelLayers, TextLayer
+from loco_core.prompts import Attribute
 
-CONCEPTS, TEMPLATES = 10, 4
-# SPEED decomposes every matrix; so many are timed, and the rest are taken to be like them.
-SPEED_MATRICES = 4
 # Width of the text embeddings, and the output width of every cross-attention layer.
 SHAPES = {
     "sd15": (768, [320] * 4 + [640] * 4 + [1280] * 8),
     "sdxl": (2048, [640] * 4 + [1280] * 60 + [640] * 6),
 }
+WIDTH, OUTPUTS = SHAPES["sdxl"]
+CONCEPTS = (1, 10, 100, 1000)
+KEPT = "\n".join(
+    f"a photo of {thing}"
+    for thing in ("a woman", "a man", "a cat", "a dog", "a house", "a street", "a forest", "the sea")
+)
+# The layers in which the paper found SDXL's styles.
+EDITED = LayerSet((45, 46, 47), len(OUTPUTS))
+# Of the 140 inverses of the paper's form so many are timed; the others are of the same size.
+TIMED = 4
+LENGTH = UNET.chunk_length
 
 
 @dataclass(frozen=True)
 class Cost:
-    """seconds: of the solve for all matrices. extra_bytes: peak memory beyond what it returns."""
+    """seconds: of the solve, prompts already encoded. peak_mb: of memory beyond what was there before. rank: of the
+    edit. lora_mb: its LoRA, in half precision.
+    """
 
     seconds: float
-    extra_bytes: int
+    peak_mb: float
+    rank: int
+    lora_mb: float
 
 
-@dataclass(frozen=True)
-class Problem:
-    weights: list[tuple[torch.Tensor, torch.Tensor]]
-    originals: torch.Tensor
-    targets: torch.Tensor
-
-
-def problem(shape: str) -> Problem:
-    """Random weights, and columns as alike within a concept as its templates are."""
+def random_weights(shape: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """W_K and W_V of every layer, [d_out, d] each."""
     width, outputs = SHAPES[shape]
     generator = torch.Generator().manual_seed(0)
-    weights = [tuple(torch.randn(out, width, generator=generator) / width**0.5 for _ in range(2)) for out in outputs]
-    names = torch.randn(width, CONCEPTS, 1, generator=generator)
-    originals = (names + 0.3 * torch.randn(width, CONCEPTS, TEMPLATES, generator=generator)).flatten(1)
-    targets = torch.randn(width, 1, generator=generator).expand(-1, CONCEPTS * TEMPLATES).contiguous()
-    return Problem(weights, originals, targets)
+    return [
+        (
+            torch.randn(out, width, generator=generator) / width**0.5,
+            torch.randn(out, width, generator=generator) / width**0.5,
+        )
+        for out in outputs
+    ]
 
 
 def text_layers(count: int, width: int) -> ModelLayers:
@@ -63,66 +76,79 @@ def text_layers(count: int, width: int) -> ModelLayers:
     return ModelLayers(layers, tuple(map(str, layers)), width, UNET, levels=(count,))
 
 
-def ours(given: Problem) -> tuple[dict[str, torch.Tensor], float]:
-    """The operator and the LoRA's factors of every matrix."""
-    operator = solve(given.originals, given.targets, PAPER_LAMBDA)
-    layers = text_layers(len(given.weights), operator.width)
-    recipe = EditRecipe((), (), EditSettings(), layers.all, "")
-    figures = EditFigures(operator.rank, 0.0, 0.0, (), 0, 0.0, 0.0)
-    edit = Edit(recipe, dict.fromkeys(layers.all, operator), operator.width, figures)
-    return edit_lora(edit, layers, given.weights.__getitem__), 1.0
+class Encoder:
+    """Makes embeddings up; seconds: what that took."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self, prompts: Sequence[str]) -> list[TextEmbedding]:
+        begun = time.perf_counter()
+        made = [_embedding(prompt) for prompt in prompts]
+        self.seconds += time.perf_counter() - begun
+        return made
 
 
-def d_by_d(given: Problem) -> tuple[dict[str, torch.Tensor], float]:
-    return {
-        f"{number}.{part}": peers.authors(weight, given.originals, given.targets)
-        for number, pair in enumerate(given.weights)
-        for part, weight in enumerate(pair)
-    }, 1.0
+def _embedding(prompt: str) -> TextEmbedding:
+    words, said = prompt.split(), torch.zeros(WIDTH)
+    tokens = [_direction("start", 3.0)]
+    for place, word in enumerate(words, 1):
+        said = 0.7 * said + _direction(word, 1.0)
+        tokens.append(said + _position(place))
+    end, drift = said + _direction("end", 0.5), _direction(f"{prompt} drifts", 0.05)
+    tokens += [end + _position(place) + drift * place / LENGTH for place in range(len(tokens), LENGTH)]
+    return TextEmbedding(prompt, torch.stack(tokens), (Chunk(0, 1, len(words) + 1, LENGTH),))
 
 
-def uce(given: Problem) -> tuple[dict[str, torch.Tensor], float]:
-    return {
-        f"{number}.{part}": peers.uce(weight, given.originals, given.targets, given.originals)
-        for number, pair in enumerate(given.weights)
-        for part, weight in enumerate(pair)
-    }, 1.0
+def _direction(word: str, size: float) -> torch.Tensor:
+    return size * torch.randn(WIDTH, generator=torch.Generator().manual_seed(zlib.crc32(word.encode())))
 
 
-def speed(given: Problem) -> tuple[dict[str, torch.Tensor], float]:
-    held = peers.SpeedInputs(
-        torch.randn(len(given.originals), UNET.chunk_length, generator=torch.Generator().manual_seed(1))
-    )
-    chosen = given.weights[:: max(1, len(given.weights) // SPEED_MATRICES)][:SPEED_MATRICES]
-    edited = {
-        str(number): peers.speed(values, given.originals, given.targets, given.originals, held)
-        for number, (_, values) in enumerate(chosen)
-    }
-    return edited, len(given.weights) / len(chosen)
+@cache
+def _position(place: int) -> torch.Tensor:
+    return _direction(f"position {place}", 0.3)
 
 
-METHODS: dict[str, Callable[[Problem], tuple[dict[str, torch.Tensor], float]]] = {
-    "ours": ours,
-    "authors": d_by_d,
-    "uce": uce,
-    "speed": speed,
-}
+def recipe_of(concepts: int) -> EditRecipe:
+    names = "\n".join(f"painter{number}" for number in range(concepts))
+    request = EditRequest(names, "a painting", KEPT, Attribute.STYLE)
+    return edit_recipe(request, EditSettings(), EDITED, "made up")
 
 
-def _measure(method: str, shape: str) -> Cost:
+def _ours(concepts: int) -> Cost:
     torch.set_num_threads(2)
-    given = problem(shape)
-    METHODS[method](Problem(given.weights[:1], given.originals, given.targets))  # loads what is loaded once
+    solve_edit(Encoder(), recipe_of(1))  # loads what is loaded once
+    encoder, recipe = Encoder(), recipe_of(concepts)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begun = time.perf_counter()
-    results, share = METHODS[method](given)
-    seconds = (time.perf_counter() - begun) * share
-    peak = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in results.values())
-    return Cost(round(seconds, 3), max(0, peak - size))
+    edit = solve_edit(encoder, recipe)
+    seconds = time.perf_counter() - begun - encoder.seconds
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    weights = random_weights("sdxl")
+    tensors = edit_lora(edit, text_layers(len(OUTPUTS), WIDTH), weights.__getitem__)
+    size = sum(2 * tensor.numel() for tensor in tensors.values())
+    return Cost(round(seconds, 2), round(peak / 1024, 1), edit.figures.rank, round(size / 1e6, 2))
 
 
-def measure(shape: str) -> dict[str, dict]:
-    """The cost of each method, one after the other."""
+def _paper_form(concepts: int) -> float:
+    """Seconds of the d x d inverse of every matrix, of the same columns."""
+    torch.set_num_threads(2)
+    recipe, encoder = recipe_of(concepts), Encoder()
+    targets = dict(zip({pair.target for pair in recipe.pairs}, encoder({p.target for p in recipe.pairs}), strict=True))
+    pairs = [
+        token_pairs(own, targets[pair.target], recipe.settings.tokens)
+        for pair, own in zip(recipe.pairs, encoder([pair.concept for pair in recipe.pairs]), strict=True)
+    ]
+    originals, instead = (torch.cat(part, 1).double() for part in zip(*pairs, strict=True))
+    chosen = [values.double() for _, values in random_weights("sdxl")[:: len(OUTPUTS) // TIMED][:TIMED]]
+    begun = time.perf_counter()
+    for weight in chosen:
+        peers.authors(weight, originals, instead, PAPER_LAMBDA)
+    return (time.perf_counter() - begun) * 2 * len(OUTPUTS) / len(chosen)
+
+
+def measure() -> tuple[dict[int, Cost], float]:
+    """The cost by number of concepts, and how many times as long the paper's form takes for ten."""
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        return {method: asdict(pool.apply(_measure, (method, shape))) for method in METHODS}
+        costs = {concepts: pool.apply(_ours, (concepts,)) for concepts in CONCEPTS}
+        return costs, round(pool.apply(_paper_form, (10,)) / costs[10].seconds, 1)

@@ -52,3 +52,14 @@ def test_speeds_edit_leaves_the_start_token_and_the_empty_prompts_centres_alone(
     change = peers.speed(weight, originals, targets, preserved[:, :2], held) - weight
     assert change.norm() > 1e-3
     assert (change @ held.constraints()).norm() <= 1e-8 * change.norm()
+
+
+def test_oces_edit_rotates_the_outputs_away_from_the_concept_and_changes_no_length(weight, columns):
+    originals, targets, preserved = columns
+    general = torch.eye(D, dtype=torch.float64)
+    rotated = peers.oce(weight, originals, targets, preserved, general, erase=1e6)
+    torch.testing.assert_close(rotated.T @ rotated, weight.T @ weight)
+    own, other = weight @ originals, rotated @ originals
+    assert torch.nn.functional.cosine_similarity(own, other, dim=0).max() < 0.5
+    gently = peers.oce(weight, originals, targets, preserved, general, erase=0.0)
+    torch.testing.assert_close(gently, weight)
