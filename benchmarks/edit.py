@@ -103,17 +103,17 @@ def of_method(folder: Path, name: str) -> dict:
     best, seen = {}, []
     for attribute, tasks in TUNED_ON.items():
         measured = {task: own for task in tasks if (own := bench.measured(task, validation_sheet)).known}
-        best[attribute], own = tuned(bench, method, measured)
-        seen += own
-    own = partial(edited, bench, method)
+        best[attribute], tried = tuned(bench, method, measured)
+        seen += tried
+    edited_by = partial(edited, bench, method)
     published = TASKS[: len(STYLES)] if folder == DEMO else ()
     return {
         "planting": folder.name,
         "method": name_of(method),
         "params": {str(attribute): named(own) for attribute, own in best.items()},
         "seen": seen,
-        "rows": measured_rows(bench, TASKS, lambda task: own(task, best[task.attribute])),
-        "published": measured_rows(bench, published, lambda task: own(task, method.published)),
+        "rows": measured_rows(bench, TASKS, lambda task: edited_by(task, best[task.attribute])),
+        "published": measured_rows(bench, published, lambda task: edited_by(task, method.published)),
     }
 
 

@@ -106,8 +106,7 @@ def edit_inputs() -> list[io.Input]:
             default=Tokens.TAIL,
             advanced=True,
             tooltip="Which tokens of the prompts are edited. The paper edits the last subject token. The tail (end of "
-            "text and padding) carries the concept too. On the demo model, the last subject token alone left one of "
-            "three styles and most facts; with the tail they were gone. So the tail is what is tried first.",
+            "text and padding) carries the concept too, so it is what is tried first.",
         ),
         io.Combo.Input(
             "preservation",

@@ -22,11 +22,7 @@ def test_a_style_is_found_removed_and_checked_from_its_name_alone(remove, demo):
     model, report, layers, edit = remove("woodcut")
     assert layers == edit.recipe.layers == LayerSet((8, 9), 16)
     assert report.startswith("gone: ") and "where it is: localized: layers 8-9" in report
-    assert {key.split(".transformer_blocks.")[0] for key in model.patches} == {
-        key.split(".transformer_blocks.")[0]
-        for key in demo.model.model.state_dict()
-        if any(key.startswith(f"diffusion_model.output_blocks.{block}.1.") for block in (4, 5)) and ".attn2.to_k" in key
-    }
+    assert len(model.patches) == 4 and not demo.model.patches  # keys and values of two layers
 
 
 def test_what_the_model_does_not_know_is_not_edited_and_the_text_says_so(remove, demo):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from loco_core.editing.recipe import EditRequest, EditSettings, edit_recipe
-from loco_core.editing.wordings import MOST_KEPT, MOST_WORDINGS, kept_wordings, wordings
+from loco_core.editing.wordings import MOST_KEPT, MOST_WORDINGS, kept_wordings, telling_pairs, wordings
 from loco_core.models.layers import LayerSet
 from loco_core.prompts import Attribute, PromptPair
 
@@ -93,3 +93,22 @@ def test_a_concept_that_is_its_own_target_is_not_asked():
     request = EditRequest("cat\ndog", "cat\na bird", "", Attribute.OBJECT)
     found = wordings(edit_recipe(request, EditSettings(), LAYERS, "a text encoder"))
     assert found and all(pair.concept != pair.target for pair in found)
+
+
+def test_a_style_is_looked_for_in_scenes_that_differ_in_it_alone():
+    pairs = telling_pairs(recipe_of("Van Gogh", preserve="a photo of a cat\na photo of a dog"), 4)
+    assert pairs == (
+        PromptPair("a photo of a cat in the style of Van Gogh", "a photo of a cat"),
+        PromptPair("a photo of a dog in the style of Van Gogh", "a photo of a dog"),
+    )
+
+
+def test_where_nothing_is_preserved_a_style_is_looked_for_in_ordinary_scenes():
+    pairs = telling_pairs(recipe_of("Van Gogh\nMonet"), 4)
+    assert len(pairs) == 4 and all(pair.concept.startswith(f"{pair.target} in the style of ") for pair in pairs)
+    assert "a painting" not in {pair.target for pair in pairs}
+
+
+def test_a_fact_is_looked_for_in_its_own_prompts():
+    pairs = telling_pairs(recipe_of("the flag of x", "the flag of y", attribute=Attribute.FACT), 2)
+    assert pairs and all(pair.concept.replace("flag of x", "flag of y") == pair.target for pair in pairs)
