@@ -54,6 +54,7 @@ from loco_core.drawing import drawn  # noqa: E402
 from loco_core.editing.calibrate import calibration_rows  # noqa: E402
 from loco_core.editing.check import check_plan  # noqa: E402
 from loco_core.editing.closed_form import leading_directions  # noqa: E402
+from loco_core.editing.recipe import EditSettings, Preservation  # noqa: E402
 from loco_core.editing.report import ROWS_OF_AN_IMAGE  # noqa: E402
 from loco_core.editing.solve import solve_edit  # noqa: E402
 from loco_core.editing.wordings import MOST_WORDINGS  # noqa: E402
@@ -159,7 +160,7 @@ def calibration_images() -> float:
 
 def preservation_error(bench: Bench, task: Task) -> float:
     """max |(W^ - W) q| / |W q| over the directions preserved exactly, with float32 weights."""
-    edit = solve_edit(bench.encode, bench.recipe(task))
+    edit = solve_edit(bench.encode, bench.recipe(task, EditSettings(preservation=Preservation.EXACT)))
     recipe = edit.recipe
     kept = bench.encode(list(dict.fromkeys([*(pair.target for pair in recipe.pairs), "", *recipe.preserve])))
     basis = leading_directions([own.tokens.T for own in kept], recipe.settings.preserved_tolerance)

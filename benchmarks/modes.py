@@ -30,7 +30,7 @@ def modes_difference(server: Server) -> tuple[float, float]:
             attribute="style",
             settings="by hand",
             tokens="last subject token and tail",
-            preservation="exact",
+            preservation="weighted",
             ridge="relative",
             relative_ridge=0.3,
             preserved_tolerance=0.03,

@@ -103,7 +103,7 @@ class EditChoices:
 @click.option(
     "--preservation",
     type=OneOf(Preservation),
-    default=str(Preservation.EXACT),
+    default=str(Preservation.WEIGHTED),
     show_default=True,
     help="How firmly; the target and the empty prompt are preserved too. The paper preserves none.",
 )

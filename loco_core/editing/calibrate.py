@@ -9,6 +9,7 @@ recipe's own, then other tokens, then preservation, then the ridge, each beside 
 nothing removes enough of the concept, more layers are tried, and in the end all of them.
 
 The rule: of what removes at least WANTED of the concept, the least side effect; where nothing does, what removes most.
+More layers take the place of those given only where they remove a tenth more and leave the rest as a person sees it.
 Others take the place of the best so far, which is at first what was given, only where they surely are better: few
 wordings and few prompts are asked.
 """
@@ -24,7 +25,7 @@ from ..models.engine import Engine, Sampling
 from ..models.layers import LayerSet
 from ..noise_levels import OnRows
 from ..scoring.intervals import margin
-from .check import GONE, CheckPlan, EditCheck, EditChecker, check_plan
+from .check import GONE, LITTLE, CheckPlan, EditCheck, EditChecker, check_plan
 from .recipe import EditRecipe, EditSettings, Preservation, Ridge, Tokens
 from .solve import Edit, solve_edit
 from .wordings import spread
@@ -73,13 +74,18 @@ class Trial:
     def surely_better(self, other: Trial) -> bool:
         """By the rule."""
         if self.enough != other.enough:
-            return self.enough
+            return self.enough and (self.recipe.layers == other.recipe.layers or self._worth_its_layers(other))
         if not self.enough:
             own, others = (round(one.check.removed_share / REMOVED_STEP) for one in (self, other))
             return own > others
         saved = margin(other.check.side, self.check.side, len(self.check.side))
         surely_less, surely_gone = not saved.low <= 0, not self.check.mean_removed.low < WANTED
         return saved.mean >= SIDE_STEP and surely_less and surely_gone  # of one prompt, how sure is not known
+
+    def _worth_its_layers(self, other: Trial) -> bool:
+        """Whether it removes that much more, and leaves the rest as a person sees it."""
+        gained = self.check.removed_share - other.check.removed_share
+        return gained >= REMOVED_STEP and self.check.mean_side.mean <= LITTLE
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,17 +7,21 @@ serves the keys and values of every layer.
 
 Two ways to preserve the outputs of other embeddings P:
 - exactly: with Q an orthonormal basis of P and Z = X_o - Q Q^T X_o, A = D Z^T (Z Z^T + lambda I)^-1, so that A Q = 0;
-- weighted (UCE's retain term): A = D X_o^T (X_o X_o^T + beta P P^T + lambda I)^-1.
+- weighted (UCE's retain term): A = D X_o^T (X_o X_o^T + beta P P^T + lambda I)^-1. It is the edit of the columns
+  [X_o, sqrt(beta) P] by [D, 0].
 With the columns' thin SVD U S V^T all of them are [D V / (S^2 + lambda)] (Z V)^T: no d x d solve, and thin factors. V
 and S^2 are the eigenvectors and eigenvalues of Z^T Z. Of more than d columns U and S^2 are those of Z Z^T, and the
 operator is [D Z^T U / (S^2 + lambda)] U^T. So the columns need not be kept: many concepts take no more memory than d
 columns do.
 
-The tokens of one prompt, its padding above all, are nearly collinear, and prompts have much in common. Where S^2 is far
-below lambda, the ridge leaves nothing of the edit. So a prompt may give its leading directions alone, Z V and D V for
-its leading right singular vectors V: a few columns in place of up to 77, with the same products. So may the columns of
-some prompts together. And an operator can be reduced to P A, with P the projector on the leading left singular vectors
-of A Z: to the rank that the concepts need. What is preserved exactly stays so, as P A Q = 0.
+The tokens of a prompt, its padding above all, are nearly collinear, and prompts have much in common. Where S^2 is far
+below lambda, the ridge leaves nothing of the edit. So some prompts together give their leading directions alone, Z V
+and D V for their leading right singular vectors V: a few columns with the same products. Weighted, most of them are
+spent on what the prompts share with those that are preserved. So V is that of what lies outside a basis B of these, and
+of the rest, which lies in B, the products are kept: the edit needs no more of it than q columns.
+
+An operator can be reduced to P A, with P the projector on the leading left singular vectors of A Z: to the rank that
+the concepts need. What is preserved exactly stays so, as P A Q = 0.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ NEGLIGIBLE = 1e-12
 # Eigenvalues of a product of columns with themselves below this share of the largest one are rounding.
 ROUNDING = 1e-14
 # Directions that are left out of columns have less than this share of lambda of each column...
-HARDLY_REACHED = 1e-3
+HARDLY_REACHED = 1e-4
 # ... and so are the least parts of an operator that together make less than this share of what it changes.
 UNNEEDED = 5e-3
 # So many columns of some prompts are reduced to their leading directions together.
@@ -92,70 +96,99 @@ class Columns:
         columns.add(originals, changes, ridge)     # for each prompt
         operator = columns.operator(ridge)
 
-    `basis` is Q, [d, q] and orthonormal, of what is preserved exactly: Z is what lies outside it. Up to d columns are
-    kept themselves. Of more, the products Z Z^T and D Z^T are kept, [d, d] each.
+    `basis` is Q, [d, q] and orthonormal, of what is preserved exactly: Z is what lies outside it. With `within`, Q is
+    only what prompts have in common, and Z is X_o: columns are kept for what lies outside Q alone, and of the rest
+    products, [q, q] and [d, q]. Up to d columns are kept themselves. Of more, the products Z Z^T and D Z^T
+    are kept, [d, d] each.
     """
 
-    def __init__(self, width: int, basis: torch.Tensor | None = None) -> None:
+    def __init__(self, width: int, basis: torch.Tensor | None = None, within: bool = False) -> None:
         self._width = width
         self._basis = torch.zeros(width, 0, dtype=torch.float64) if basis is None else basis
+        self._within = _products(self._basis) if within else None
         self._single_basis = self._basis.float()
         self._added: list[Pair] = []  # X_o and D, since columns were last reduced together
         self._kept: list[Pair] = []
+        self._most = 2 * TOGETHER  # from more columns on, those kept are reduced together
         self._products: Pair | None = None
-        self._change, self._left_out = 0.0, 0.0
+        self._change = 0.0
 
     def add(self, originals: torch.Tensor, changes: torch.Tensor, ridge: float | None = None) -> float:
         """Adds the columns of X_o and of D of a prompt, [d, k] each; returns how large Z is beside X_o, |Z| / |X_o|; 1
-        where D is 0.
+        where nothing is to change, or nothing is preserved exactly.
 
-        With `ridge`, about the lambda of the solve, only the leading directions are added: those that it lets act.
+        With `ridge`, about the lambda of the solve, only leading directions are kept: those that it lets act.
         """
         basis = self._basis if ridge is None else self._single_basis
         originals, changes = originals.to(basis), changes.to(basis)
-        within, products = basis.T @ originals, originals.T @ originals
-        whole, change = products.trace().item(), _energy(changes)
+        whole, change = _energy(originals), _energy(changes)
         if not math.isfinite(whole + change):
             raise ValueError("text embeddings: NaN or Inf; the text encoder gave no usable embedding for these prompts")
         self._change += change
-        products = products - within.T @ within
-        if ridge is not None:
-            originals, changes = self._reduced((originals, changes), products, ridge)
         self._added.append((originals, changes))
         if ridge is None or _count(self._added) > TOGETHER:
-            self._keep(ridge)
-        if not change:
-            return 1.0  # nothing is to change, so no room is needed
-        return (max(0.0, products.trace().item()) / whole) ** 0.5 if whole else 0.0
+            self.keep(ridge)
+        if not change or self._within is not None:
+            return 1.0  # no room is needed
+        within = _energy(basis.T @ originals)
+        return (max(0.0, whole - within) / whole) ** 0.5 if whole else 0.0
 
-    def _reduced(self, columns: Pair, products: torch.Tensor, ridge: float) -> Pair:
-        """The columns' leading directions, in place of them. products: Z^T Z."""
-        leading = _spanning(products, HARDLY_REACHED * ridge).to(products)
-        originals, changes = ((leading.T @ own.T).T for own in columns)  # columns are tokens, transposed
-        self._left_out += max(0.0, _energy(columns[1]) - _energy(changes))
-        return originals, changes
-
-    def _keep(self, ridge: float | None) -> None:
+    def keep(self, ridge: float | None) -> None:
         """Those added become those kept; with `ridge`, only what is leading in all of them."""
         if not self._added:
             return
-        originals, changes = (own.double() for own in _joined(self._added))
-        columns = project_out(self._basis, originals), changes
-        if ridge is not None:
-            columns = self._reduced(columns, columns[0].T @ columns[0], ridge / SHARED)
-        self._kept.append(columns)
+        originals, changes = _joined(self._added)
         self._added.clear()
+        self._kept.append(self._reduced(originals, changes, ridge))
+        if ridge is not None and _count(self._kept) > self._most:
+            self._kept = [self._reduced(*_joined(self._kept), ridge)]
+            self._most = 2 * max(TOGETHER, _count(self._kept))
         if _count(self._kept) > self._width:
             self._folded()
 
-    def operator(self, ridge: float, preserved: Sequence[torch.Tensor] = (), weight: float = 1.0) -> EditOperator:
-        """The operator for lambda = `ridge`. `preserved` is P, in parts [d, k], and `weight` is beta."""
-        self._keep(ridge)
-        read, squares, changed = self._directions(preserved, weight)
+    def _reduced(self, originals: torch.Tensor, changes: torch.Tensor, ridge: float | None) -> Pair:
+        """Z and D in float64; with a ridge, their leading directions in place of them."""
+        basis = self._basis.to(originals)
+        shared = basis.T @ originals
+        free = originals - basis @ shared
+        if ridge is None:
+            return (free if self._within is None else originals).double(), changes.double()
+        leading = _spanning(free.T @ free, HARDLY_REACHED * ridge).to(free)
+        if self._within is not None:
+            free = originals
+            shared = shared - (shared @ leading) @ leading.T
+            for whole, part in zip(self._within, (shared, originals, changes), strict=True):
+                whole.add_(part @ shared.T)
+        # Columns are tokens, transposed.
+        return (leading.T @ free.T).T.double(), (leading.T @ changes.T).T.double()
+
+    def _keep_within(self, ridge: float) -> None:
+        """What lies within the basis becomes columns with the same products: those that the ridge lets act."""
+        if self._within is None:
+            return
+        squares, vectors = torch.linalg.eigh(self._within[0])
+        act = squares > HARDLY_REACHED * ridge
+        leading = vectors[:, act] / squares[act].sqrt()
+        self._kept.append((self._within[1] @ leading, self._within[2] @ leading))
+        self._within = _products(self._basis)
+
+    def common(self) -> torch.Tensor:
+        """An orthonormal basis, [d, q], of the columns so far, or none where they are too many."""
+        if self._products is not None or not self._kept:
+            return torch.zeros(self._width, 0, dtype=torch.float64)
+        return torch.linalg.qr(_joined(self._kept)[0]).Q
+
+    def operator(self, ridge: float, preserved: Columns | None = None, weight: float = 1.0) -> EditOperator:
+        """The operator for lambda = `ridge`. `preserved` has the columns of P, and `weight` is beta."""
+        self.keep(ridge)
+        self._keep_within(ridge)
+        read, squares, changed = self._directions(preserved or Columns(self._width), weight)
         up = changed / (squares + ridge)
         sizes = torch.linalg.norm(up, dim=0) * torch.linalg.norm(read, dim=0)
         large = sizes > NEGLIGIBLE * sizes.amax() if len(sizes) else sizes > 0
-        read = project_out(self._basis, read[:, large])  # again, for the rounding of small singular values
+        read = read[:, large]
+        if self._within is None:
+            read = project_out(self._basis, read)  # again, for the rounding of small singular values
         return EditOperator(up[:, large].contiguous(), read.T.contiguous())
 
     def needed(self, operator: EditOperator) -> tuple[EditOperator, tuple[float, ...]]:
@@ -178,20 +211,17 @@ class Columns:
         shares = (sizes[large] / sizes.sum()).flip(0).tolist()
         return EditOperator(left, (left.T @ operator.up) @ operator.down), tuple(shares)
 
-    def _directions(
-        self, preserved: Sequence[torch.Tensor], weight: float
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _directions(self, preserved: Columns, weight: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """R, S^2 and C of the operator [C / (S^2 + lambda)] R^T: Z V and D V, or U and D Z^T U."""
-        if self._products is None and not preserved:
-            read, changed = _joined(self._kept)
-            self._kept = [(read, changed)]
+        held = [(weight**0.5 * columns, changes) for columns, changes in preserved._kept]
+        folded = (self._products, preserved._products) != (None, None)
+        if not folded and _count([*self._kept, *held]) <= self._width:
+            read, changed = _joined([*self._kept, *held])
             products = read.T @ read
         else:
             products, changed = self._folded()
+            products = products.add(preserved._folded()[0], alpha=weight)
             read = torch.eye(self._width, dtype=torch.float64)
-            for part in preserved:
-                own = part.double()
-                products = products.addmm(own, own.T, alpha=weight)
         squares, vectors = torch.linalg.eigh(products)
         true = squares >= ROUNDING * squares[-1:]
         vectors = vectors[:, true]
@@ -214,8 +244,9 @@ class Columns:
         if not self._change:
             return 0.0
         if self._products is None:
-            parts = (operator.change(free) - change for free, change in self._kept)
-            return ((sum(map(_energy, parts)) + self._left_out) / self._change) ** 0.5
+            free, changes = _joined(self._kept)
+            left = _energy(operator.change(free) - changes) + max(0.0, self._change - _energy(changes))
+            return (left / self._change) ** 0.5
         squares, products = self._folded()
         edit = operator.up @ operator.down
         left = ((edit @ squares - 2 * products) * edit).sum().item() + self._change
@@ -230,6 +261,12 @@ def _spanning(products: torch.Tensor, least: float) -> torch.Tensor:
     packed, pivots, rank, _ = lapack.dpstrf(products.double().numpy(), tol=least, lower=1)
     factor = torch.from_numpy(packed).tril()[:, :rank]
     return torch.linalg.qr(factor[torch.from_numpy(pivots).long().argsort()]).Q
+
+
+def _products(basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Y Y^T, X_o Y^T and D Y^T of no columns yet, for their coordinates Y in the basis."""
+    width, count = basis.shape
+    return basis.new_zeros(count, count), basis.new_zeros(width, count), basis.new_zeros(width, count)
 
 
 def _energy(columns: torch.Tensor) -> float:

@@ -57,7 +57,7 @@ class EditSettings:
     """
 
     tokens: Tokens = Tokens.TAIL
-    preservation: Preservation = Preservation.EXACT
+    preservation: Preservation = Preservation.WEIGHTED
     ridge: Ridge = Ridge.RELATIVE
     relative_ridge: float = RELATIVE_LAMBDA
     preserved_tolerance: float = PRESERVED_TOLERANCE

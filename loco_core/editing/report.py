@@ -50,7 +50,15 @@ def calibration_lines(calibration: Calibration) -> list[str]:
     given, used, (best, *others) = calibration.given, calibration.edit.recipe, calibration.trials
     enough = best.enough
     lines = []
-    if not enough:
+    more = [] if enough else [trial for trial in others if trial.enough]
+    if more:
+        lines.append(
+            f"WARNING: layers {given.layers} remove {percent(best.check.removed_share)} of the concept, and "
+            f"{percent(best.check.removed.min())} in one wording; layers {more[0].recipe.layers} would remove "
+            f"{percent(more[0].check.removed_share)}, with a side effect of {percent(more[0].check.mean_side.mean)}: "
+            "too little more, or too much of a change, so give them by hand if you want that"
+        )
+    elif not enough:
         lines.append(
             f"WARNING: nothing that was tried removes {WANTED:.0%} of the concept, and {LEAST:.0%} in every wording, "
             "in all layers neither; this is the best of it. Name the concept in other words too, and look with LoCo "

@@ -23,8 +23,9 @@ from .token_pairs import token_pairs
 
 # lambda_K = lambda_V for every model (paper, section 6; the authors' code).
 PAPER_LAMBDA = 0.01
-# beta of weighted preservation, per concept prompt. Tried on the demo model with ridges of 0.1 to 0.5.
-PRESERVED_WEIGHT = 25
+# beta of weighted preservation. Tried from 0.1 to 1000 on two models, with ridges of 0.03 to 0.3 and 4 to 60 concept
+# prompts: in the prediction 10 has the least side effect, or nearly, of what removes as much as less weight does.
+PRESERVED_WEIGHT = 10
 # Below this share of a concept's columns outside what is preserved, |Z| / |X_o|, there is a warning...
 LITTLE_ROOM = 0.1
 # ... and below this one a refusal.
@@ -135,8 +136,24 @@ class _Problem:
         self._basis: torch.Tensor | None = None
         if settings.preservation is Preservation.EXACT:
             self._basis = leading_directions(self._kept, settings.preserved_tolerance)
-        self._columns = Columns(width, self._basis)
+        self._preserved: Columns | None = None
+        if settings.preservation is Preservation.WEIGHTED:
+            self._preserved = self._weighted(width)
+            self._columns = Columns(width, self._preserved.common(), within=True)
+        else:
+            self._columns = Columns(width, self._basis)
         self._squares, self._count, self._room = 0.0, 0, list[float]()
+
+    def _weighted(self, width: int) -> Columns:
+        """What is preserved with a weight, as columns that are not to change."""
+        preserved, ridge = Columns(width), None
+        if self._settings.ridge is Ridge.RELATIVE:
+            squares = sum(float(torch.linalg.vector_norm(tokens)) ** 2 for tokens in self._kept)
+            ridge = self._relative(squares / sum(tokens.shape[1] for tokens in self._kept)) / PRESERVED_WEIGHT
+        for tokens in self._kept:
+            preserved.add(tokens, torch.zeros_like(tokens), ridge)
+        preserved.keep(ridge)
+        return preserved
 
     def add(self, pair: PromptPair, originals: torch.Tensor, targets: torch.Tensor) -> None:
         """Adds X_o and X_t of a pair, [d, n] each; an error where preservation leaves it next to no room."""
@@ -173,8 +190,7 @@ class _Problem:
         return operator, figures
 
     def _operator(self, ridge: float) -> EditOperator:
-        weighted = self._settings.preservation is Preservation.WEIGHTED
-        return self._columns.operator(ridge, self._kept if weighted else (), PRESERVED_WEIGHT * len(self._room))
+        return self._columns.operator(ridge, self._preserved, PRESERVED_WEIGHT)
 
     def _relative(self, mean_square: float) -> float:
         """Lambda for columns of this mean squared norm."""

@@ -111,11 +111,11 @@ def edit_inputs() -> list[io.Input]:
         io.Combo.Input(
             "preservation",
             options=Preservation,
-            default=Preservation.EXACT,
+            default=Preservation.WEIGHTED,
             advanced=True,
-            tooltip="exact: the layers respond to the leading directions of what you preserve as before, to rounding. "
-            "weighted: to all of it almost as before, as in UCE; choose it if the concept is so close that exact "
-            "leaves no room. none: the edit of the paper.",
+            tooltip="weighted: the layers respond to all of what you preserve almost as before, as in UCE. exact: to "
+            "its leading directions as before, to rounding; where the concept is close to it, little room is left. "
+            "none: the edit of the paper.",
         ),
         io.Combo.Input(
             "ridge",

@@ -9,7 +9,7 @@ import pytest
 
 from loco_core.editing.calibrate import MOST_PAIRS, WANTED, Calibration, Trial, calibrate, calibration_rows
 from loco_core.editing.check import EditCheck, check_plan
-from loco_core.editing.recipe import EditRecipe, EditRequest, EditSettings, Tokens, edit_recipe
+from loco_core.editing.recipe import EditRecipe, EditRequest, EditSettings, Preservation, Tokens, edit_recipe
 from loco_core.editing.report import calibration_lines
 from loco_core.models.engine import Sampling
 from loco_core.models.layers import LayerSet
@@ -49,8 +49,12 @@ def test_the_settings_given_stay_where_no_others_are_measurably_better():
     assert calibrated(asked(**vars(best))).edit.recipe.settings == best
 
 
-def trial(removed: list[float], side: list[float]) -> Trial:
-    return Trial(asked(), EditCheck(check_plan(asked(), SAMPLING, 0), np.array(removed), np.array(side), 0))
+EVERYWHERE = LayerSet((0, 1, 2, 3), 4)
+
+
+def trial(removed: list[float], side: list[float], layers: LayerSet = HOLDING) -> Trial:
+    recipe = asked(layers=layers)
+    return Trial(recipe, EditCheck(check_plan(recipe, SAMPLING, 0), np.array(removed), np.array(side), 0))
 
 
 def test_others_take_its_place_only_where_they_surely_have_less_side_effect():
@@ -73,8 +77,25 @@ def test_more_layers_are_edited_where_those_given_cannot_remove_the_concept():
     assert calibration_lines(found)[0].startswith("WARNING: layers 3 alone remove 0% of it, with a side effect of 0.0%")
 
 
+def test_more_layers_are_not_edited_for_little_more_nor_where_they_change_the_rest():
+    located = trial([0.85] * 4, [0.02] * 3)
+    assert trial([1.0] * 4, [0.1] * 3, EVERYWHERE).surely_better(located)
+    assert not trial([0.92] * 4, [0.02] * 3, EVERYWHERE).surely_better(located)
+    assert not trial([1.0] * 4, [0.2] * 3, EVERYWHERE).surely_better(located)
+
+
+def test_the_report_says_what_more_layers_would_remove_and_at_what_price():
+    found = calibrated(asked())
+    located, everywhere = trial([0.85] * 4, [0.02] * 3), trial([0.92] * 4, [0.04] * 3, EVERYWHERE)
+    told = calibration_lines(replace(found, trials=(located, everywhere)))
+    assert told[0].startswith(
+        "WARNING: layers 1-2 remove 85% of the concept, and 85% in one wording; layers 0-3 would remove 92%, with a "
+        "side effect of 4%"
+    )
+
+
 def test_where_nothing_removes_it_the_recipe_stays_as_it_was_and_the_report_says_so():
-    given = asked(relative_ridge=1e4)  # it holds the weights where they are
+    given = asked(relative_ridge=1e6)  # it holds the weights where they are
     found = calibrated(given)
     assert found.edit.recipe.settings == given.settings and found.edit.recipe.layers == HOLDING
     assert calibration_lines(found)[0].startswith("WARNING: nothing that was tried removes 90% of the concept")
@@ -82,7 +103,8 @@ def test_where_nothing_removes_it_the_recipe_stays_as_it_was_and_the_report_says
 
 def test_settings_that_leave_no_room_are_passed_over():
     """Preserved exactly, the concept's own prompts leave nothing of their tails to edit."""
-    recipe = replace(asked(), preserve=tuple(f"{pair.concept}." for pair in asked().pairs))
+    given = asked(preservation=Preservation.EXACT)
+    recipe = replace(given, preserve=tuple(f"{pair.concept}." for pair in given.pairs))
     tried = [trial.recipe.settings for trial in calibrated(recipe).trials]
     assert tried and recipe.settings not in tried
 

@@ -24,6 +24,14 @@ def paper_edit(weight: torch.Tensor, originals: torch.Tensor, targets: torch.Ten
     return left @ torch.linalg.inv(originals @ originals.T + ridge * identity)
 
 
+def unchanged(columns: torch.Tensor) -> Columns:
+    """What is preserved with a weight, in two parts."""
+    preserved = Columns(D)
+    for part in (columns[:, :2], columns[:, 2:]):
+        preserved.add(part, torch.zeros_like(part))
+    return preserved
+
+
 @pytest.mark.parametrize("count", [1, 4, 40, 300])
 @pytest.mark.parametrize("ridge", [PAPER_LAMBDA, 10.0])
 def test_the_operator_is_the_papers_edit_for_few_columns_and_for_more_than_d(count, ridge):
@@ -54,7 +62,7 @@ def test_weighted_preservation_is_the_solve_with_the_retain_term():
     expected = (targets - originals) @ originals.T @ torch.linalg.inv(gram)
     columns = Columns(D)
     columns.add(originals, targets - originals)
-    operator = columns.operator(ridge, preserved=[preserved[:, :3], preserved[:, 3:]], weight=beta)
+    operator = columns.operator(ridge, unchanged(preserved), beta)
     torch.testing.assert_close(operator.up @ operator.down, expected, rtol=0, atol=1e-10)
 
 
@@ -71,7 +79,7 @@ def test_columns_that_come_in_parts_give_the_d_by_d_solve_and_its_residual(count
         basis = leading_directions([kept[:, :2], kept[:, 2:]], 1e-6)
         free = originals - basis @ basis.T @ originals
     elif preserved == "weighted":
-        asked |= {"preserved": [kept[:, :2], kept[:, 2:]], "weight": beta}
+        asked |= {"preserved": unchanged(kept), "weight": beta}
         gram = gram + beta * kept @ kept.T
     expected = change @ free.T @ torch.linalg.inv(free @ free.T + gram)
     columns = Columns(D, basis)
@@ -82,6 +90,30 @@ def test_columns_that_come_in_parts_give_the_d_by_d_solve_and_its_residual(count
     assert torch.linalg.norm(found - expected) <= 1e-6 * torch.linalg.norm(expected)
     left = torch.linalg.norm(expected @ free - change) / torch.linalg.norm(change)
     assert columns.residual(operator) == pytest.approx(left.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [40, 1200, 6000])  # columns that are reduced together once and several times
+def test_leading_directions_in_place_of_columns_give_the_d_by_d_solve(count):
+    """Weighted, of columns that mostly lie within what is preserved; in what they become, to a thousandth: of each
+    column, what is below a ten-thousandth of the ridge is left out.
+    """
+    kept, beta = random(D, 6, seed=3), 10
+    originals = kept @ random(6, count, seed=1) + random(D, 9, seed=5) @ random(9, count, seed=4)
+    originals += 1e-2 * random(D, count, seed=6)
+    ridge = 0.1 * originals.square().sum(0).mean().item()
+    change = kept @ random(6, count, seed=7) - originals
+    gram = originals @ originals.T + beta * kept @ kept.T + ridge * torch.eye(D).double()
+    expected = change @ originals.T @ torch.linalg.inv(gram)
+    preserved = unchanged(kept)
+    preserved.keep(ridge / beta)
+    columns = Columns(D, preserved.common(), within=True)
+    for own, other in zip(originals.split(60, 1), change.split(60, 1), strict=True):
+        assert columns.add(own, other, ridge) == 1
+    operator = columns.operator(ridge, preserved, beta)
+    changed, whole = operator.change(originals), expected @ originals
+    assert torch.linalg.norm(changed - whole) <= 1e-3 * torch.linalg.norm(whole)
+    left = torch.linalg.norm(whole - change) / torch.linalg.norm(change)
+    assert columns.residual(operator) == pytest.approx(left.item(), rel=1e-3)
 
 
 def test_leading_directions_do_not_depend_on_the_parts_that_columns_come_in():

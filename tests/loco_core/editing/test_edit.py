@@ -164,7 +164,7 @@ def test_the_relative_ridge_does_not_depend_on_the_scale_of_the_embeddings():
 
     one, other = (solved(recipe(), encoder) for encoder in (encode, larger))
     # the embeddings are float32: scaling them by 100 rounds once
-    torch.testing.assert_close(one.up @ one.down, other.up @ other.down, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(one.up @ one.down, other.up @ other.down, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("preservation", [Preservation.EXACT, Preservation.WEIGHTED])
@@ -180,7 +180,9 @@ def test_what_is_preserved_changes_less_than_without(preservation):
 
 
 def test_the_figures_are_what_they_say():
-    asked = recipe(["woodcut", "a halftone"], preserve=["a cat"], tokens=Tokens.LAST_SUBJECT)
+    asked = recipe(
+        ["woodcut", "a halftone"], preserve=["a cat"], tokens=Tokens.LAST_SUBJECT, preservation=Preservation.EXACT
+    )
     edit = solve_edit(encode, asked)
     operator = shared_operator(edit)
     concepts = torch.stack([last_subject(e) for e in encode(["woodcut", "a halftone"])], 1).double()
@@ -196,10 +198,12 @@ def test_the_figures_are_what_they_say():
     assert all(0 < share < 1 for share in edit.figures.room)
 
 
-def test_the_order_of_the_concepts_does_not_matter():
+@pytest.mark.parametrize("preservation", list(Preservation))
+def test_the_order_of_the_concepts_does_not_matter(preservation):
     names = ["woodcut", "a halftone", "blueprint by day", "stained glass"]
-    one, other = (solved(recipe(order)) for order in (names, names[::-1]))
-    assert (one.up @ one.down - other.up @ other.down).abs().max() <= 1e-10
+    one, other = (solved(recipe(order, preservation=preservation)) for order in (names, names[::-1]))
+    # products of the embeddings, which are float32, are float32 too
+    assert (one.up @ one.down - other.up @ other.down).abs().max() <= 1e-4
 
 
 @pytest.mark.parametrize(
@@ -207,7 +211,7 @@ def test_the_order_of_the_concepts_does_not_matter():
     [
         recipe([f"artist {number}" for number in range(40)]),
         recipe([f"artist {number}" for number in range(40)], preserve=["a cat"]),
-        recipe([f"artist {number}" for number in range(40)], preservation=Preservation.WEIGHTED),
+        recipe([f"artist {number}" for number in range(40)], preservation=Preservation.EXACT),
     ],
 )
 def test_the_embeddings_of_many_concepts_are_not_kept(asked):
@@ -246,25 +250,25 @@ def encode_with_room(room: float):
 
 def test_a_concept_of_which_nothing_lies_outside_what_is_preserved_is_refused():
     with pytest.raises(ValueError, match="preserve: only 0.0% of 'woodcut' is left outside"):
-        solve_edit(encode_with_room(0), recipe(tokens=Tokens.LAST_SUBJECT))
+        solve_edit(encode_with_room(0), recipe(tokens=Tokens.LAST_SUBJECT, preservation=Preservation.EXACT))
 
 
 def test_a_prompt_that_is_its_own_target_needs_no_room():
-    edit = solve_edit(encode, recipe(["woodcut", "a painting"], tokens=Tokens.LAST_SUBJECT))
+    asked = recipe(["woodcut", "a painting"], tokens=Tokens.LAST_SUBJECT, preservation=Preservation.EXACT)
+    edit = solve_edit(encode, asked)
     assert edit.figures.room[1] == 1
     assert edit.figures.room[0] < 1
 
 
 def test_a_concept_with_little_room_is_warned_of():
-    little, enough = (
-        report_lines(solve_edit(encode_with_room(room), recipe(tokens=Tokens.LAST_SUBJECT)))[-1] for room in (0.05, 0.5)
-    )
+    asked = recipe(tokens=Tokens.LAST_SUBJECT, preservation=Preservation.EXACT)
+    little, enough = (report_lines(solve_edit(encode_with_room(room), asked))[-1] for room in (0.05, 0.5))
     assert little.startswith("WARNING: only 5.0% of 'woodcut' lies outside what is preserved")
     assert "WARNING" not in enough
 
 
 def test_the_pooled_embedding_has_an_operator_of_its_own():
-    edit = solve_edit(encode, recipe(pooled=True))
+    edit = solve_edit(encode, recipe(pooled=True, preservation=Preservation.EXACT))
     assert edit.width == shared_operator(edit).width == WIDTH
     assert edit.pooled.width == POOLED
     empty = encode([""])[0].pooled.double()[:, None]
@@ -285,7 +289,8 @@ def test_combined_edits_are_solved_jointly_and_not_added():
     turned = solved(combined([second, first], encode, "a text encoder"))
     together = solved(recipe(["woodcut", "halftone"], preserve=["a cat"]))
     torch.testing.assert_close(joint.up @ joint.down, together.up @ together.down, rtol=0, atol=1e-10)
-    torch.testing.assert_close(joint.up @ joint.down, turned.up @ turned.down, rtol=0, atol=1e-10)
+    # in another order, products of float32 embeddings round otherwise
+    torch.testing.assert_close(joint.up @ joint.down, turned.up @ turned.down, rtol=0, atol=1e-4)
     parts = [solved(part) for part in (first, second)]
     assert (joint.up @ joint.down - sum(part.up @ part.down for part in parts)).norm() > 0.01
 
