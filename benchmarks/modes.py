@@ -49,8 +49,7 @@ def modes_difference(server: Server) -> tuple[float, float]:
     )
     server.run(base | {"lora": lora})
     newest = max((server.output / "loras").glob("modes_*.safetensors"))
-    asked = {key: value for key, value in base["edit"]["inputs"].items() if key not in ("clip", "layers")}
-    asked |= {
+    asked = {
         "model": ["checkpoint", 0],
         "edit": ["edit", 0],
         "strength": 1.0,

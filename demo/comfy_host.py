@@ -87,7 +87,7 @@ class ComfyHost:
         """Runs demo_share_edit's Solve and Export LoRA."""
         graph, example = _checkpoint(), workflow("demo_share_edit")
         wired = {"model": MODEL, "clip": CLIP, "layers": self._layers(graph, edit)}
-        graph["edit"] = node("LoCo_EditSolve", **inputs("LoCo_EditSolve", example) | _asked(edit) | wired)
+        graph["edit"] = _solve_node(edit, example, wired)
         exported = inputs("LoCo_EditExportLoRA", example) | {"model": MODEL, "edit": ["edit", 0]}
         graph["lora"] = node("LoCo_EditExportLoRA", **exported)
         self._run(graph, {"lora": 1})
@@ -120,7 +120,9 @@ class ComfyHost:
             graph["changed"] = node("LoraLoaderModelOnly", model=MODEL, lora_name=name, strength_model=1.0)
         else:
             wired = {"model": MODEL, "clip": CLIP, "layers": self._layers(graph, change)}
-            graph["changed"] = _edit_node(change, wired) if isinstance(change, Edit) else _ablation_node(change, wired)
+            graph["changed"] = (
+                _edit_node(graph, change, wired) if isinstance(change, Edit) else _ablation_node(change, wired)
+            )
         return ["changed", 0]
 
 
@@ -130,15 +132,21 @@ def _checkpoint() -> dict:
 
 
 def _asked(edit: Edit) -> dict[str, str]:
-    """The edit, as inputs of Solve or Apply."""
+    """The edit, as inputs of Solve."""
     kept = "\n".join(edit.preserve)
     return {"attribute": edit.attribute, "concept": edit.concept, "target": edit.target, "preserve": kept}
 
 
-def _edit_node(edit: Edit, wired: dict) -> dict:
-    """The example's LocoEdit Apply with this edit."""
-    asked = inputs("LoCo_EditApply", workflow("demo_remove_style"))
-    return node("LoCo_EditApply", **asked | _asked(edit) | wired)
+def _solve_node(edit: Edit, example: dict, wired: dict) -> dict:
+    """The example's LoCo Edit Solve with this edit."""
+    return node("LoCo_EditSolve", **inputs("LoCo_EditSolve", example) | _asked(edit) | wired)
+
+
+def _edit_node(graph: dict, edit: Edit, wired: dict) -> dict:
+    """The example's LocoEdit Apply of this edit, for which its LoCo Edit Solve is added to the graph."""
+    example = workflow("demo_remove_style")
+    graph["edit"] = _solve_node(edit, example, wired)
+    return node("LoCo_EditApply", **inputs("LoCo_EditApply", example) | {"model": MODEL, "edit": ["edit", 0]})
 
 
 def _ablation_node(ablation: NeuronAblation, wired: dict) -> dict:

@@ -1,26 +1,17 @@
-"""LocoEdit Apply: removes a concept by editing the K and V weights of chosen layers in closed form."""
+"""LocoEdit Apply: edits the K and V weights of a model's layers with a solved edit."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ...loco_core.editing.report import report_lines
 from ..host.branches import Schedule
-from ..host.edit_check import Measuring
-from ..host.editing import EditMode, apply_edit, check_schedule
+from ..host.editing import EditMode, apply_edit
 from ..host.layers import read_layers
 from ..host.progress import node_output
 from ..inputs.shared import MODEL, schedule_inputs, strength_input
-from ..sockets import Edit, Layers
-from .inputs import (
-    EDIT_CLIP,
-    EDIT_LAYERS,
-    EditInputs,
-    edit_inputs,
-    edit_report_output,
-    edit_text,
-    files_changed_at,
-    size_input,
-)
+from ..sockets import Edit
+from .inputs import edit_report_output
 
 
 class EditApplyNode(io.ComfyNode):
@@ -31,36 +22,20 @@ class EditApplyNode(io.ComfyNode):
             display_name="LocoEdit Apply",
             category="loco",
             search_aliases=[
-                "erase",
+                "apply edit",
+                "use edit",
+                "edit model",
                 "erase style",
-                "erase concept",
                 "remove style",
-                "remove artist",
-                "remove object",
-                "remove concept",
-                "delete concept",
-                "concept erasure",
-                "unlearn",
-                "unlearning",
-                "forget",
-                "change fact",
-                "knowledge editing",
-                "model editing",
+                "edit strength",
+                "locoedit",
             ],
-            description="Removes a style or an object, or changes a fact, in the chosen layers only. Afterwards these "
-            "layers respond to the concept as they do to the target; the rest of the model stays. The edit is solved "
-            "in closed form: nothing is trained, and the model on disk does not change.",
+            description="Applies an edit to a model: the edit's layers then respond to the concept as they do to the "
+            "target, and the rest of the model stays. The model on disk does not change. LoCo Edit Solve makes edits; "
+            "to remove a concept in one node, use LoCo Remove a Concept.",
             inputs=[
                 io.Model.Input("model", tooltip=MODEL),
-                io.Clip.Input("clip", optional=True, tooltip=EDIT_CLIP),
-                Layers.Input("layers", optional=True, tooltip=EDIT_LAYERS),
-                Edit.Input(
-                    "edit",
-                    optional=True,
-                    tooltip="A solved edit from LoCo Edit Solve, Combine or Load. With it, layers and the inputs from "
-                    "concept to pooled are ignored; with a clip the edit is checked.",
-                ),
-                *edit_inputs(),
+                Edit.Input("edit", tooltip="From LoCo Edit Solve, Combine or Load, or from LoCo Remove a Concept."),
                 strength_input("How much of the edit is applied: 1 is the edit as solved, 0 is none."),
                 io.Combo.Input(
                     "mode",
@@ -72,49 +47,27 @@ class EditApplyNode(io.ComfyNode):
                     "cannot be patched, and to use the percents.",
                 ),
                 *schedule_inputs(" Only with mode 'context'."),
-                size_input(),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The edited model."),
-                edit_report_output(checked=True),
+                edit_report_output(),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,  # so that a cached run shows the text again
         )
 
     @classmethod
-    def fingerprint_inputs(cls, concept=None, target=None, preserve=None, **others) -> list[float]:
-        return files_changed_at(concept, target, preserve)
-
-    @classmethod
     def execute(
-        cls,
-        model,
-        strength: float,
-        mode: str,
-        start_percent: float,
-        end_percent: float,
-        size: int,
-        clip=None,
-        layers=None,
-        edit=None,
-        **asked,
+        cls, model, edit, strength: float, mode: str, start_percent: float, end_percent: float
     ) -> io.NodeOutput:
-        if edit is None and (clip is None or layers is None):
-            raise ValueError("edit: none is connected; connect one, or a clip and layers to solve it here")
-        own, schedule, mode = read_layers(model), Schedule(start_percent, end_percent), EditMode.parse(mode, "mode")
-        check_schedule(mode, schedule)  # before anything is measured
-        measuring = None
-        if clip is not None and strength and schedule.always:
-            measuring = Measuring(model, clip, own, size, node_id=cls.hidden.unique_id)
-        settings: list[str] = []
-        if edit is None:
-            edit, settings = EditInputs(**asked).solve(clip, layers, measuring, cls.hidden.unique_id)
-        edited = apply_edit(model, own, edit, strength, mode, schedule)
-        if not strength or not edit.recipe.layers:
-            report = "nothing is edited: strength 0, or no layers"
+        schedule = Schedule(start_percent, end_percent)
+        edited = apply_edit(model, read_layers(model), edit, strength, EditMode.parse(mode, "mode"), schedule)
+        if not strength:
+            report = "nothing is edited: strength 0"
+        elif not edit.recipe.layers:
+            report = "nothing is edited: the edit has no layers"
         else:
-            report = edit_text(edit, settings, measuring, strength)
+            report = "\n".join(report_lines(edit))
         return node_output(cls, edited, report, text=report)
 
 

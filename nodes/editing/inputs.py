@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,8 @@ from ...loco_core.editing.recipe import (
 )
 from ...loco_core.editing.report import calibration_lines, report_lines
 from ...loco_core.editing.solve import Edit, solve_edit
+from ...loco_core.localization.probe_report import localization_text
+from ...loco_core.localization.verdict import Kind
 from ...loco_core.models.layers import LayerSet
 from ...loco_core.prompt_lines import EMPTY, files_named, with_files
 from ...loco_core.prompts import Attribute
@@ -193,10 +195,9 @@ class EditInputs:
     pooled: bool
 
     def solve(
-        self, clip: Any, layers: LayerSet, measuring: Measuring | None, node_id: str | None
+        self, clip: Any, recipe: EditRecipe, measuring: Measuring | None, node_id: str | None
     ) -> tuple[Edit, list[str]]:
-        """The edit that these inputs ask for, and how its settings were chosen."""
-        recipe = self.recipe(clip, layers)
+        """The recipe solved, and how its settings were chosen."""
         automatic = SettingsFrom.parse(self.settings, "settings") is SettingsFrom.AUTOMATIC
         if automatic and measuring is not None and not recipe.changes_nothing:
             calibration = measuring.calibrated(recipe)
@@ -224,6 +225,19 @@ class EditInputs:
         return edit_recipe(edit_request(*self.texts, self.attribute), settings, layers, text_encoder(clip))
 
 
+def placed(recipe: EditRecipe, measuring: Measuring) -> tuple[EditRecipe | None, list[str]]:
+    """The recipe at the layers that hold its concepts, and what is said of that; no recipe where the model does not
+    know them.
+    """
+    if recipe.changes_nothing or any(named.name == named.target for named in recipe.named):
+        raise ValueError(f"target: {recipe.pairs[0].target!r} is the concept too; give what takes its place")
+    found = measuring.located(recipe)
+    where = f"where it is: {localization_text(found)}"
+    if found.kind is Kind.NO_EFFECT:
+        return None, ["NOTHING IS EDITED: write the concept as your prompts say it, and look at its spelling", where]
+    return replace(recipe, layers=found.place), [where]
+
+
 def edit_request(concept: str, target: str, preserve: str, attribute: str) -> EditRequest:
     """What a person wrote, with the lines of the files that it names. An empty target is the empty prompt."""
     concept, target, preserve = (with_files(text, input_text) for text in (concept, target, preserve))
@@ -237,9 +251,9 @@ def files_changed_at(*texts: str | None) -> list[float]:
     return [changed_at(input_path, file) for text in texts for file in files_named(text or "")]
 
 
-def edit_text(edit: Edit, settings: Sequence[str], measuring: Measuring | None, strength: float = 1.0) -> str:
+def edit_text(edit: Edit, settings: Sequence[str], measuring: Measuring | None) -> str:
     """All that is said of an edit: what it does to the model, where one is connected, comes first."""
     checked = []
     if measuring is not None and not edit.recipe.changes_nothing:
-        checked = [check_text(measuring.checked(edit, strength))]
+        checked = [check_text(measuring.checked(edit))]
     return "\n".join([*checked, *settings, *report_lines(edit)])

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...loco_core.editing.recipe import EditSettings, edit_recipe
 from ...loco_core.editing.report import calibration_lines
-from ...loco_core.localization.probe_report import localization_text
-from ...loco_core.localization.verdict import Kind
 from ..host.edit_check import Measuring
 from ..host.editing import apply_edit
 from ..host.layers import read_layers
@@ -26,6 +22,7 @@ from .inputs import (
     edit_request,
     edit_text,
     files_changed_at,
+    placed,
     preserve_input,
     size_input,
     target_input,
@@ -81,21 +78,17 @@ class RemoveNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, concept: str, preserve: str, attribute: str, target: str, size: int) -> io.NodeOutput:
-        layers = read_layers(model)
         request = edit_request(concept, target, preserve, attribute)
-        recipe = edit_recipe(request, EditSettings(), layers.all, text_encoder(clip))
-        if recipe.changes_nothing or any(named.name == named.target for named in recipe.named):
-            raise ValueError(f"target: {target!r} is the concept too; give what takes its place")
-        measuring = Measuring(model, clip, layers, size, node_id=cls.hidden.unique_id)
-        found = measuring.located(recipe)
-        where = f"where it is: {localization_text(found)}"
-        if found.kind is Kind.NO_EFFECT:
-            report = f"NOTHING IS EDITED: write the concept as your prompts say it, and look at its spelling\n{where}"
+        measuring = Measuring(model, clip, read_layers(model), size, node_id=cls.hidden.unique_id)
+        everywhere = edit_recipe(request, EditSettings(), measuring.layers.all, text_encoder(clip))
+        recipe, where = placed(everywhere, measuring)
+        if recipe is None:
+            report = "\n".join(where)
             return node_output(cls, model, report, *[ExecutionBlocker(report)] * 2, text=report)
-        calibration = measuring.calibrated(replace(recipe, layers=found.place))
+        calibration = measuring.calibrated(recipe)
         edit = calibration.edit
-        report = edit_text(edit, [where, *calibration_lines(calibration)], measuring)
-        edited = apply_edit(model, layers, edit, strength=1.0)
+        report = edit_text(edit, [*where, *calibration_lines(calibration)], measuring)
+        edited = apply_edit(model, measuring.layers, edit, strength=1.0)
         return node_output(cls, edited, report, edit.recipe.layers, edit, text=report)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..host.edit_check import Measuring
 from ..host.layers import read_layers
@@ -16,6 +17,7 @@ from .inputs import (
     edit_report_output,
     edit_text,
     files_changed_at,
+    placed,
     size_input,
 )
 
@@ -27,18 +29,32 @@ class EditSolveNode(io.ComfyNode):
             node_id="LoCo_EditSolve",
             display_name="LoCo Edit Solve",
             category="loco",
-            search_aliases=["erase concept", "concept erasure", "remove style", "unlearn", "forget", "model editing"],
-            description="Solves an edit in closed form, without applying it: the chosen layers will respond to the "
-            "concept as they do to the target. Use this node to apply one edit to several models, or to combine, save "
-            "or export it. To edit a model in one node, use LocoEdit Apply.",
+            search_aliases=[
+                "erase",
+                "erase style",
+                "erase concept",
+                "concept erasure",
+                "remove style",
+                "remove artist",
+                "unlearn",
+                "unlearning",
+                "forget",
+                "change fact",
+                "knowledge editing",
+                "model editing",
+            ],
+            description="Solves an edit in closed form: some layers will respond to a concept as they do to its "
+            "target. Nothing is trained. The settings are measured on the model, and the edit is checked on it. Apply "
+            "it with LocoEdit Apply, to one model or to several, or combine, save or export it. To remove a concept in "
+            "one node, use LoCo Remove a Concept.",
             inputs=[
                 io.Clip.Input("clip", tooltip=EDIT_CLIP),
-                Layers.Input("layers", tooltip=EDIT_LAYERS),
+                Layers.Input("layers", optional=True, tooltip=EDIT_LAYERS + " Without any, they are measured."),
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="The model that the edit is for, before the edit: the settings are measured on it, and the "
-                    "edit is checked.",
+                    tooltip="The model that the edit is for, before the edit: layers and settings are measured on it, "
+                    "and the edit is checked.",
                 ),
                 *edit_inputs(),
                 size_input(),
@@ -56,12 +72,21 @@ class EditSolveNode(io.ComfyNode):
         return files_changed_at(concept, target, preserve)
 
     @classmethod
-    def execute(cls, clip, layers, size: int, model=None, **asked) -> io.NodeOutput:
-        measuring = None
+    def execute(cls, clip, size: int, layers=None, model=None, **asked) -> io.NodeOutput:
+        inputs, measuring = EditInputs(**asked), None
         if model is not None:
             measuring = Measuring(model, clip, read_layers(model), size, node_id=cls.hidden.unique_id)
-        edit, settings = EditInputs(**asked).solve(clip, layers, measuring, cls.hidden.unique_id)
-        report = edit_text(edit, settings, measuring)
+        elif layers is None:
+            raise ValueError("layers: none are connected; connect layers, or a model in which they are measured")
+        recipe = inputs.recipe(clip, layers if layers is not None else measuring.layers.all)
+        where: list[str] = []
+        if layers is None:
+            recipe, where = placed(recipe, measuring)
+        if recipe is None:
+            report = "\n".join(where)
+            return node_output(cls, ExecutionBlocker(report), report, text=report)
+        edit, settings = inputs.solve(clip, recipe, measuring, cls.hidden.unique_id)
+        report = edit_text(edit, [*where, *settings], measuring)
         return node_output(cls, edit, report, text=report)
 
 

@@ -86,7 +86,7 @@ class Measuring:
         self._kept(_checked(found.edit, 1.0), recipe, lambda: found.check)
         return found
 
-    def checked(self, edit: Edit, strength: float) -> EditCheck:
+    def checked(self, edit: Edit, strength: float = 1.0) -> EditCheck:
         """What the edit does to the model."""
         check_fits(self.model, self.layers, edit)
 

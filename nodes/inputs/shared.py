@@ -42,7 +42,7 @@ def scorer_output() -> io.Output:
 
 
 def layers_output(what: str, name: str = "layers") -> io.Output:
-    return Layers.Output(display_name=name, tooltip=f"{what}, for LocoEdit Apply and Per-Layer Conditioning Injector.")
+    return Layers.Output(display_name=name, tooltip=f"{what}, for LoCo Edit Solve and Per-Layer Conditioning Injector.")
 
 
 def strength_input(tooltip: str) -> io.Input:

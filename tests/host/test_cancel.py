@@ -50,7 +50,7 @@ def test_while_the_scorer_reads_images(host, cancelled_after):
 
 
 def test_while_an_edit_encodes_its_prompts(host, demo, cancelled_after):
-    node = host.nodes.NODE_CLASS_MAPPINGS["LoCo_EditApply"].PREPARE_CLASS_CLONE(None)
+    node = host.nodes.NODE_CLASS_MAPPINGS["LoCo_EditSolve"].PREPARE_CLASS_CLONE(None)
     layers = LayerSet((8, 9), 16)
     styles = "\n".join(f"style number {number}" for number in range(5000))
     sockets = {s.id: s.default for s in node.GET_SCHEMA().inputs if getattr(s, "default", None) is not None}

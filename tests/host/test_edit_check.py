@@ -5,6 +5,7 @@ from __future__ import annotations
 import comfy.model_management
 import pytest
 import torch
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from loco_core.editing.check import edited_row
 from loco_core.models.engine import Row, Sampling
@@ -50,12 +51,13 @@ def test_an_edit_is_checked_as_the_intervention_that_predicts_what_the_edited_we
 
 
 @pytest.fixture(scope="module")
-def apply(execute, demo):
-    """apply(layers, ...) -> (edited model, report) of LocoEdit Apply for woodcut."""
+def solve(execute, demo):
+    """solve(layers, ...) -> (edit, report) of LoCo Edit Solve for woodcut, on the demo model; no layers: none."""
 
-    def run(*layers: int, node: str = "LoCo_EditApply", model=demo.model, **options):
+    def run(*layers: int, model=demo.model, **options):
         asked = {"concept": "woodcut", "target": "a painting", "preserve": KEPT, "attribute": "style"} | options
-        return execute(node, model=model, clip=demo.clip, layers=LayerSet(layers, 16), **asked)
+        asked |= {"layers": LayerSet(layers, 16)} if layers else {}
+        return execute("LoCo_EditSolve", model=model, clip=demo.clip, **asked)
 
     return run
 
@@ -73,50 +75,54 @@ def counted(demo):
     return model, calls
 
 
-def test_the_settings_of_an_edit_are_measured_on_the_model_that_it_is_for(apply):
-    _, report = apply(8, 9)
+def test_the_settings_of_an_edit_are_measured_on_the_model_that_it_is_for(solve):
+    _, report = solve(8, 9)
     verdict, kept, *lines = report.splitlines()
     assert verdict.startswith("gone: ") and kept.startswith("kept: ")
     assert any(line.startswith("settings measured on this model: tokens '") for line in lines)
 
 
-def test_layers_that_cannot_remove_the_concept_are_told_and_more_are_edited(apply):
-    edit, report = apply(2, node="LoCo_EditSolve")
+def test_layers_that_cannot_remove_the_concept_are_told_and_more_are_edited(solve):
+    edit, report = solve(2)
     assert report.startswith("gone: ")
     assert "WARNING: layers 2 alone remove 0% of it" in report
     assert edit.recipe.layers.indices == tuple(range(16))
 
 
-def test_by_hand_the_settings_are_those_given_and_the_edit_is_checked_all_the_same(apply):
-    edit, report = apply(2, 3, node="LoCo_EditSolve", settings="by hand", relative_ridge=0.5)
+def test_by_hand_the_settings_are_those_given_and_the_edit_is_checked_all_the_same(solve):
+    edit, report = solve(2, 3, settings="by hand", relative_ridge=0.5)
     assert report.startswith("still there: ") and "settings measured" not in report
     assert edit.recipe.layers.indices == (2, 3) and edit.recipe.settings.relative_ridge == 0.5
+
+
+def test_layers_that_are_not_connected_are_looked_for(solve):
+    edit, report = solve()
+    assert report.startswith("gone: ") and "where it is: localized: layers 8-9" in report
+    assert edit.recipe.layers.indices == (8, 9)
+
+
+def test_what_the_model_does_not_know_is_not_edited(solve):
+    edit, report = solve(concept="xyzzy")
+    assert report.startswith("NOTHING IS EDITED: write the concept as your prompts say it")
+    assert isinstance(edit, ExecutionBlocker)
 
 
 def test_layers_of_another_model_are_refused_before_anything_is_measured(execute, demo, counted):
     model, calls = counted
     with pytest.raises(ValueError, match="layers: chosen for a model with 70 layers; this model has 16"):
-        execute("LoCo_EditApply", model=model, clip=demo.clip, layers=LayerSet((45,), 70), concept="woodcut")
-    with pytest.raises(ValueError, match="an edit of weights acts from 0 to 1, choose mode 'context'"):
-        execute("LoCo_EditApply", model=model, clip=demo.clip, layers=LayerSet((8,), 16), end_percent=0.5)
+        execute("LoCo_EditSolve", model=model, clip=demo.clip, layers=LayerSet((45,), 70), concept="woodcut")
     assert not calls
 
 
-def test_the_same_question_again_takes_no_time(apply, counted):
+def test_the_same_question_again_takes_no_time(solve, counted):
     model, calls = counted
-    _, first = apply(8, 9, model=model)
+    _, first = solve(8, 9, model=model)
     asked = len(calls)
     assert asked
-    assert apply(8, 9, model=model)[1] == first
-    assert apply(8, 9, node="LoCo_EditSolve", model=model)[1] == first
+    assert solve(8, 9, model=model)[1] == first
     assert len(calls) == asked
-    apply(8, 9, model=model, concept="halftone", preserve="a picture of a red star")
+    solve(8, 9, model=model, concept="halftone", preserve="a picture of a red star")
     assert len(calls) > asked
-
-
-def test_an_edit_that_acts_for_a_part_of_the_denoising_is_not_checked(apply):
-    _, report = apply(8, 9, settings="by hand", mode="context", end_percent=0.5)
-    assert report.startswith("layers 8-9")
 
 
 def test_cancel_ends_it_within_one_call_of_the_denoiser(check, demo):

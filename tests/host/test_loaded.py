@@ -36,7 +36,7 @@ def refusal(execute, node_id: str, **inputs) -> str:
 def test_every_node_names_the_input_for_which_its_loader_found_nothing(execute, sockets):
     assert {kind for *_, kind in sockets} == set(LOADED)
     assert {node_id for node_id, *_ in sockets} > {
-        "LoCo_EditApply",
+        "LoCo_EditSolve",
         "LoCo_NeuronAblate",
         "LoCo_Probe",
     }  # also where it is optional
@@ -86,4 +86,4 @@ def test_an_unclip_checkpoint_without_vision_tower_is_refused_with_what_to_conne
 
 
 def test_what_is_not_connected_is_not_a_part_that_was_not_found(execute, demo):
-    assert refusal(execute, "LoCo_EditApply", model=demo.model).startswith("edit: none is connected")
+    assert refusal(execute, "LoCo_EditSolve", clip=demo.clip).startswith("layers: none are connected")

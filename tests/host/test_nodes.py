@@ -157,17 +157,6 @@ def test_every_help_page_shows_a_small_picture_of_its_node(node_id):
     assert page.with_suffix(".png").stat().st_size < 40_000  # tests/host/browser/pictures.py makes them
 
 
-def test_the_edit_node_edits_the_layers_it_is_given(execute, demo, sample):
-    layers = LayerSet((8, 9), 16)
-    inputs = {"model": demo.model, "clip": demo.clip, "layers": layers, "concept": "woodcut", "preserve": ""}
-    inputs["settings"] = "by hand"
-    edited, _ = execute("LoCo_EditApply", **inputs)
-    prompt = "a red star in the style of woodcut"
-    assert (sample(edited, demo.clip, prompt) - sample(demo.model, demo.clip, prompt)).abs().max() > 0.1
-    untouched, _ = execute("LoCo_EditApply", **inputs, strength=0.0)
-    assert (sample(untouched, demo.clip, prompt) - sample(demo.model, demo.clip, prompt)).abs().max() == 0
-
-
 @pytest.fixture(scope="module")
 def solve(execute, demo):
     """solve(concept, ...) -> (edit, report) for layers 8 and 9."""
@@ -179,17 +168,22 @@ def solve(execute, demo):
     return run
 
 
-def test_a_solved_edit_is_what_apply_would_have_solved(execute, demo, sample, solve):
-    edit, report = solve()
+def test_an_edit_is_applied_as_much_as_is_asked(execute, demo, sample, solve):
+    inputs = {"model": demo.model, "edit": solve()[0]}
+    edited, report = execute("LoCo_EditApply", **inputs)
+    assert report.startswith("layers 8-9: 4 prompts")
+    prompt = "a red star in the style of woodcut"
+    assert (sample(edited, demo.clip, prompt) - sample(demo.model, demo.clip, prompt)).abs().max() > 0.1
+    untouched, report = execute("LoCo_EditApply", **inputs, strength=0.0)
+    assert report == "nothing is edited: strength 0"
+    assert (sample(untouched, demo.clip, prompt) - sample(demo.model, demo.clip, prompt)).abs().max() == 0
+
+
+def test_an_edit_that_is_solved_without_a_model_has_the_settings_given_and_says_so(solve):
+    _, report = solve()
     assert report.startswith("settings as given; connect a model, and they are measured on it\nlayers 8-9: 4 prompts")
     assert "text encoder: DemoClip, last layer as the model's default" in report
     assert 'concept, taken as a name: "woodcut" (4 prompts, like "a picture in the style of woodcut")' in report
-    layers = LayerSet((8, 9), 16)
-    one, _ = execute("LoCo_EditApply", model=demo.model, edit=edit)
-    asked = {"layers": layers, "concept": "woodcut", "preserve": "", "settings": "by hand"}
-    other, _ = execute("LoCo_EditApply", model=demo.model, clip=demo.clip, **asked)
-    prompt = "a red star in the style of woodcut"
-    assert (sample(one, demo.clip, prompt) - sample(other, demo.clip, prompt)).abs().max() == 0
 
 
 def test_the_report_names_the_clip_skip(execute, host, demo):
@@ -205,7 +199,7 @@ def test_combined_edits_are_one_solved_jointly(execute, demo, solve):
     assert report.startswith("layers 8-9: 8 prompts")
     one, other = shared_operator(joint), shared_operator(both)
     difference = one.up @ one.down - other.up @ other.down
-    assert difference.abs().max() <= 1e-10
+    assert difference.abs().max() <= 1e-10  # their prompts are solved in the same order
 
 
 def test_a_saved_edit_is_loaded_as_it_was(execute, host, solve):

@@ -179,7 +179,7 @@ def test_cancel_stops_a_search_within_a_step_and_the_server_goes_on(server):
 
 def test_cancel_stops_an_edit_within_a_second_and_the_server_goes_on(server):
     graph = quick_edit()
-    (edit,) = (node["inputs"] for node in graph.values() if node["class_type"] == "LoCo_EditApply")
+    (edit,) = (node["inputs"] for node in graph.values() if node["class_type"] == "LoCo_EditSolve")
     edit["concept"] = "\n".join(f"style number {number}" for number in range(5000))
     entry, seconds = cancel(server, graph)
     assert interrupted(entry)

@@ -20,12 +20,12 @@ FIELDS = [
 
 
 def fields(*node_ids: str):
-    """The inputs of these nodes in all workflows; those that are given an edit use none."""
-    found = [(name, inputs) for name, node_id, inputs in FIELDS if node_id in node_ids and "edit" not in inputs]
+    """The inputs of these nodes in all workflows."""
+    found = [(name, inputs) for name, node_id, inputs in FIELDS if node_id in node_ids]
     return pytest.mark.parametrize("inputs", [inputs for _, inputs in found], ids=[name for name, _ in found])
 
 
-@fields("LoCo_EditSolve", "LoCo_EditApply")
+@fields("LoCo_EditSolve")
 def test_edits_remove_what_they_do_not_preserve(inputs):
     attribute = Attribute.parse(inputs["attribute"], "attribute")
     request = EditRequest(inputs["concept"], inputs["target"], inputs["preserve"], attribute)
