@@ -1,5 +1,6 @@
 // Shows what nodes say: where they are, a subgraph that was closed while it ran too, and again when the page is loaded
-// again. The host shows a text itself only while its node runs, and only in the graph that is on the canvas.
+// again. The host shows a text itself only while its node runs, and only in the graph that is on the canvas. And drops
+// the pictures that a node showed while it worked once it has made its own.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
@@ -38,6 +39,11 @@ function show(id) {
   }
 }
 
+// What was shown while the node worked would stay in place of its pictures.
+function dropPreview(id) {
+  if (findNode(id)?.comfyClass?.startsWith("LoCo_")) delete app.nodePreviewImages?.[id];
+}
+
 function showAll() {
   [...texts.keys()].forEach(show);
 }
@@ -55,6 +61,7 @@ async function remember() {
 api.addEventListener("executed", ({ detail }) => {
   const id = String(detail.display_node ?? detail.node);
   keep({ [id]: detail.output });
+  if (detail.output?.images) dropPreview(id);
   if (texts.has(id)) show(id);
 });
 

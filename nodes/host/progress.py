@@ -28,8 +28,11 @@ def node_output(
     """A node's outputs, with text and pictures [1, H, W, 3] on the node.
 
     The host tells both to the browser, keeps them in its history, and tells them again where the outputs are cached;
-    web/text.js then shows the text.
+    web/text.js then shows the text. The first picture also takes the place of what was shown while the node worked.
     """
+    if images:
+        picture = Image.fromarray(images[0][0].mul(255).round().byte().numpy())
+        comfy.utils.ProgressBar(1).update_absolute(1, preview=("PNG", picture, None))
     previews = [value for image in images for value in ui.PreviewImage(image, cls=node).values]
     shown = {"text": (text,), "images": previews} if previews else {"text": (text,)}
     return io.NodeOutput(*outputs, ui=shown)

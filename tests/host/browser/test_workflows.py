@@ -33,6 +33,10 @@ QUICK = {
 # For the demo model, which must show the style: what needs its layers does not run without.
 QUICK_DEMO = QUICK | {"LoCo_LayerSearch": {"seed_count": 1, "steps": 5}, "LoCo_EditSolve": {}}
 
+# Nodes that show what they showed while they worked, though they have made pictures of their own.
+HALF_DONE = """() => app.graph.nodes.filter(({ id, type }) =>
+    type.startsWith("LoCo_") && app.nodeOutputs[id]?.images && app.nodePreviewImages[id]).map(({ type }) => type)"""
+
 every_workflow = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
 classic = pytest.mark.parametrize("frontend", [CLASSIC], indirect=True)
 both_renderings = pytest.mark.parametrize("frontend", [CLASSIC, NODES_2], indirect=True)
@@ -75,3 +79,4 @@ def test_a_workflow_runs_to_images(frontend, browser_server, workflow: Path):
     frontend.page.wait_for_timeout(1000)  # of drawing the images
     frontend.screenshot(HERE / "screenshots" / f"{workflow.stem}_run.png")
     assert overlapping(frontend.nodes()) == []
+    assert frontend.page.evaluate(HALF_DONE) == []
