@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..prompt_text import quoted
 from .calibrate import LEAST, WANTED, Calibration, Trial
 from .check import percent
-from .recipe import EditSettings, Preservation, Ridge
+from .recipe import EditRecipe, EditSettings, Preservation, Ridge
 from .solve import LITTLE_ROOM, Edit
 
 # Runners-up that a report names.
@@ -19,8 +20,9 @@ def report_lines(edit: Edit) -> list[str]:
     if not len(recipe.layers):
         return ["no layers: nothing is edited"]
     lines = [
-        f"layers {recipe.layers}: {len(recipe.pairs)} prompts, rank {figures.rank}, spectral norm "
-        f"{figures.spectral_norm:.2f}, edit residual {figures.residual:.0%}",
+        f"layers {recipe.layers} respond to {_changed_text(recipe)}",
+        f"solved on {len(recipe.pairs)} prompts: rank {figures.rank}, spectral norm {figures.spectral_norm:.2f}, edit "
+        f"residual {figures.residual:.0%}",
         f"text encoder: {recipe.text_encoder}",
         *recipe.taken,
     ]
@@ -43,6 +45,15 @@ def report_lines(edit: Edit) -> list[str]:
                 "it. Take out of 'preserve' what is close to it"
             )
     return lines
+
+
+def _changed_text(recipe: EditRecipe) -> str:
+    """Which concept becomes which target, and how many more there are."""
+    changes = [(named.name, named.target) for named in recipe.named]
+    changes = changes or [(pair.concept, pair.target) for pair in recipe.pairs]
+    (concept, target), *others = changes
+    more = f", and to {len(others)} more as to theirs" if others else ""
+    return f"{quoted(concept)} as to {quoted(target)}{more}"
 
 
 def calibration_lines(calibration: Calibration) -> list[str]:

@@ -171,7 +171,7 @@ def solve(execute, demo):
 def test_an_edit_is_applied_as_much_as_is_asked(execute, demo, sample, solve):
     inputs = {"model": demo.model, "edit": solve()[0]}
     edited, report = execute("LoCo_EditApply", **inputs)
-    assert report.startswith("layers 8-9: 4 prompts")
+    assert report.startswith('layers 8-9 respond to "woodcut" as to "a painting"\nsolved on 4 prompts')
     prompt = "a red star in the style of woodcut"
     assert (sample(edited, demo.clip, prompt) - sample(demo.model, demo.clip, prompt)).abs().max() > 0.1
     untouched, report = execute("LoCo_EditApply", **inputs, strength=0.0)
@@ -181,7 +181,7 @@ def test_an_edit_is_applied_as_much_as_is_asked(execute, demo, sample, solve):
 
 def test_an_edit_that_is_solved_without_a_model_has_the_settings_given_and_says_so(solve):
     _, report = solve()
-    assert report.startswith("settings as given; connect a model, and they are measured on it\nlayers 8-9: 4 prompts")
+    assert report.startswith("settings as given; connect a model, and they are measured on it\nlayers 8-9 respond to")
     assert "text encoder: DemoClip, last layer as the model's default" in report
     assert 'concept, taken as a name: "woodcut" (4 prompts, like "a picture in the style of woodcut")' in report
 
@@ -196,7 +196,8 @@ def test_the_report_names_the_clip_skip(execute, host, demo):
 def test_combined_edits_are_one_solved_jointly(execute, demo, solve):
     (one, _), (other, _), (both, _) = solve(), solve("halftone"), solve("woodcut\nhalftone")
     joint, report = execute("LoCo_EditCombine", clip=demo.clip, edit_1=one, edit_2=other)
-    assert report.startswith("layers 8-9: 8 prompts")
+    assert report.startswith('layers 8-9 respond to "woodcut" as to "a painting", and to 1 more as to theirs\n')
+    assert "solved on 8 prompts" in report
     one, other = shared_operator(joint), shared_operator(both)
     difference = one.up @ one.down - other.up @ other.down
     assert difference.abs().max() <= 1e-10  # their prompts are solved in the same order

@@ -64,7 +64,7 @@ def test_finding_a_style_gives_a_map_a_sheet_a_report_and_a_json(server):
 def test_an_edit_is_checked_saved_and_exported_as_a_lora_that_the_stock_loader_offers(server):
     outputs = server.run(quick(SHARE_EDIT))
     texts = [text for node in outputs.values() for text in node.get("text", [])]
-    assert any(text.startswith("layers 8-9: 12 prompts") for text in texts)
+    assert any(text.startswith("layers 8-9 respond to") for text in texts)
     assert any("CLIP-Score against the prompts" in text for text in texts)
     (edit,), (lora,) = (list(server.output.glob(name)) for name in ("loco_edits/edit_*", "loras/loco_edit_*"))
     offered = {
@@ -118,7 +118,7 @@ def test_the_same_graph_run_again_shows_its_text_again(server):
     select, edit = (first[key] for key in sorted(first))
     assert select == "layers 8-9: u1.0, u2.0"
     assert edit.startswith("gone: ")  # checked on the model
-    assert "\nlayers 8-9: 12 prompts" in edit
+    assert "\nsolved on 12 prompts" in edit
 
 
 def test_a_saved_search_is_offered_and_its_layers_are_loaded(server):
