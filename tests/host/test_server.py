@@ -115,10 +115,11 @@ def test_the_same_graph_run_again_shows_its_text_again(server):
     runs = [server.run(graph) for _ in range(2)]
     first, second = ({key: node["text"][0] for key, node in outputs.items() if "text" in node} for outputs in runs)
     assert first == second
-    select, edit = (first[key] for key in sorted(first))
-    assert select == "layers 8-9: u1.0, u2.0"
-    assert edit.startswith("gone: ")  # checked on the model
-    assert "\nsolved on 12 prompts" in edit
+    by_class = {graph[key]["class_type"]: text for key, text in first.items()}
+    assert by_class.keys() == {"LoCo_LayerSelect", "LoCo_EditSolve", "LoCo_EditApply"}
+    assert by_class["LoCo_LayerSelect"] == "layers 8-9: u1.0, u2.0"
+    assert by_class["LoCo_EditSolve"].startswith("gone: ")  # checked on the model
+    assert by_class["LoCo_EditApply"].startswith('layers 8-9 respond to "pointillism" as to "a painting"\nsolved on 12')
 
 
 def test_a_saved_search_is_offered_and_its_layers_are_loaded(server):
