@@ -19,7 +19,7 @@ class ClipScorerNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_CLIPScorer",
             display_name="LoCo CLIP Scorer",
-            category="loco",
+            category="loco/compare",
             search_aliases=["clip score", "clip similarity", "open clip", "openclip", "prompt match", "rate images"],
             description="Loads an open_clip model that measures how well an image fits a text (CLIP-Score), for "
             "the nodes that score images.",

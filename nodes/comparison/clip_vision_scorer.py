@@ -15,7 +15,7 @@ class ClipVisionScorerNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_CLIPVisionScorer",
             display_name="LoCo CLIP Vision Scorer",
-            category="loco",
+            category="loco/compare",
             search_aliases=["clip score", "clip similarity", "clip vision", "prompt match", "rate images"],
             description="Makes a scorer from a CLIP and its CLIP Vision, as the loaders of ComfyUI give them. It "
             "measures how well an image fits a text (CLIP-Score), for the nodes that score images.",

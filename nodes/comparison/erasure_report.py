@@ -29,7 +29,7 @@ class ErasureReportNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_ErasureReport",
             display_name="LoCo Erasure Report",
-            category="loco",
+            category="loco/compare",
             search_aliases=["erase check", "concept erasure", "before after", "compare models", "test edit"],
             description="Shows whether an edit removed the concept, and what else it changed. It makes the same "
             "images before and after the edit, and answers in a sentence, in figures and in a picture.",

@@ -20,7 +20,7 @@ class EditApplyNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_EditApply",
             display_name="LocoEdit Apply",
-            category="loco",
+            category="loco/edit",
             search_aliases=[
                 "apply edit",
                 "use edit",

@@ -20,7 +20,7 @@ class EditCheckNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_EditCheck",
             display_name="LoCo Edit Check",
-            category="loco",
+            category="loco/edit",
             search_aliases=["test edit", "is it gone", "did it work", "side effects", "check erasure", "verify edit"],
             description="Measures in seconds whether an edit removes its concept, in wordings that it was not solved "
             "on, and how much it changes prompts that are to stay. It makes no images and needs no scorer: it compares "

@@ -30,7 +30,7 @@ class EditCombineNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_EditCombine",
             display_name="LoCo Edit Combine",
-            category="loco",
+            category="loco/edit",
             search_aliases=["merge edits", "join edits", "several concepts", "multiple concepts", "several styles"],
             description="Makes one edit of several by solving all their concepts together. This is better than one "
             "edit after the other, where each is solved without the others.",

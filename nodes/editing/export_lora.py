@@ -22,7 +22,7 @@ class EditExportLoRANode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_EditExportLoRA",
             display_name="LoCo Edit Export LoRA",
-            category="loco",
+            category="loco/edit",
             search_aliases=["edit to lora", "make lora", "save lora", "extract lora", "erasure lora", "share edit"],
             description="Saves an edit as a small LoRA file, which ComfyUI, diffusers and Forge load without this "
             "pack. The file fits this model, together with the LoRAs that were loaded before this node.",

@@ -20,7 +20,7 @@ class EditLoadNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_EditLoad",
             display_name="LoCo Edit Load",
-            category="loco",
+            category="loco/edit",
             search_aliases=["load edit", "open edit", "saved edit", "load erasure"],
             description="Loads an edit that LoCo Edit Save saved, so that it is not solved again.",
             inputs=[saved_file_input(EDITS)],

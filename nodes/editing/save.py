@@ -17,7 +17,7 @@ class EditSaveNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_EditSave",
             display_name="LoCo Edit Save",
-            category="loco",
+            category="loco/edit",
             search_aliases=["save edit", "keep edit", "save erasure"],
             description="Saves an edit for LoCo Edit Load, with everything it was made from. To share an edit with "
             "people who do not have this pack, use LoCo Edit Export LoRA.",

@@ -28,7 +28,7 @@ class EditSolveNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_EditSolve",
             display_name="LoCo Edit Solve",
-            category="loco",
+            category="loco/edit",
             search_aliases=[
                 "erase",
                 "erase style",

@@ -18,7 +18,7 @@ class ConditioningInjectorNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_ConditioningInjector",
             display_name="Per-Layer Conditioning Injector",
-            category="loco",
+            category="loco/prompts",
             search_aliases=["prompt per layer", "block prompt", "prompt per block", "regional prompt", "mix prompts"],
             description="Gives the chosen cross-attention layers another prompt. All other layers get the prompt of "
             "the sampler. Several injectors can follow each other, each for its own layers. No weight changes.",

@@ -26,7 +26,7 @@ class LayerSearchNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_LayerSearch",
             display_name="LocoGen Layer Search",
-            category="loco",
+            category="loco/find layers",
             search_aliases=["find layers", "which layers", "find style", "find concept", "localize", "causal tracing"],
             description="Finds the few cross-attention layers that carry a style, an object or a fact: it measures "
             "which of them make the difference between two prompts, and shows in images whether it is so.",

@@ -18,7 +18,7 @@ class LayersLoadNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_LayersLoad",
             display_name="LoCo Layers Load",
-            category="loco",
+            category="loco/find layers",
             search_aliases=["load layers", "found layers", "saved search", "search result"],
             description="Loads the layers that LocoGen Layer Search found and saved, so that you search only once.",
             inputs=[

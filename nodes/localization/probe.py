@@ -36,7 +36,7 @@ class ProbeNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_Probe",
             display_name="LoCo Probe",
-            category="loco",
+            category="loco/find layers",
             search_aliases=["find layers", "which layers", "layer map", "localize", "heat map", "attribution"],
             description="Measures in seconds which cross-attention layers make the difference between two prompts, "
             "and when in the denoising. It makes no images and needs no scorer: it looks at what the model predicts. "

@@ -23,7 +23,7 @@ class NeuronAblateNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_NeuronAblate",
             display_name="LoCo Neuron Ablate",
-            category="loco",
+            category="loco/neurons",
             search_aliases=["neuron", "ablation", "disable neurons", "remove style", "unlearn", "forget"],
             description="Removes a style through single neurons of the chosen layers: their outputs are replaced by "
             "what they are without the style. All other neurons stay, and no weight changes.",

@@ -20,7 +20,7 @@ class NeuronDetectNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_NeuronDetect",
             display_name="LoCo Neuron Detect",
-            category="loco",
+            category="loco/neurons",
             search_aliases=["neuron", "find neurons", "style neurons", "neuron analysis", "interpretability"],
             description="Finds the single neurons that carry a style in the chosen layers. It scores each neuron by "
             "how well it tells prompts with the style from prompts without it. It makes no image and takes seconds.",

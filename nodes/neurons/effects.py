@@ -25,7 +25,7 @@ class NeuronEffectsNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_NeuronEffects",
             display_name="LoCo Neuron Effects",
-            category="loco",
+            category="loco/neurons",
             search_aliases=["neuron", "rank neurons", "neuron importance", "neuron attribution"],
             description="Ranks neurons by what happens in images without them. It ablates groups of neurons, many "
             "groups at a time, measures what goes and what stays, and splits the best groups. Use it if the scores of "

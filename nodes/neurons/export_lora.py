@@ -24,7 +24,7 @@ class NeuronExportLoRANode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_NeuronExportLoRA",
             display_name="LoCo Neuron Export LoRA",
-            category="loco",
+            category="loco/neurons",
             search_aliases=["neuron to lora", "neurons as lora", "make lora", "save lora", "remove style lora"],
             description="Saves an ablation to zero or to a scale as a small LoRA file, which ComfyUI, diffusers and "
             "Forge load without this pack. The file fits this model, together with the LoRAs that were loaded before "

@@ -20,7 +20,7 @@ class NeuronLoadNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_NeuronLoad",
             display_name="LoCo Neuron Load",
-            category="loco",
+            category="loco/neurons",
             search_aliases=["neuron", "load neurons", "saved neurons"],
             description="Loads neurons that LoCo Neuron Save saved, so that they are not detected again.",
             inputs=[saved_file_input(NEURONS)],

@@ -17,7 +17,7 @@ class NeuronSaveNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_NeuronSave",
             display_name="LoCo Neuron Save",
-            category="loco",
+            category="loco/neurons",
             search_aliases=["neuron", "save neurons", "keep neurons"],
             description="Saves detected neurons for LoCo Neuron Load, with everything they were made from.",
             inputs=[

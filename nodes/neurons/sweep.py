@@ -23,7 +23,7 @@ class NeuronSweepNode(io.ComfyNode):
         return io.Schema(
             node_id="LoCo_NeuronSweep",
             display_name="LoCo Neuron Sweep",
-            category="loco",
+            category="loco/neurons",
             search_aliases=["neuron", "xy plot", "try counts", "how many neurons", "compare counts"],
             description="Finds how many neurons to ablate. It ablates more and more of them, measures how much of the "
             "concept goes and how much of the rest stays, and recommends a count.",

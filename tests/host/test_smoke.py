@@ -28,7 +28,12 @@ def server(tmp_path_factory: pytest.TempPathFactory):
 def test_every_node_with_a_help_page_is_known_to_the_server_and_no_other(server):
     ours = {node_id: known for node_id, known in server.get("/object_info").items() if node_id.startswith("LoCo_")}
     assert sorted(ours) == sorted(page.stem for page in HELP_PAGES.glob("*.md"))
-    assert {known["category"] for known in ours.values()} == {"loco"}
+    categories = {known["category"] for known in ours.values()}
+    assert categories == {
+        "loco",
+        *(f"loco/{name}" for name in ("find layers", "edit", "prompts", "neurons", "compare")),
+    }
+    assert [node_id for node_id, known in ours.items() if known["category"] == "loco"] == ["LoCo_Remove"]
 
 
 def test_a_short_search_finds_the_layers_of_a_style(server):
