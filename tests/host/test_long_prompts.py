@@ -176,10 +176,8 @@ def test_a_textual_inversion_of_another_model_is_refused(host, encoder, with_inv
 )
 def test_the_style_of_a_long_concept_leaves_a_styled_image(execute, demo, sample, concept, target):
     """What was solved in the last chunk alone changed such an image by 0.03, where the style stood in the first."""
-    preserve = "a picture of a fish\nhalftone"
-    edit, _ = execute(
-        "LoCo_EditSolve", clip=demo.clip, layers=LAYERS, concept=concept, target=target, preserve=preserve
-    )
+    preserved = {"preserve": "a picture of a fish\nhalftone", "preservation": "exact"}
+    edit, _ = execute("LoCo_EditSolve", clip=demo.clip, layers=LAYERS, concept=concept, target=target, **preserved)
     (edited,) = execute("LoCo_EditApply", model=demo.model, edit=edit)[:1]
     styled = f"a picture of a blue fish {STYLE}"
     before, after = (sample(model, demo.clip, styled) for model in (demo.model, edited))
