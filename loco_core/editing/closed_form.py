@@ -37,14 +37,12 @@ from torch.nn import functional
 # Z or X_o, and D, [d, n] each.
 Pair = tuple[torch.Tensor, torch.Tensor]
 
-# Parts of an operator below this share of the largest one are rounding.
-NEGLIGIBLE = 1e-12
-# Eigenvalues of a product of columns with themselves below this share of the largest one are rounding.
-ROUNDING = 1e-14
 # Directions that are left out of columns have less than this share of lambda of each column...
-HARDLY_REACHED = 1e-4
+HARDLY_REACHED = 1e-3
 # ... and so are the least parts of an operator that together make less than this share of what it changes.
 UNNEEDED = 5e-3
+# Parts of an operator that together make less than this share of what it changes are rounding.
+ROUNDED = 1e-7
 # So many columns of some prompts are reduced to their leading directions together.
 TOGETHER = 512
 # What is small in some prompts may be shared by so many more: it is left out only where it is that much smaller.
@@ -105,7 +103,8 @@ class Columns:
     def __init__(self, width: int, basis: torch.Tensor | None = None, within: bool = False) -> None:
         self._width = width
         self._basis = torch.zeros(width, 0, dtype=torch.float64) if basis is None else basis
-        self._within = _products(self._basis) if within else None
+        self._within = within
+        self._shared: tuple[torch.Tensor, ...] = ()  # products of what lies within the basis
         self._single_basis = self._basis.float()
         self._added: list[Pair] = []  # X_o and D, since columns were last reduced together
         self._kept: list[Pair] = []
@@ -117,7 +116,8 @@ class Columns:
         """Adds the columns of X_o and of D of a prompt, [d, k] each; returns how large Z is beside X_o, |Z| / |X_o|; 1
         where nothing is to change, or nothing is preserved exactly.
 
-        With `ridge`, about the lambda of the solve, only leading directions are kept: those that it lets act.
+        Of columns that are all preserved, D may have no rows. With `ridge`, about the lambda of the solve, only leading
+        directions are kept: those that it lets act.
         """
         basis = self._basis if ridge is None else self._single_basis
         originals, changes = originals.to(basis), changes.to(basis)
@@ -128,7 +128,7 @@ class Columns:
         self._added.append((originals, changes))
         if ridge is None or _count(self._added) > TOGETHER:
             self.keep(ridge)
-        if not change or self._within is not None:
+        if not change or self._within:
             return 1.0  # no room is needed
         within = _energy(basis.T @ originals)
         return (max(0.0, whole - within) / whole) ** 0.5 if whole else 0.0
@@ -152,91 +152,93 @@ class Columns:
         shared = basis.T @ originals
         free = originals - basis @ shared
         if ridge is None:
-            return (free if self._within is None else originals).double(), changes.double()
+            return (originals if self._within else free).double(), changes.double()
         leading = _spanning(free.T @ free, HARDLY_REACHED * ridge).to(free)
-        if self._within is not None:
+        if self._within:
             free = originals
             shared = shared - (shared @ leading) @ leading.T
-            for whole, part in zip(self._within, (shared, originals, changes), strict=True):
+            self._shared = self._shared or _products(self._basis)
+            for whole, part in zip(self._shared, (shared, originals, changes), strict=True):
                 whole.add_(part @ shared.T)
         # Columns are tokens, transposed.
         return (leading.T @ free.T).T.double(), (leading.T @ changes.T).T.double()
 
     def _keep_within(self, ridge: float) -> None:
         """What lies within the basis becomes columns with the same products: those that the ridge lets act."""
-        if self._within is None:
+        if not self._shared:
             return
-        squares, vectors = torch.linalg.eigh(self._within[0])
+        products, own, changes = self._shared
+        squares, vectors = torch.linalg.eigh(products)
         act = squares > HARDLY_REACHED * ridge
         leading = vectors[:, act] / squares[act].sqrt()
-        self._kept.append((self._within[1] @ leading, self._within[2] @ leading))
-        self._within = _products(self._basis)
+        self._kept.append((own @ leading, changes @ leading))
+        self._shared = ()
 
     def common(self) -> torch.Tensor:
         """An orthonormal basis, [d, q], of the columns so far, or none where they are too many."""
         if self._products is not None or not self._kept:
             return torch.zeros(self._width, 0, dtype=torch.float64)
-        return torch.linalg.qr(_joined(self._kept)[0]).Q
+        return torch.linalg.qr(self._all()[0]).Q
 
     def operator(self, ridge: float, preserved: Columns | None = None, weight: float = 1.0) -> EditOperator:
         """The operator for lambda = `ridge`. `preserved` has the columns of P, and `weight` is beta."""
         self.keep(ridge)
         self._keep_within(ridge)
-        read, squares, changed = self._directions(preserved or Columns(self._width), weight)
-        up = changed / (squares + ridge)
-        sizes = torch.linalg.norm(up, dim=0) * torch.linalg.norm(read, dim=0)
-        large = sizes > NEGLIGIBLE * sizes.amax() if len(sizes) else sizes > 0
-        read = read[:, large]
-        if self._within is None:
-            read = project_out(self._basis, read)  # again, for the rounding of small singular values
-        return EditOperator(up[:, large].contiguous(), read.T.contiguous())
+        up, read = self._factors(ridge, preserved or Columns(self._width), weight)
+        if not self._within:
+            read = project_out(self._basis, read)  # again, for rounding
+        return EditOperator(up, read.T)
 
-    def needed(self, operator: EditOperator) -> tuple[EditOperator, tuple[float, ...]]:
-        """P A for an operator A of these columns: of the least rank that makes all but UNNEEDED of what A changes.
+    def needed(self, operator: EditOperator, unneeded: float) -> tuple[EditOperator, tuple[float, ...]]:
+        """P A for an operator A of these columns: of the least rank that makes all but `unneeded` of what A changes.
 
         The leading parts come first. Beside it, each part's share of |A Z|^2.
         """
         if not operator.rank:
             return operator, ()
         if self._products is None:
-            changed = operator.change(_joined(self._kept)[0])
+            changed = operator.change(self._all()[0])
             sizes, vectors = torch.linalg.eigh(changed.T @ changed)
         else:
             edit = operator.up @ operator.down
             sizes, vectors = torch.linalg.eigh(edit @ self._folded()[0] @ edit.T)
-        large = sizes.cumsum(0) > UNNEEDED**2 * sizes.sum()
+        large = sizes.cumsum(0) > unneeded**2 * sizes.sum()
         left = vectors[:, large].flip(1)
         if self._products is None:
             left = changed @ left / sizes[large].flip(0).sqrt()
         shares = (sizes[large] / sizes.sum()).flip(0).tolist()
         return EditOperator(left, (left.T @ operator.up) @ operator.down), tuple(shares)
 
-    def _directions(self, preserved: Columns, weight: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """R, S^2 and C of the operator [C / (S^2 + lambda)] R^T: Z V and D V, or U and D Z^T U."""
-        held = [(weight**0.5 * columns, changes) for columns, changes in preserved._kept]
+    def _factors(self, ridge: float, preserved: Columns, weight: float) -> Pair:
+        """C and R of the operator C R^T: D and Z (Z^T Z + lambda I)^-1, or D Z^T and (Z Z^T + lambda I)^-1."""
+        held = [weight**0.5 * columns for columns, _ in preserved._kept]
         folded = (self._products, preserved._products) != (None, None)
-        if not folded and _count([*self._kept, *held]) <= self._width:
-            read, changed = _joined([*self._kept, *held])
-            products = read.T @ read
-        else:
-            products, changed = self._folded()
-            products = products.add(preserved._folded()[0], alpha=weight)
-            read = torch.eye(self._width, dtype=torch.float64)
-        squares, vectors = torch.linalg.eigh(products)
-        true = squares >= ROUNDING * squares[-1:]
-        vectors = vectors[:, true]
-        return read @ vectors, squares[true], changed @ vectors
+        if not folded and _count(self._kept) + sum(columns.shape[1] for columns in held) <= self._width:
+            own, changes = self._all()
+            columns = torch.cat([own, *held], 1)
+            factor = _factor(columns.T @ columns, ridge)
+            change = torch.eye(len(factor), own.shape[1], dtype=torch.float64)  # those that are preserved have none
+            return changes, columns @ torch.cholesky_solve(change, factor)
+        products, changes = self._folded()
+        factor = _factor(products.add(preserved._folded()[0], alpha=weight), ridge)
+        return changes, torch.cholesky_inverse(factor)
+
+    def _all(self) -> Pair:
+        """All columns that are kept themselves."""
+        if not self._kept:
+            return self._basis[:, :0], self._basis[:, :0]
+        self._kept = [_joined(self._kept)]
+        return self._kept[0]
 
     def _folded(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Z Z^T and D Z^T; columns that were kept themselves are kept no longer."""
-        if self._products is None:
-            self._products = tuple(torch.zeros(2, self._width, self._width, dtype=torch.float64))
-        squares, products = self._products
-        if self._kept:
-            free, change = _joined(self._kept)
-            squares.addmm_(free, free.T)
-            products.addmm_(change, free.T)
+        free, changes = self._all()
         self._kept.clear()
+        if self._products is None:
+            self._products = free.new_zeros(self._width, self._width), free.new_zeros(len(changes), self._width)
+        squares, products = self._products
+        squares.addmm_(free, free.T)
+        products.addmm_(changes, free.T)
         return squares, products
 
     def residual(self, operator: EditOperator) -> float:
@@ -244,7 +246,7 @@ class Columns:
         if not self._change:
             return 0.0
         if self._products is None:
-            free, changes = _joined(self._kept)
+            free, changes = self._all()
             left = _energy(operator.change(free) - changes) + max(0.0, self._change - _energy(changes))
             return (left / self._change) ** 0.5
         squares, products = self._folded()
@@ -263,6 +265,12 @@ def _spanning(products: torch.Tensor, least: float) -> torch.Tensor:
     return torch.linalg.qr(factor[torch.from_numpy(pivots).long().argsort()]).Q
 
 
+def _factor(products: torch.Tensor, ridge: float) -> torch.Tensor:
+    """The Cholesky factor of `products` + lambda I, in place of `products`."""
+    products.diagonal().add_(ridge)
+    return torch.linalg.cholesky(products, out=products)
+
+
 def _products(basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Y Y^T, X_o Y^T and D Y^T of no columns yet, for their coordinates Y in the basis."""
     width, count = basis.shape
@@ -275,6 +283,8 @@ def _energy(columns: torch.Tensor) -> float:
 
 
 def _joined(parts: Sequence[Pair]) -> Pair:
+    if len(parts) == 1:
+        return parts[0]
     columns, changes = (torch.cat(own, 1) for own in zip(*parts, strict=True))
     return columns, changes
 
@@ -286,10 +296,13 @@ def _count(parts: Sequence[Pair]) -> int:
 def solve(
     originals: torch.Tensor, targets: torch.Tensor, ridge: float, basis: torch.Tensor | None = None
 ) -> EditOperator:
-    """The operator for X_o and X_t, [d, n] each, and lambda = `ridge`. `basis` is Q, [d, q], to preserve exactly."""
+    """The operator for X_o and X_t, [d, n] each, and lambda = `ridge`, of the least rank that makes all of the change.
+
+    `basis` is Q, [d, q], to preserve exactly.
+    """
     columns = Columns(len(originals), basis)
     columns.add(originals.double(), targets.double() - originals.double())
-    return columns.operator(ridge)
+    return columns.needed(columns.operator(ridge), ROUNDED)[0]
 
 
 def project_out(basis: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ import torch
 
 from ..models.engine import Encode, TextEmbedding
 from ..prompts import PromptPair
-from .closed_form import Columns, EditOperator, leading_directions
+from .closed_form import ROUNDED, UNNEEDED, Columns, EditOperator, leading_directions
 from .fingerprint import fingerprint
 from .recipe import EditRecipe, EditSettings, Preservation, Ridge
 from .token_pairs import token_pairs
@@ -149,9 +149,9 @@ class _Problem:
         preserved, ridge = Columns(width), None
         if self._settings.ridge is Ridge.RELATIVE:
             squares = sum(float(torch.linalg.vector_norm(tokens)) ** 2 for tokens in self._kept)
-            ridge = self._relative(squares / sum(tokens.shape[1] for tokens in self._kept)) / PRESERVED_WEIGHT
+            ridge = self._relative(squares / sum(tokens.shape[1] for tokens in self._kept))
         for tokens in self._kept:
-            preserved.add(tokens, torch.zeros_like(tokens), ridge)
+            preserved.add(tokens, tokens[:0], ridge)
         preserved.keep(ridge)
         return preserved
 
@@ -173,10 +173,11 @@ class _Problem:
 
     def solved(self) -> tuple[EditOperator, EditFigures]:
         """The operator for all pairs, preserving what is to be kept as the settings say."""
-        if self._settings.ridge is Ridge.PAPER:  # the paper's edit, to rounding
-            operator, parts = self._operator(PAPER_LAMBDA), tuple[float, ...]()
-        else:
-            operator, parts = self._columns.needed(self._operator(self._relative(self._squares / self._count)))
+        ridge, unneeded = PAPER_LAMBDA, ROUNDED
+        if self._settings.ridge is Ridge.RELATIVE:
+            ridge, unneeded = self._relative(self._squares / self._count), UNNEEDED
+        operator = self._columns.operator(ridge, self._preserved, PRESERVED_WEIGHT)
+        operator, parts = self._columns.needed(operator, unneeded)
         figures = EditFigures(
             rank=operator.rank,
             spectral_norm=operator.spectral_norm(),
@@ -188,9 +189,6 @@ class _Problem:
             parts=parts,
         )
         return operator, figures
-
-    def _operator(self, ridge: float) -> EditOperator:
-        return self._columns.operator(ridge, self._preserved, PRESERVED_WEIGHT)
 
     def _relative(self, mean_square: float) -> float:
         """Lambda for columns of this mean squared norm."""
