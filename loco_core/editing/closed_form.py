@@ -232,14 +232,13 @@ class Columns:
 
     def _folded(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Z Z^T and D Z^T; columns that were kept themselves are kept no longer."""
-        free, changes = self._all()
-        self._kept.clear()
-        if self._products is None:
-            self._products = free.new_zeros(self._width, self._width), free.new_zeros(len(changes), self._width)
-        squares, products = self._products
-        squares.addmm_(free, free.T)
-        products.addmm_(changes, free.T)
-        return squares, products
+        if self._kept or self._products is None:
+            free, changes = self._all()
+            self._kept.clear()
+            rows = len(changes), self._width
+            squares, products = self._products or (free.new_zeros(self._width, self._width), free.new_zeros(rows))
+            self._products = squares.addmm_(free, free.T), products.addmm_(changes, free.T)
+        return self._products
 
     def residual(self, operator: EditOperator) -> float:
         """|A Z - D| / |D|; 0 where D is."""

@@ -28,7 +28,7 @@ def unchanged(columns: torch.Tensor) -> Columns:
     """What is preserved with a weight, in two parts."""
     preserved = Columns(D)
     for part in (columns[:, :2], columns[:, 2:]):
-        preserved.add(part, torch.zeros_like(part))
+        preserved.add(part, part[:0])
     return preserved
 
 
@@ -55,8 +55,9 @@ def test_exact_preservation_is_the_solve_in_the_null_space_of_what_is_preserved(
     assert operator.rank == 5
 
 
-def test_weighted_preservation_is_the_solve_with_the_retain_term():
-    originals, targets, preserved = random(D, 5, seed=1), random(D, 5, seed=2), random(D, 8, seed=3)
+@pytest.mark.parametrize("count", [8, D, D + 1, 3 * D])  # of what is preserved: with the concept's less than d, or more
+def test_weighted_preservation_is_the_solve_with_the_retain_term(count):
+    originals, targets, preserved = random(D, 5, seed=1), random(D, 5, seed=2), random(D, count, seed=3)
     beta, ridge = 25, 0.3
     gram = originals @ originals.T + beta * preserved @ preserved.T + ridge * torch.eye(D).double()
     expected = (targets - originals) @ originals.T @ torch.linalg.inv(gram)
@@ -95,7 +96,7 @@ def test_columns_that_come_in_parts_give_the_d_by_d_solve_and_its_residual(count
 @pytest.mark.parametrize("count", [40, 1200, 6000])  # columns that are reduced together once and several times
 def test_leading_directions_in_place_of_columns_give_the_d_by_d_solve(count):
     """Weighted, of columns that mostly lie within what is preserved; in what they become, to a thousandth: of each
-    column, what is below a ten-thousandth of the ridge is left out.
+    column, what is below a thousandth of the ridge is left out.
     """
     kept, beta = random(D, 6, seed=3), 10
     originals = kept @ random(6, count, seed=1) + random(D, 9, seed=5) @ random(9, count, seed=4)
