@@ -31,11 +31,13 @@ function keep(outputs) {
   }
 }
 
-// The host looks for a node without colons in its id in the graph on the canvas.
+// The host looks for a node without colons in its id in the graph on the canvas. Nodes 2.0 shows Markdown, where two
+// blanks before its end break a line.
 function show(id) {
   const node = findNode(id);
   if (node?.comfyClass?.startsWith("LoCo_") && node.graph === app.canvas.graph) {
-    api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text: texts.get(id) });
+    const text = texts.get(id).replaceAll("\n", "  \n");
+    api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text });
   }
 }
 

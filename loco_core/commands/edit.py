@@ -23,14 +23,14 @@ from .. import (
     SettingsFrom,
     Tokens,
     calibrate,
-    calibration_lines,
+    calibration_report,
     calibration_rows,
     check_plan,
-    check_text,
+    check_report,
     edit_lora,
     edit_recipe,
+    edit_report,
     recipe_metadata,
-    report_lines,
     save_edit,
     save_lora,
     solve_edit,
@@ -135,14 +135,13 @@ def edit(settings: Settings, replacing: Replacing, **given: Any) -> None:
         calibration = _calibrated(engine, recipe, settings)
     solved = solve_edit(engine.encode, recipe) if calibration is None else calibration.edit
     _save(solved, engine, chosen)
+    report = edit_report(solved)
+    if calibration is not None:
+        report += calibration_report(calibration)
     if not recipe.changes_nothing:
-        if calibration is not None and chosen.strength == 1:
-            check = calibration.check
-        else:
-            check = _checked(engine, solved, settings, chosen.strength)
-        click.echo(check_text(check))
-    settings_lines = [] if calibration is None else calibration_lines(calibration)
-    click.echo("\n".join([*settings_lines, *report_lines(solved), f"saved as {out / 'lora.safetensors'}"]))
+        check = calibration.check if calibration is not None and chosen.strength == 1 else None
+        report = check_report(check or _checked(engine, solved, settings, chosen.strength)) + report
+    click.echo(f"{report}\nsaved as {out / 'lora.safetensors'}")
     prompts = list(chosen.prompts or [pair.concept for pair in recipe.pairs])
     with options.counted(2 * len(prompts) * chosen.seeds) as progress:
         maker = options.image_maker(settings, chosen.seeds, 2 * len(prompts) * chosen.seeds, progress)

@@ -29,12 +29,12 @@ from .. import (
     detect_neurons,
     load_neurons,
     measure_effects,
-    neuron_lines,
     neuron_recipe,
+    neuron_report,
     save_lora,
     save_neurons,
     sweep_neurons,
-    sweep_text,
+    sweep_report,
     whole_pairs,
 )
 from ..files import write_picture, write_text
@@ -118,7 +118,7 @@ def detect(settings: Settings, **given: Any) -> None:
     found = detect_neurons(engine, contrast, engine.layers.parse(chosen.layers), chosen.part, chosen.tokens)
     save_neurons(found, chosen.out / "neurons.safetensors", options.versions())
     write_picture(chosen.out / "neurons.png", neuron_plot(found))
-    click.echo("\n".join([*neuron_lines(found), f"saved in {chosen.out}"]))
+    click.echo(f"{neuron_report(found)}\nsaved in {chosen.out}")
 
 
 @dataclass(frozen=True)
@@ -226,10 +226,10 @@ def sweep(settings: Settings, compared: Compared, file: Path, out: Path, counts:
     with options.counted(request.images) as progress:
         ablated = functools.partial(AblatedEngine, engine)
         result = sweep_neurons(request, engine, ablated, compared.scorer, settings.rows, progress)
-    write_text(out / "sweep.txt", sweep_text(result) + "\n")
+    write_text(out / "sweep.txt", f"{sweep_report(result)}\n")
     write_picture(out / "sweep.png", sweep_plot(result))
     write_picture(out / "sheet.png", sweep_sheet(result))
-    click.echo(f"{sweep_text(result)}\nsaved in {out}")
+    click.echo(f"{sweep_report(result)}\nsaved in {out}")
 
 
 @neurons.command()
@@ -248,7 +248,7 @@ def effects(settings: Settings, compared: Compared, file: Path, out: Path, **how
     save_neurons(measured, out / "neurons.safetensors", options.versions())
     write_picture(out / "effects.png", effect_plot(measured))
     warnings = compared.plan.unseen_by(compared.scorer)
-    click.echo("\n".join([*neuron_lines(measured), *warnings, f"saved in {out}"]))
+    click.echo(f"{neuron_report(measured).and_result(*warnings)}\nsaved in {out}")
 
 
 def _fitting(settings: Settings, file: Path) -> tuple[DiffusersEngine, Neurons]:

@@ -21,10 +21,10 @@ from .. import (
     SearchResult,
     prompt_pairs,
     provenance,
-    report_text,
     result_json,
     scores_csv,
     search,
+    search_report,
     search_settings,
 )
 from ..files import write_picture, write_text
@@ -129,7 +129,7 @@ def trace(settings: Settings, replacing: Replacing, **given: Any) -> None:
         part=chosen.part,
         taken=asked.taken,
     )
-    click.echo(f"{report_text(find(workshop, plan, chosen.out))}\nsaved in {chosen.out}")
+    click.echo(f"{search_report(find(workshop, plan, chosen.out))}\nsaved in {chosen.out}")
 
 
 def paper_layers(layers: ModelLayers, attribute: Attribute) -> LayerSet | None:

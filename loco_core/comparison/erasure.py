@@ -1,7 +1,7 @@
 """Whether an edit did what it should: the same prompts and seeds before and after it, scored and compared in pairs.
 
 result = measure_erasure(engine, edited_engine, scorer, plan, rows_per_batch=8)
-print(erasure_text(result))
+print(erasure_report(result))
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ..images import QUIET, ImageMaker, Progress, batches, thumbnails
 from ..models.engine import Engine, Sampling
 from ..prompt_text import plain_text
 from ..prompts import PromptPair, check_pairs_differ
+from ..report import Report
 from ..scoring.clip_score import LEAST_EFFECT, Scorer, finite_scores
 from ..scoring.intervals import Estimate, estimate
 from ..scoring.long_texts import unseen_ends
@@ -298,8 +299,8 @@ def _scored(scorer: Scorer, plan: ErasurePlan, images: torch.Tensor, texts: Sequ
     return np.concatenate([finite_scores(scorer, part, own) for part, own in parts])
 
 
-def erasure_text(result: ErasureResult) -> str:
-    """The result in lines a person reads."""
+def erasure_report(result: ErasureResult) -> Report:
+    """The verdict; then the scores."""
 
     def line(name: str, change: Change) -> str:
         interval = change.estimate
@@ -309,8 +310,6 @@ def erasure_text(result: ErasureResult) -> str:
 
     way = "" if np.isnan(result.removed) else f"; {result.removed:.0%} of the way"
     lines = [
-        result.verdict,
-        *result.warnings,
         f"CLIP-Score against the prompts, {len(result.plan.seeds)} images per prompt, before -> after:",
         line("concept", result.concept),
         f"  target prompts against the concept, as loaded: {result.floor.mean():.2f}{way}",
@@ -318,4 +317,4 @@ def erasure_text(result: ErasureResult) -> str:
     ]
     if len(result.similarity):
         lines.append(f"kept images, likeness before and after (CLIP's cosine x 100): {result.similarity.mean():.1f}")
-    return "\n".join(lines)
+    return Report((f"in images: {result.verdict}", *result.warnings), tuple(lines))

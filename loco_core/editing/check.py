@@ -1,7 +1,7 @@
 """Whether an edit does what it should, in what the denoiser predicts: no image is made, and no scorer is needed.
 
     checker = EditChecker(engine, check_plan(recipe, sampling, seed=0), rows_per_batch=16)
-    print(check_text(checker.check(edit)))
+    print(check_report(checker.check(edit)))
 
 At a noise level that an unmodified run passes, let D(c) be the denoised prediction of the conditional branch for a
 prompt c, D'(c) that of the edited model, and d = D(c') - D(c) for the same words without the concept:
@@ -25,6 +25,7 @@ from ..models.engine import Engine, Intervention, Row, Sampling
 from ..noise_levels import NoiseLevels, OnRows, evenly
 from ..prompt_text import quoted
 from ..prompts import PromptPair
+from ..report import Report
 from ..scoring.intervals import Estimate, estimate
 from .closed_form import EditOperator
 from .recipe import EditRecipe
@@ -186,37 +187,35 @@ def changed(embedding: torch.Tensor, operator: EditOperator, strength: float) ->
     return embedding + strength * operator.change(columns).T.reshape(embedding.shape).to(embedding)
 
 
-def check_text(check: EditCheck) -> str:
-    """What a check found: a sentence or two, then each prompt."""
-    plan = check.plan
-    return "\n".join(
-        [
-            *verdict_lines(check),
-            *(
-                f"removed {percent(share)}: {own.concept}"
-                for share, own in zip(check.removed, plan.wordings, strict=True)
-            ),
-            *(f"changed {percent(share)}: {prompt}" for share, prompt in zip(check.side, plan.kept, strict=True)),
-        ]
-    )
-
-
-def verdict_lines(check: EditCheck, asked: str = "wordings that the edit was not solved on") -> list[str]:
-    """Whether the concept is gone and the rest is kept. asked: what the prompts are, in words."""
+def check_report(check: EditCheck, asked: str = "wordings that the edit was not solved on") -> Report:
+    """Whether the concept is gone and the rest is kept, then each prompt. asked: what the prompts are, in words."""
     plan, removed, side = check.plan, check.mean_removed, check.mean_side
     said = "gone" if removed.mean >= GONE else "still there" if removed.mean < STILL_THERE else "partly gone"
+    result = [f"{said}: {percent(removed.mean)} of the concept is removed"]
     least = plan.wordings[int(check.removed.argmin())].concept
-    lines = [
-        f"{said}: {percent(removed.mean)} of the concept is removed{_interval(removed)}, in {len(plan.wordings)} "
-        f"{asked}; least, {percent(check.removed.min())}, in {quoted(least)}"
+    figures = [
+        f"removed {percent(removed.mean)}{_interval(removed)}, in {len(plan.wordings)} {asked}; least, "
+        f"{percent(check.removed.min())}, in {quoted(least)}"
     ]
     if plan.kept:
-        most = plan.kept[int(check.side.argmax())]
-        lines.append(
-            f"{'kept' if side.mean <= LITTLE else 'NOT kept'}: prompts that are to stay change by {percent(side.mean)} "
-            f"of what they do{_interval(side, least=0.0)}; most, {percent(check.side.max())}, {quoted(most)}"
+        most = quoted(plan.kept[int(check.side.argmax())])
+        kept = side.mean <= LITTLE
+        result[0] += f"; the rest is {'kept' if kept else 'NOT kept'}, it changes by {percent(side.mean)}"
+        figures.append(
+            f"prompts that are to stay change by {percent(side.mean)} of what they do{_interval(side, least=0.0)}; "
+            f"most, {percent(check.side.max())}, {most}"
         )
-    return lines
+        if not kept:
+            result.append(f"what changes most is {most}: add it to what is preserved, or edit fewer layers")
+    if removed.mean < GONE:
+        result.append("name it in other words too, one per line, or edit more layers")
+    else:
+        result.append("if pictures still show it, name it in other words too, one per line")
+    figures += [
+        f"removed {percent(share)}: {own.concept}" for share, own in zip(check.removed, plan.wordings, strict=True)
+    ]
+    figures += [f"changed {percent(share)}: {prompt}" for share, prompt in zip(check.side, plan.kept, strict=True)]
+    return Report(tuple(result), tuple(figures))
 
 
 def percent(share: float) -> str:

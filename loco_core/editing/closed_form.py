@@ -41,8 +41,8 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 HARDLY_REACHED = 1e-3
 # ... and so are the least parts of an operator that together make less than this share of what it changes.
 UNNEEDED = 5e-3
-# Parts of an operator that together make less than this share of what it changes are rounding.
-ROUNDED = 1e-7
+# Parts of an operator below this share of the largest one are rounding.
+NEGLIGIBLE = 1e-10
 # So many columns of some prompts are reduced to their leading directions together.
 TOGETHER = 512
 # What is small in some prompts may be shared by so many more: it is left out only where it is that much smaller.
@@ -71,6 +71,13 @@ class EditOperator:
             return 0.0
         left, right = (torch.linalg.qr(factor, mode="r").R for factor in (self.up, self.down.T))
         return torch.linalg.matrix_norm(left @ right.T, ord=2).item()
+
+    def compact(self) -> EditOperator:
+        """The same of the least rank that it has but for rounding."""
+        left, right = (torch.linalg.qr(factor) for factor in (self.up, self.down.T))
+        vectors, sizes, others = torch.linalg.svd(left.R @ right.R.T, full_matrices=False)
+        large = sizes > NEGLIGIBLE * sizes[:1]
+        return EditOperator(left.Q @ (vectors * sizes)[:, large], (others @ right.Q.T)[large])
 
     def change(self, columns: torch.Tensor) -> torch.Tensor:
         """A X for columns X [d, n]."""
@@ -189,8 +196,8 @@ class Columns:
             read = project_out(self._basis, read)  # again, for rounding
         return EditOperator(up, read.T)
 
-    def needed(self, operator: EditOperator, unneeded: float) -> tuple[EditOperator, tuple[float, ...]]:
-        """P A for an operator A of these columns: of the least rank that makes all but `unneeded` of what A changes.
+    def needed(self, operator: EditOperator) -> tuple[EditOperator, tuple[float, ...]]:
+        """P A for an operator A of these columns: of the least rank that makes all but UNNEEDED of what A changes.
 
         The leading parts come first. Beside it, each part's share of |A Z|^2.
         """
@@ -202,7 +209,7 @@ class Columns:
         else:
             edit = operator.up @ operator.down
             sizes, vectors = torch.linalg.eigh(edit @ self._folded()[0] @ edit.T)
-        large = sizes.cumsum(0) > unneeded**2 * sizes.sum()
+        large = sizes.cumsum(0) > UNNEEDED**2 * sizes.sum()
         left = vectors[:, large].flip(1)
         if self._products is None:
             left = changed @ left / sizes[large].flip(0).sqrt()
@@ -301,7 +308,7 @@ def solve(
     """
     columns = Columns(len(originals), basis)
     columns.add(originals.double(), targets.double() - originals.double())
-    return columns.needed(columns.operator(ridge), ROUNDED)[0]
+    return columns.operator(ridge).compact()
 
 
 def project_out(basis: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

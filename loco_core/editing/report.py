@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..prompt_text import quoted
+from ..report import Report
 from .calibrate import LEAST, WANTED, Calibration, Trial
 from .check import percent
 from .recipe import EditRecipe, EditSettings, Preservation, Ridge
@@ -14,13 +15,12 @@ NAMED = 2
 ROWS_OF_AN_IMAGE = 40
 
 
-def report_lines(edit: Edit) -> list[str]:
-    """What was solved, how the lines that asked for it were taken, and what to watch."""
+def edit_report(edit: Edit) -> Report:
+    """What was solved and what to watch, then how the lines that asked for it were taken."""
     recipe, figures = edit.recipe, edit.figures
     if not len(recipe.layers):
-        return ["no layers: nothing is edited"]
+        return Report(("no layers: nothing is edited",))
     lines = [
-        f"layers {recipe.layers} respond to {_changed_text(recipe)}",
         f"solved on {len(recipe.pairs)} prompts: rank {figures.rank}, spectral norm {figures.spectral_norm:.2f}, edit "
         f"residual {figures.residual:.0%}",
         f"text encoder: {recipe.text_encoder}",
@@ -33,17 +33,27 @@ def report_lines(edit: Edit) -> list[str]:
         )
     elif recipe.settings.preservation is Preservation.WEIGHTED:
         lines.append(f"preserved: tokens to {figures.token_error:.1%}")
+    return Report((f"layers {recipe.layers} respond to {_changed_text(recipe)}", *_warnings(edit)), tuple(lines))
+
+
+def _warnings(edit: Edit) -> list[str]:
+    """What may keep the edit from doing what it should."""
+    recipe, figures, lines = edit.recipe, edit.figures, []
     if figures.chunks > 1:
         lines.append(
             f"WARNING: a concept prompt fills {figures.chunks} chunks of tokens, and its words may remove less of the "
             "concept than its name alone does; give the name, or compare images before and after"
         )
-    for pair, share in zip(recipe.pairs, figures.room, strict=True):
-        if share < LITTLE_ROOM:
-            lines.append(
-                f"WARNING: only {share:.1%} of {pair.concept!r} lies outside what is preserved; others may change with "
-                "it. Take out of 'preserve' what is close to it"
-            )
+    close = [
+        (share, pair.concept) for pair, share in zip(recipe.pairs, figures.room, strict=True) if share < LITTLE_ROOM
+    ]
+    if close:
+        share, concept = min(close)
+        more = f", and little of {len(close) - 1} more" if len(close) > 1 else ""
+        lines.append(
+            f"WARNING: only {share:.1%} of {quoted(concept)} lies outside what is preserved{more}; others may change "
+            "with it. Take out of 'preserve' what is close to it"
+        )
     return lines
 
 
@@ -56,12 +66,31 @@ def _changed_text(recipe: EditRecipe) -> str:
     return f"{quoted(concept)} as to {quoted(target)}{more}"
 
 
-def calibration_lines(calibration: Calibration) -> list[str]:
-    """Which settings were chosen, by what rule, and what came next."""
+def calibration_report(calibration: Calibration) -> Report:
+    """What to watch, then which settings were chosen, by what rule, and what came next."""
     given, used, (best, *others) = calibration.given, calibration.edit.recipe, calibration.trials
-    enough = best.enough
+    said = f"settings measured on this model: {_settings_text(used.settings)}"
+    if best.enough and used.settings == best.recipe.settings:
+        said += (
+            f". Of {len(calibration.trials)} that were tried, none that removes {WANTED:.0%} surely has less side "
+            "effect"
+        )
+    some = len(best.recipe.pairs) < len(given.pairs)
+    images = calibration.rows / ROWS_OF_AN_IMAGE
+    figures = [
+        said,
+        *(f"next best: {_trial_text(trial)}" for trial in others[:NAMED] if trial.recipe.settings != used.settings),
+        f"measured in {calibration.rows} rows of the denoiser, as much as {images:.1f} images of 20 steps"
+        + (f"; tried with {len(best.recipe.pairs)} of {len(given.pairs)} prompts" if some else ""),
+    ]
+    return Report(tuple(_shortcomings(calibration)), tuple(figures))
+
+
+def _shortcomings(calibration: Calibration) -> list[str]:
+    """Where the chosen layers, or all that was tried, do not remove enough."""
+    given, used, (best, *others) = calibration.given, calibration.edit.recipe, calibration.trials
     lines = []
-    more = [] if enough else [trial for trial in others if trial.enough]
+    more = [] if best.enough else [trial for trial in others if trial.enough]
     if more:
         lines.append(
             f"WARNING: layers {given.layers} remove {percent(best.check.removed_share)} of the concept, and "
@@ -69,7 +98,7 @@ def calibration_lines(calibration: Calibration) -> list[str]:
             f"{percent(more[0].check.removed_share)}, with a side effect of {percent(more[0].check.mean_side.mean)}: "
             "too little more, or too much of a change, so give them by hand if you want that"
         )
-    elif not enough:
+    elif not best.enough:
         lines.append(
             f"WARNING: nothing that was tried removes {WANTED:.0%} of the concept, and {LEAST:.0%} in every wording, "
             "in all layers neither; this is the best of it. Name the concept in other words too, and look with LoCo "
@@ -81,21 +110,7 @@ def calibration_lines(calibration: Calibration) -> list[str]:
             f"WARNING: layers {given.layers} alone remove {percent(before.removed_share)} of it, with a side effect of "
             f"{before.mean_side.mean:.1%}. So layers {used.layers} are edited"
         )
-    said = f"settings measured on this model: {_settings_text(used.settings)}"
-    if enough and used.settings == best.recipe.settings:
-        said += (
-            f". Of {len(calibration.trials)} that were tried, none that removes {WANTED:.0%} surely has less side "
-            "effect"
-        )
-    some = len(best.recipe.pairs) < len(given.pairs)
-    images = calibration.rows / ROWS_OF_AN_IMAGE
-    return [
-        *lines,
-        said,
-        *(f"next best: {_trial_text(trial)}" for trial in others[:NAMED] if trial.recipe.settings != used.settings),
-        f"measured in {calibration.rows} rows of the denoiser, as much as {images:.1f} images of 20 steps"
-        + (f"; tried with {len(best.recipe.pairs)} of {len(given.pairs)} prompts" if some else ""),
-    ]
+    return lines
 
 
 def _trial_text(trial: Trial) -> str:

@@ -16,7 +16,7 @@ import torch
 
 from ..models.engine import Encode, TextEmbedding
 from ..prompts import PromptPair
-from .closed_form import ROUNDED, UNNEEDED, Columns, EditOperator, leading_directions
+from .closed_form import Columns, EditOperator, leading_directions
 from .fingerprint import fingerprint
 from .recipe import EditRecipe, EditSettings, Preservation, Ridge
 from .token_pairs import token_pairs
@@ -173,11 +173,10 @@ class _Problem:
 
     def solved(self) -> tuple[EditOperator, EditFigures]:
         """The operator for all pairs, preserving what is to be kept as the settings say."""
-        ridge, unneeded = PAPER_LAMBDA, ROUNDED
-        if self._settings.ridge is Ridge.RELATIVE:
-            ridge, unneeded = self._relative(self._squares / self._count), UNNEEDED
-        operator = self._columns.operator(ridge, self._preserved, PRESERVED_WEIGHT)
-        operator, parts = self._columns.needed(operator, unneeded)
+        if self._settings.ridge is Ridge.PAPER:  # the paper's edit, to rounding
+            operator, parts = self._operator(PAPER_LAMBDA).compact(), tuple[float, ...]()
+        else:
+            operator, parts = self._columns.needed(self._operator(self._relative(self._squares / self._count)))
         figures = EditFigures(
             rank=operator.rank,
             spectral_norm=operator.spectral_norm(),
@@ -189,6 +188,9 @@ class _Problem:
             parts=parts,
         )
         return operator, figures
+
+    def _operator(self, ridge: float) -> EditOperator:
+        return self._columns.operator(ridge, self._preserved, PRESERVED_WEIGHT)
 
     def _relative(self, mean_square: float) -> float:
         """Lambda for columns of this mean squared norm."""

@@ -15,11 +15,12 @@ from ..models.engine import Engine
 from ..models.layers import LayerSet
 from ..prompt_text import plain_text
 from ..prompts import Attribute
+from ..report import Report
 from ..scoring.clip_score import LEAST_EFFECT, Scorer
 from ..scoring.intervals import Estimate
 from .localize import Localization
 from .plan import SearchPlan
-from .probe_report import LISTED, localization_text, probe_lines
+from .probe_report import LISTED, localization_text, probe_figures
 from .score_table import Cell
 from .search import SearchResult
 from .verdict import SURE, Kind, Verdict
@@ -44,8 +45,8 @@ def verdict_text(result: SearchResult) -> str:
     if verdict.kind is Kind.SPREAD:
         unsure = verdict.excess and verdict.excess.mean > 0 and verdict.excess.confidence_positive < SURE
         share += ", which may be less than half in other images" if unsure else ""
-        return f"{verdict.kind}: the best window, layers {result.layers}, has {share}{_ahead(verdict)}."
-    return f"{verdict.kind}: layers {result.layers} have {share}{_ahead(verdict)}."
+        return f"{verdict.kind}: the best window, layers {result.layers}, has {share}."
+    return f"{verdict.kind}: layers {result.layers} have {share}."
 
 
 def _no_effect_text(result: SearchResult, verdict: Verdict) -> str:
@@ -62,13 +63,14 @@ def _no_effect_text(result: SearchResult, verdict: Verdict) -> str:
     )
 
 
-def _ahead(verdict: Verdict) -> str:
+def _ahead(verdict: Verdict) -> list[str]:
+    """How sure it is that no other window has more."""
     if verdict.rival is None:
-        return ""
+        return []
     margin = verdict.rival.margin
     sure = f"{min(margin.confidence_positive, 0.999):.1%} sure" if margin.freedom else "from one image"
     apart = f"the best window apart from it, layers {verdict.rival.window} with {verdict.rival.effect.mean:.2f} points"
-    return f", {_points(margin)} ahead of {apart} ({sure})"
+    return [f"{_points(margin)} ahead of {apart} ({sure})"]
 
 
 def _points(value: Estimate) -> str:
@@ -77,16 +79,16 @@ def _points(value: Estimate) -> str:
     return f"{value.mean:.2f}{reach} points"
 
 
-def report_text(result: SearchResult) -> str:
-    """What was found, in lines a person reads."""
-    plan = result.plan
+def search_report(result: SearchResult) -> Report:
+    """What was found, and whether images bear it out; then the figures."""
+    plan, located, verdict = result.plan, result.located, result.verdict
     found = [f"{plan.attribute}: layers {result.layers} of {result.layers.layer_count}"] if result.layers else []
-    found.append(verdict_text(result))
-    found += _confirmation(result)
-    found += probe_lines(result.located) if result.located else []
-    found += [*result.warnings, *(_score_lines(result) if result.scored else [])]
-    found.append(f"cost: {result.rows} rows of the denoiser, {len(result.cells)} images among them")
-    return "\n".join([*found, *plan.taken])
+    found += [verdict_text(result), *_confirmation(result), *result.warnings]
+    figures = _ahead(verdict) if verdict else []
+    figures += _score_lines(result) if result.scored else []
+    figures += probe_figures(located) if located else []
+    figures.append(f"cost: {result.rows} rows of the denoiser, {len(result.cells)} images among them")
+    return Report(tuple(found), (*figures, *plan.taken))
 
 
 def _confirmation(result: SearchResult) -> list[str]:

@@ -1,7 +1,7 @@
 """LocoGen: which text layers carry an attribute (paper, section 5).
 
     result = search(engine, scorer, plan, rows_per_batch=8)
-    print(report_text(result))
+    print(search_report(result))
 
 By `probe`, the default, the layers are found in what the denoiser predicts (see `probe` and `localize`). Images then
 show whether it is so: unmodified, and with the target prompt in all layers, in the window found, in the windows beside

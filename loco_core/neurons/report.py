@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from ..report import Report
 from .detection import FALSE_DISCOVERIES, Neurons, Ranking
 
 
-def neuron_lines(neurons: Neurons) -> list[str]:
-    """How many neurons differ, how surely, how the lines that asked were taken, and how far the rankings agree."""
+def neuron_report(neurons: Neurons) -> Report:
+    """How many neurons differ, how surely; then how the lines that asked were taken, and how far the rankings agree."""
     found = neurons.significant()
     largest = max(float(score.z.abs().max()) for score in neurons.scores.values())
     parts = " and ".join(dict.fromkeys(str(projection) for _, projection in neurons.scores))
-    sentences = [
-        f"layers {neurons.layers}, {parts}: {neurons.count} neurons, {len(neurons.with_concept)} prompts with "
-        f"the concept, {len(neurons.without_concept)} without; largest |z| {largest:.1f}",
-        f"{found} neurons differ ({FALSE_DISCOVERIES:.0%} of them by chance at most); as sure as these, "
-        f"{neurons.expected_by_chance(found):.1f} would be by chance alone",
-    ]
+    result = [f"{found} of {neurons.count} neurons respond to the concept, in layers {neurons.layers}, {parts}"]
     if not found:
-        sentences.append("none is sure: give more prompts, or other layers or tokens; ablating the first is a guess")
-    sentences += [
+        result.append("none is sure: give more prompts, or other layers or tokens; ablating the first is a guess")
+    figures = [
+        f"{len(neurons.with_concept)} prompts with the concept, {len(neurons.without_concept)} without; largest |z| "
+        f"{largest:.1f}",
+        f"{FALSE_DISCOVERIES:.0%} of those that respond do by chance at most; as sure as these, "
+        f"{neurons.expected_by_chance(found):.1f} would be by chance alone",
         f"the rankings by signal and by |z| {agreement_text(neurons, Ranking.SIGNAL, Ranking.Z)}",
         f"text encoder: {neurons.text_encoder}",
         *neurons.taken,
@@ -26,13 +26,13 @@ def neuron_lines(neurons: Neurons) -> list[str]:
     if neurons.effects_measured:
         with_signal = agreement_text(neurons, Ranking.EFFECT, Ranking.SIGNAL)
         with_z = agreement_text(neurons, Ranking.EFFECT, Ranking.Z)
-        sentences.append(f"effects measured: effect and signal {with_signal}, effect and |z| {with_z}")
+        figures.append(f"effects measured: effect and signal {with_signal}, effect and |z| {with_z}")
         if not neurons.told_apart(Ranking.EFFECT):
-            sentences.append(
+            result.append(
                 "all effects are the same: no group of these neurons changes the images' scores more than another. Do "
                 "not rank by effect; try 'keys and values' or other layers"
             )
-    return sentences
+    return Report(tuple(result), tuple(figures))
 
 
 def agreement_text(neurons: Neurons, one: Ranking, other: Ranking) -> str:

@@ -19,6 +19,7 @@ from ..comparison.erasure import Before, ErasurePlan, ErasureResult, image_maker
 from ..images import QUIET, Progress
 from ..models.engine import Engine
 from ..prompt_text import plain_text
+from ..report import Report
 from ..scoring.clip_score import Scorer
 from .ablation import Ablation, ChooseBy, Mode, ablation, chosen_neurons
 from .detection import Neurons, Ranking
@@ -125,20 +126,20 @@ def sweep_neurons(
     return SweepResult(request.counts, tuple(results), request.neurons.count, before)
 
 
-def sweep_text(result: SweepResult) -> str:
-    """The result in lines a person reads."""
+def sweep_report(result: SweepResult) -> Report:
+    """How many neurons to choose; then what each count that was tried removes and keeps."""
     others = "try more neurons, 'keys and values', or other layers"
     if not result.knee:
-        lines = [f"choose none: no count removes any of the concept and keeps the rest; {others}"]
+        chosen = f"choose none: no count removes any of the concept and keeps the rest; {others}"
     elif result.removed.max() < 0.5:
-        lines = [f"choose {result.knee} of {result.total} neurons, but no count removes half of the concept: {others}"]
+        chosen = f"choose {result.knee} of {result.total} neurons, but no count removes half of the concept: {others}"
     else:
-        lines = [f"choose {result.knee} of {result.total} neurons"]
-    lines.append("neurons   removed   kept")
+        chosen = f"choose {result.knee} of {result.total} neurons"
+    lines = ["neurons   removed   kept"]
     for count, removed, kept in zip(result.counts, result.removed, result.kept, strict=True):
         mark = "  <-" if count == result.knee else ""
         lines.append(f"{count:7d}   {removed:6.0%}   {kept:4.0%}{mark}")
     unweighed = [repr(plain_text(prompt)) for prompt, share in result.results[0].kept_shares.items() if np.isnan(share)]
     if unweighed:
         lines.append(f"not weighed: {', '.join(unweighed)}; the target prompts' images fit it as well")
-    return "\n".join([*lines, *result.before.warnings])
+    return Report((chosen, *result.before.warnings), tuple(lines))

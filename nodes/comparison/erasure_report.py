@@ -8,10 +8,11 @@ from dataclasses import asdict
 import numpy as np
 from comfy_api.latest import io
 
-from ...loco_core.comparison.erasure import erasure_text, measure_erasure
+from ...loco_core.comparison.erasure import erasure_report, measure_erasure
 from ...loco_core.comparison.pictures import erasure_sheet
-from ...loco_core.editing.check import EditChecker, prompts_plan, verdict_lines
+from ...loco_core.editing.check import EditChecker, check_report, prompts_plan
 from ...loco_core.files import write_text
+from ...loco_core.report import Report
 from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
 from ..host.layers import read_layers
@@ -68,16 +69,16 @@ class ErasureReportNode(io.ComfyNode):
         path = output_path(filename_prefix, "report.json")  # may fail, so before the images
         check = prompts_plan(plan.pairs, plan.kept, plan.sampling, plan.seeds[0])
         checking = CountProgress(check.rows, cls.hidden.unique_id, "checking the edit")
-        checked = verdict_lines(EditChecker(before, check, batch_rows, checking).check_model(after), IN_PREDICTION)
+        checked = check_report(EditChecker(before, check, batch_rows, checking).check_model(after), IN_PREDICTION)
         progress = image_progress(plan.images, plan.sampling.steps, cls.hidden.unique_id)
         result = measure_erasure(before, after, scorer, plan, batch_rows, progress)
-        text = "\n".join([*checked, erasure_text(result)])
-        figures = {"report": text.splitlines(), "removed": _number(result.removed), "plan": asdict(plan)}
+        report = checked + erasure_report(result)
+        figures = {"report": str(report).splitlines(), "removed": _number(result.removed), "plan": asdict(plan)}
         scored = {"scorer": scorer.name, "scorer_digest": scorer.digest}
         write_text(path, json.dumps({**figures, **scored, "versions": versions()}, indent=2) + "\n")
-        text = f"{text}\nsaved as {output_name(path)}"
+        report += Report((), (f"saved as {output_name(path)}",))
         sheet = to_image(erasure_sheet(result))
-        return node_output(cls, sheet, text, text=text, images=(sheet,))
+        return node_output(cls, sheet, report, report=report, images=(sheet,))
 
 
 def _number(value: float) -> float | None:

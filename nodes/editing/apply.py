@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.editing.report import report_lines
+from ...loco_core.editing.report import edit_report
+from ...loco_core.report import Report
 from ..host.branches import Schedule
 from ..host.editing import EditMode, apply_edit
 from ..host.layers import read_layers
@@ -63,12 +64,12 @@ class EditApplyNode(io.ComfyNode):
         schedule = Schedule(start_percent, end_percent)
         edited = apply_edit(model, read_layers(model), edit, strength, EditMode.parse(mode, "mode"), schedule)
         if not strength:
-            report = "nothing is edited: strength 0"
+            report = Report(("nothing is edited: strength 0",))
         elif not edit.recipe.layers:
-            report = "nothing is edited: the edit has no layers"
+            report = Report(("nothing is edited: the edit has no layers",))
         else:
-            report = "\n".join(report_lines(edit))
-        return node_output(cls, edited, report, text=report)
+            report = edit_report(edit)
+        return node_output(cls, edited, report, report=report)
 
 
 NODES = [EditApplyNode]

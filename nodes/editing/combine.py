@@ -7,7 +7,7 @@ from functools import partial
 from comfy_api.latest import io
 
 from ...loco_core.editing.recipe import combined
-from ...loco_core.editing.report import report_lines
+from ...loco_core.editing.report import edit_report
 from ...loco_core.editing.solve import solve_edit
 from ..host.progress import node_output
 from ..host.text_encoder import encode, text_encoder
@@ -48,8 +48,8 @@ class EditCombineNode(io.ComfyNode):
         recipes = [edits[name].recipe for name in sorted(edits) if edits[name] is not None]
         own = partial(encode, clip)
         edit = solve_edit(own, combined(recipes, own, text_encoder(clip)))
-        report = "\n".join(report_lines(edit))
-        return node_output(cls, edit, report, text=report)
+        report = edit_report(edit)
+        return node_output(cls, edit, report, report=report)
 
 
 NODES = [EditCombineNode]

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ...loco_core.editing.file import recipe_metadata
 from ...loco_core.editing.lora import AUTO, edit_lora, of_rank
 from ...loco_core.lora_file import save_lora
+from ...loco_core.report import Report
 from ..host.editing import check_fits, pooled_weight
 from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
@@ -55,13 +56,15 @@ class EditExportLoRANode(io.ComfyNode):
         tensors = edit_lora(of_rank(edit, rank), layers, weights, strength, naming, pooled_weight(model, edit))
         save_lora(tensors, path, layers, {**recipe_metadata(edit, versions()), "loco_strength": str(strength)})
         own = min(rank, edit.figures.rank) or edit.figures.rank
-        report = (
-            f"saved as {output_name(path)}\n"
-            f"rank {own}, {path.stat().st_size / 1e6:.1f} MB; {edit.figures.left_out(own):.1%} of the change in the "
-            f"concept prompts is left out\n"
-            f"made with {edit.recipe.text_encoder}; load other LoRAs before the export"
+        report = Report(
+            (f"saved as {output_name(path)}", "load other LoRAs before the export"),
+            (
+                f"rank {own}, {path.stat().st_size / 1e6:.1f} MB; {edit.figures.left_out(own):.1%} of the change in "
+                "the concept prompts is left out",
+                f"made with {edit.recipe.text_encoder}",
+            ),
         )
-        return node_output(cls, output_name(path), report, text=report)
+        return node_output(cls, output_name(path), report, report=report)
 
 
 NODES = [EditExportLoRANode]

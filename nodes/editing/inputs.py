@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...loco_core.editing.calibrate import SettingsFrom
-from ...loco_core.editing.check import check_text
+from ...loco_core.editing.check import check_report
 from ...loco_core.editing.recipe import (
     PRESERVED_TOLERANCE,
     RELATIVE_LAMBDA,
@@ -22,13 +21,14 @@ from ...loco_core.editing.recipe import (
     Tokens,
     edit_recipe,
 )
-from ...loco_core.editing.report import calibration_lines, report_lines
+from ...loco_core.editing.report import calibration_report, edit_report
 from ...loco_core.editing.solve import Edit, solve_edit
 from ...loco_core.localization.probe_report import localization_text
 from ...loco_core.localization.verdict import Kind
 from ...loco_core.models.layers import LayerSet
 from ...loco_core.prompt_lines import EMPTY, files_named, with_files
 from ...loco_core.prompts import Attribute
+from ...loco_core.report import Report
 from ..host.edit_check import Measuring
 from ..host.folders import changed_at, input_path, input_text
 from ..host.progress import CountProgress
@@ -37,6 +37,9 @@ from ..inputs.shared import MARKS
 
 EDIT_CLIP = "The text encoder of this model. The edit is made for this encoder with its present clip skip."
 EDIT_LAYERS = "The layers to edit, from LocoGen Layer Search, LoCo Layer Select or LoCo Layers Load."
+
+NOTHING_EDITED = "NOTHING IS EDITED: write the concept as your prompts say it, and look at its spelling"
+UNCHECKED = "not checked, and settings as given: connect a model, and they are measured, and the edit is checked"
 
 THINGS = ("a woman", "a man", "a cat", "a dog", "a house", "a street", "a forest", "the sea")
 # A default for checkpoints of photos and paintings: some of what most people's prompts are about.
@@ -196,16 +199,15 @@ class EditInputs:
 
     def solve(
         self, clip: Any, recipe: EditRecipe, measuring: Measuring | None, node_id: str | None
-    ) -> tuple[Edit, list[str]]:
+    ) -> tuple[Edit, Report]:
         """The recipe solved, and how its settings were chosen."""
         automatic = SettingsFrom.parse(self.settings, "settings") is SettingsFrom.AUTOMATIC
         if automatic and measuring is not None and not recipe.changes_nothing:
             calibration = measuring.calibrated(recipe)
-            return calibration.edit, calibration_lines(calibration)
+            return calibration.edit, calibration_report(calibration)
         progress = CountProgress(len(recipe.pairs), node_id, "solving the edit", "prompts")
-        unmeasured = automatic and measuring is None
-        told = ["settings as given; connect a model, and they are measured on it"] if unmeasured else []
-        return solve_edit(partial(encode, clip), recipe, progress), told
+        told = (UNCHECKED,) if measuring is None else ()
+        return solve_edit(partial(encode, clip), recipe, progress), Report(told)
 
     @property
     def texts(self) -> tuple[str, str, str]:
@@ -225,17 +227,17 @@ class EditInputs:
         return edit_recipe(edit_request(*self.texts, self.attribute), settings, layers, text_encoder(clip))
 
 
-def placed(recipe: EditRecipe, measuring: Measuring) -> tuple[EditRecipe | None, list[str]]:
+def placed(recipe: EditRecipe, measuring: Measuring) -> tuple[EditRecipe | None, Report]:
     """The recipe at the layers that hold its concepts, and what is said of that; no recipe where the model does not
     know them.
     """
     if recipe.changes_nothing or any(named.name == named.target for named in recipe.named):
         raise ValueError(f"target: {recipe.pairs[0].target!r} is the concept too; give what takes its place")
     found = measuring.located(recipe)
-    where = f"where it is: {localization_text(found)}"
+    where = localization_text(found)
     if found.kind is Kind.NO_EFFECT:
-        return None, ["NOTHING IS EDITED: write the concept as your prompts say it, and look at its spelling", where]
-    return replace(recipe, layers=found.place), [where]
+        return None, Report((NOTHING_EDITED, where))
+    return replace(recipe, layers=found.place), Report((), (f"where it is: {where}",))
 
 
 def edit_request(concept: str, target: str, preserve: str, attribute: str) -> EditRequest:
@@ -251,9 +253,8 @@ def files_changed_at(*texts: str | None) -> list[float]:
     return [changed_at(input_path, file) for text in texts for file in files_named(text or "")]
 
 
-def edit_text(edit: Edit, settings: Sequence[str], measuring: Measuring | None) -> str:
+def full_report(edit: Edit, settings: Report, measuring: Measuring | None) -> Report:
     """All that is said of an edit: what it does to the model, where one is connected, comes first."""
-    checked = []
-    if measuring is not None and not edit.recipe.changes_nothing:
-        checked = [check_text(measuring.checked(edit))]
-    return "\n".join([*checked, *settings, *report_lines(edit)])
+    if measuring is None or edit.recipe.changes_nothing:
+        return edit_report(edit) + settings
+    return check_report(measuring.checked(edit)) + edit_report(edit) + settings

@@ -7,7 +7,8 @@ from functools import partial
 from comfy_api.latest import io
 
 from ...loco_core.editing.file import load_edit
-from ...loco_core.editing.report import report_lines
+from ...loco_core.editing.report import edit_report
+from ...loco_core.report import Report
 from ..host.folders import EDITS, changed_at, saved_path
 from ..host.progress import node_output
 from ..inputs.shared import saved_file_input
@@ -40,8 +41,8 @@ class EditLoadNode(io.ComfyNode):
     def execute(cls, file: str) -> io.NodeOutput:
         edit = load_edit(saved_path(EDITS, file))
         removed = ", ".join(dict.fromkeys(pair.concept for pair in edit.recipe.pairs))
-        report = "\n".join([f"removes: {removed}", *report_lines(edit)])
-        return node_output(cls, edit, report, text=report)
+        report = edit_report(edit) + Report((), (f"removes: {removed}",))
+        return node_output(cls, edit, report, report=report)
 
 
 NODES = [EditLoadNode]

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...loco_core.editing.recipe import EditSettings, edit_recipe
-from ...loco_core.editing.report import calibration_lines
+from ...loco_core.editing.report import calibration_report
 from ..host.edit_check import Measuring
 from ..host.editing import apply_edit
 from ..host.layers import read_layers
@@ -20,8 +20,8 @@ from .inputs import (
     concept_input,
     edit_report_output,
     edit_request,
-    edit_text,
     files_changed_at,
+    full_report,
     placed,
     preserve_input,
     size_input,
@@ -83,13 +83,12 @@ class RemoveNode(io.ComfyNode):
         everywhere = edit_recipe(request, EditSettings(), measuring.layers.all, text_encoder(clip))
         recipe, where = placed(everywhere, measuring)
         if recipe is None:
-            report = "\n".join(where)
-            return node_output(cls, model, report, *[ExecutionBlocker(report)] * 2, text=report)
+            return node_output(cls, model, where, *[ExecutionBlocker(where.brief)] * 2, report=where)
         calibration = measuring.calibrated(recipe)
         edit = calibration.edit
-        report = edit_text(edit, [*where, *calibration_lines(calibration)], measuring)
+        report = full_report(edit, where + calibration_report(calibration), measuring)
         edited = apply_edit(model, measuring.layers, edit, strength=1.0)
-        return node_output(cls, edited, report, edit.recipe.layers, edit, text=report)
+        return node_output(cls, edited, report, edit.recipe.layers, edit, report=report)
 
 
 NODES = [RemoveNode]

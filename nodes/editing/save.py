@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...loco_core.editing.file import save_edit
+from ...loco_core.report import Report
 from ..host.folders import EDITS, output_name, output_path, versions
 from ..host.progress import node_output
 from ..inputs.shared import filename_prefix_input, saved_file_output
@@ -37,7 +38,7 @@ class EditSaveNode(io.ComfyNode):
     def execute(cls, edit, filename_prefix: str) -> io.NodeOutput:
         path = output_path(filename_prefix, ".safetensors")
         save_edit(edit, path, versions())
-        return node_output(cls, output_name(path), text=f"saved as {output_name(path)}")
+        return node_output(cls, output_name(path), report=Report((f"saved as {output_name(path)}",)))
 
 
 NODES = [EditSaveNode]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ...loco_core.report import Report
 from ..host.edit_check import Measuring
 from ..host.layers import read_layers
 from ..host.progress import node_output
@@ -15,8 +16,8 @@ from .inputs import (
     EditInputs,
     edit_inputs,
     edit_report_output,
-    edit_text,
     files_changed_at,
+    full_report,
     placed,
     size_input,
 )
@@ -79,15 +80,14 @@ class EditSolveNode(io.ComfyNode):
         elif layers is None:
             raise ValueError("layers: none are connected; connect layers, or a model in which they are measured")
         recipe = inputs.recipe(clip, layers if layers is not None else measuring.layers.all)
-        where: list[str] = []
+        where = Report(())
         if layers is None:
             recipe, where = placed(recipe, measuring)
         if recipe is None:
-            report = "\n".join(where)
-            return node_output(cls, ExecutionBlocker(report), report, text=report)
+            return node_output(cls, ExecutionBlocker(where.brief), where, report=where)
         edit, settings = inputs.solve(clip, recipe, measuring, cls.hidden.unique_id)
-        report = edit_text(edit, [*where, *settings], measuring)
-        return node_output(cls, edit, report, text=report)
+        report = full_report(edit, where + settings, measuring)
+        return node_output(cls, edit, report, report=report)
 
 
 NODES = [EditSolveNode]

@@ -15,6 +15,7 @@ from PIL import Image
 from server import PromptServer
 
 from ...loco_core.images import Progress
+from ...loco_core.report import Report
 
 Result = TypeVar("Result")
 
@@ -23,9 +24,10 @@ PREVIEW = 512
 
 
 def node_output(
-    node: type[io.ComfyNode], *outputs: Any, text: str, images: Sequence[torch.Tensor] = ()
+    node: type[io.ComfyNode], *outputs: Any, report: Report, images: Sequence[torch.Tensor] = ()
 ) -> io.NodeOutput:
-    """A node's outputs, with text and pictures [1, H, W, 3] on the node.
+    """A node's outputs, with the result in words and pictures [1, H, W, 3] on the node; a report among the outputs is
+    its whole text.
 
     The host tells both to the browser, keeps them in its history, and tells them again where the outputs are cached;
     web/text.js then shows the text. The first picture also takes the place of what was shown while the node worked.
@@ -34,8 +36,10 @@ def node_output(
         picture = Image.fromarray(images[0][0].mul(255).round().byte().numpy())
         comfy.utils.ProgressBar(1).update_absolute(1, preview=("PNG", picture, None))
     previews = [value for image in images for value in ui.PreviewImage(image, cls=node).values]
-    shown = {"text": (text,), "images": previews} if previews else {"text": (text,)}
-    return io.NodeOutput(*outputs, ui=shown)
+    shown: dict[str, Any] = {"text": (report.brief,)}
+    if previews:
+        shown["images"] = previews
+    return io.NodeOutput(*(str(output) if output is report else output for output in outputs), ui=shown)
 
 
 def to_image(picture: np.ndarray) -> torch.Tensor:

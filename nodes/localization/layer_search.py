@@ -7,9 +7,10 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...loco_core.localization.pictures import contact_sheet, model_figure, search_plot
 from ...loco_core.localization.plan import AUTO, Effort, SearchPlan
-from ...loco_core.localization.report import report_text, verdict_text
+from ...loco_core.localization.report import search_report, verdict_text
 from ...loco_core.models.engine import Sampling
 from ...loco_core.prompts import Attribute, prompt_pairs
+from ...loco_core.report import Report
 from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path
 from ..host.layers import read_layers
@@ -142,12 +143,12 @@ class LayerSearchNode(io.ComfyNode):
         )
         path = output_path(filename_prefix, ".json")  # may fail, so before the images
         result = run_search(engine, scorer, plan, batch_rows, path, cls.hidden.unique_id)
-        report = f"{report_text(result)}\nsaved as {output_name(path)}"
+        report = search_report(result) + Report((), (f"saved as {output_name(path)}",))
         plot, sheet = to_image(search_plot(result)), to_image(contact_sheet(result))
         figure = to_image(model_figure(result, engine.layers))
         # what needs layers says why it did not run
         found = [layers or ExecutionBlocker(verdict_text(result)) for layers in (result.layers, result.smallest)]
-        return node_output(cls, *found, plot, sheet, report, figure, text=report, images=(plot, figure, sheet))
+        return node_output(cls, *found, plot, sheet, report, figure, report=report, images=(plot, figure, sheet))
 
 
 NODES = [LayerSearchNode]

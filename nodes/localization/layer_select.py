@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ...loco_core.models.families.unet import UNET
 from ...loco_core.prompts import Attribute
+from ...loco_core.report import Report
 from ..host.layers import read_layers
 from ..host.progress import node_output
 from ..inputs.shared import layers_output
@@ -58,8 +59,8 @@ class LayerSelectNode(io.ComfyNode):
             chosen, source = known.preset(Attribute.parse(preset, "preset"))
             found = [str(source)]
         blocks = ", ".join(known.block_name(index) for index in chosen)
-        text = "\n".join([f"layers {chosen}: {blocks}" if chosen else "no layer", *found])
-        return node_output(cls, chosen, text, text=text)
+        report = Report((f"layers {chosen}: {blocks}" if chosen else "no layer", *found))
+        return node_output(cls, chosen, report, report=report)
 
 
 NODES = [LayerSelectNode]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...loco_core.localization.report import layers_of_search
+from ...loco_core.report import Report
 from ..host.folders import changed_at, saved_searches, search_path
 from ..host.progress import node_output
 from ..inputs.shared import layers_output
@@ -42,8 +43,9 @@ class LayersLoadNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        layers, text = layers_of_search(search_path(file).read_text(encoding="utf-8"), file)
-        return node_output(cls, layers, text, text=text)
+        layers, said = layers_of_search(search_path(file).read_text(encoding="utf-8"), file)
+        report = Report((said,))
+        return node_output(cls, layers, report, report=report)
 
 
 NODES = [LayersLoadNode]

@@ -9,7 +9,7 @@ from ...loco_core.localization.localize import about_rows, localize
 from ...loco_core.localization.pictures import probe_figure, probe_map
 from ...loco_core.localization.plan import ProbePlan
 from ...loco_core.localization.probe import Prober
-from ...loco_core.localization.probe_report import localization_text, probe_text
+from ...loco_core.localization.probe_report import localization_text, probe_report
 from ...loco_core.localization.verdict import Kind
 from ...loco_core.models.engine import Sampling
 from ...loco_core.prompts import Attribute, prompt_pairs
@@ -127,10 +127,10 @@ class ProbeNode(io.ComfyNode):
         chosen = [found.layers, found.smallest]
         if found.kind is Kind.NO_EFFECT:  # what needs layers says why it did not run
             chosen = [ExecutionBlocker(localization_text(found))] * 2
-        report, schedule = probe_text(found), schedule_of_steps(model, engine.sigmas(plan.sampling), *found.acts)
+        report, schedule = probe_report(found), schedule_of_steps(model, engine.sigmas(plan.sampling), *found.acts)
         seen, figure = to_image(probe_map(found)), to_image(probe_figure(found, layers))
         ends = schedule.start, schedule.end
-        return node_output(cls, *chosen, seen, report, figure, *ends, text=report, images=(seen, figure))
+        return node_output(cls, *chosen, seen, report, figure, *ends, report=report, images=(seen, figure))
 
 
 NODES = [ProbeNode]

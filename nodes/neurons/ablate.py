@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...loco_core.neurons.ablation import Ablation, Mode
+from ...loco_core.report import Report
 from ..host.ablation import ALL_TOKENS, AblationMode, ablate, ablate_weights, check_fits, parse_positions
 from ..host.branches import Branch, Schedule, Scope
 from ..host.engine import ComfyEngine
@@ -110,8 +111,9 @@ class NeuronAblateNode(io.ComfyNode):
         act = ablate if AblationMode.parse(apply, "apply") is AblationMode.RUN_TIME else ablate_weights
         ablated = act(model, known, change, scope, positions)
         count_replaced, places = _counted(change)
-        report = "\n".join([f"{count_replaced} of {neurons.count} neurons, {mode}: {places}", *neurons.taken])
-        return node_output(cls, ablated, report, text=report)
+        replaced = f"{count_replaced} of {neurons.count} neurons, {mode}: {places}"
+        report = Report((replaced,), neurons.taken)
+        return node_output(cls, ablated, report, report=report)
 
 
 def _counted(change: Ablation) -> tuple[int, str]:

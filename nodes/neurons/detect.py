@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...loco_core.neurons.pictures import neuron_plot
-from ...loco_core.neurons.report import neuron_lines
+from ...loco_core.neurons.report import neuron_report
 from ..host.engine import ComfyEngine
 from ..host.layers import read_layers
 from ..host.progress import node_output, to_image
@@ -46,8 +46,8 @@ class NeuronDetectNode(io.ComfyNode):
     @classmethod
     def execute(cls, model, clip, layers, **asked) -> io.NodeOutput:
         neurons = NeuronInputs(**asked).detect(ComfyEngine(model, clip, None, read_layers(model)), layers)
-        report, plot = "\n".join(neuron_lines(neurons)), to_image(neuron_plot(neurons))
-        return node_output(cls, neurons, plot, report, text=report, images=(plot,))
+        report, plot = neuron_report(neurons), to_image(neuron_plot(neurons))
+        return node_output(cls, neurons, plot, report, report=report, images=(plot,))
 
 
 NODES = [NeuronDetectNode]

@@ -8,6 +8,7 @@ from ...loco_core.lora_file import save_lora
 from ...loco_core.neurons.ablation import Mode
 from ...loco_core.neurons.file import neuron_recipe
 from ...loco_core.neurons.lora import ablation_lora
+from ...loco_core.report import Report
 from ..host.ablation import check_fits
 from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path, versions
@@ -52,8 +53,9 @@ class NeuronExportLoRANode(io.ComfyNode):
         tensors = ablation_lora(change, engine.layers, engine.key_value_weights, naming)
         save_lora(tensors, path, engine.layers, neuron_recipe(neurons, versions()))
         total = sum(len(replacement.neurons) for replacement in change.values())
-        report = f"saved as {output_name(path)}: {total} neurons, {inputs.mode}; load other LoRAs before the export"
-        return node_output(cls, output_name(path), report, text=report)
+        saved = f"saved as {output_name(path)}: {total} neurons, {inputs.mode}"
+        report = Report((saved, "load other LoRAs before the export"))
+        return node_output(cls, output_name(path), report, report=report)
 
 
 NODES = [NeuronExportLoRANode]

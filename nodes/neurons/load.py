@@ -7,7 +7,8 @@ from functools import partial
 from comfy_api.latest import io
 
 from ...loco_core.neurons.file import load_neurons
-from ...loco_core.neurons.report import neuron_lines
+from ...loco_core.neurons.report import neuron_report
+from ...loco_core.report import Report
 from ..host.folders import NEURONS, changed_at, saved_path
 from ..host.progress import node_output
 from ..inputs.shared import saved_file_input
@@ -41,8 +42,8 @@ class NeuronLoadNode(io.ComfyNode):
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
         neurons = load_neurons(saved_path(NEURONS, file))
-        report = "\n".join([f"found for: {neurons.with_concept[0]} and so on", *neuron_lines(neurons)])
-        return node_output(cls, neurons, report, text=report)
+        report = Report((f"found for: {neurons.with_concept[0]} and so on",)) + neuron_report(neurons)
+        return node_output(cls, neurons, report, report=report)
 
 
 NODES = [NeuronLoadNode]

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...loco_core.neurons.ablation import Mode
 from ...loco_core.neurons.pictures import sweep_plot, sweep_sheet
-from ...loco_core.neurons.sweep import SweepRequest, parse_counts, sweep_neurons, sweep_text
+from ...loco_core.neurons.sweep import SweepRequest, parse_counts, sweep_neurons, sweep_report
 from ..comparison.inputs import ErasureInputs, erasure_inputs
 from ..host.ablation import check_fits
 from ..host.engine import ComfyEngine
@@ -74,8 +74,8 @@ class NeuronSweepNode(io.ComfyNode):
         request = SweepRequest(plan, neurons, tried, rank_by, mode)
         progress = image_progress(request.images, plan.sampling.steps, cls.hidden.unique_id)
         result = sweep_neurons(request, engine, engine.ablated, scorer, batch_rows, progress)
-        report, plot, sheet = sweep_text(result), to_image(sweep_plot(result)), to_image(sweep_sheet(result))
-        return node_output(cls, result.knee, plot, sheet, report, text=report, images=(plot, sheet))
+        report, plot, sheet = sweep_report(result), to_image(sweep_plot(result)), to_image(sweep_sheet(result))
+        return node_output(cls, result.knee, plot, sheet, report, report=report, images=(plot, sheet))
 
 
 NODES = [NeuronSweepNode]

@@ -10,7 +10,7 @@ from loco_core.comparison.erasure import (
     AT_ONCE,
     Change,
     ErasurePlan,
-    erasure_text,
+    erasure_report,
     image_maker,
     measure_before,
     measure_erasure,
@@ -63,7 +63,7 @@ def test_a_concept_that_scores_no_higher_than_its_target_cannot_be_judged():
     result = measure_erasure(painter, painter, GreyScorer(), plan, 3)
     assert np.isnan(result.removed)
     assert result.verdict.startswith("cannot tell whether it is removed: the images before fit the concept no better")
-    assert "nan" not in erasure_text(result)
+    assert "nan" not in str(erasure_report(result))
 
 
 @pytest.mark.parametrize("shown", [0.0, 0.002, 0.0039])
@@ -128,7 +128,7 @@ def test_one_image_has_no_interval():
 def test_kept_images_are_compared_with_themselves():
     result = measure({STYLED: 0.2, KEPT: 0.4})
     assert result.similarity == pytest.approx([90] * 4, abs=0.4)  # images have 8 bits
-    assert "likeness before and after" in erasure_text(result)
+    assert "likeness before and after" in str(erasure_report(result))
 
 
 def test_images_are_kept_as_8_bit_numbers_and_scored_some_at_a_time():
@@ -152,7 +152,7 @@ def test_the_report_needs_no_more_images_than_it_says_and_tells_of_each_batch():
     seen = []
     result = measure({STYLED: 0.2}, progress=Progress(lambda done, total, label, thumbnail: seen.append((done, total))))
     assert seen[-1] == (20, 20) == (result.plan.images, result.plan.images)
-    assert erasure_text(result).startswith("removed; neighbours kept")
+    assert erasure_report(result).brief.startswith("in images: removed; neighbours kept")
 
 
 def test_the_sheet_shows_concepts_and_kept_prompts():
@@ -167,7 +167,7 @@ def test_no_seeds_is_an_error():
 def test_prompts_of_which_the_scorer_sees_the_beginning_alone_stand_in_the_report(caplog):
     plan = ErasurePlan((PromptPair(STYLED, PLAIN),), (KEPT,), (0,), SAMPLING)
     painter = Painter({STYLED: 0.8, PLAIN: 0.2, KEPT: 0.5})
-    text = erasure_text(measure_erasure(painter, painter, GreyScorer(words=3), plan, 3))
+    text = erasure_report(measure_erasure(painter, painter, GreyScorer(words=3), plan, 3)).brief
     for prompt in (STYLED, KEPT):
         warning = f'WARNING: the scorer sees the first 3 of 4 tokens of "{prompt}"'
         assert warning in text

@@ -10,7 +10,7 @@ import pytest
 from loco_core.editing.calibrate import MOST_PAIRS, WANTED, Calibration, Trial, calibrate, calibration_rows
 from loco_core.editing.check import EditCheck, check_plan
 from loco_core.editing.recipe import EditRecipe, EditRequest, EditSettings, Preservation, Tokens, edit_recipe
-from loco_core.editing.report import calibration_lines
+from loco_core.editing.report import calibration_report
 from loco_core.models.engine import Sampling
 from loco_core.models.layers import LayerSet
 from loco_core.prompts import Attribute
@@ -74,7 +74,9 @@ def test_what_leaves_the_concept_in_one_wording_is_not_enough():
 def test_more_layers_are_edited_where_those_given_cannot_remove_the_concept():
     found = calibrated(asked(layers=LayerSet((3,), 4)))
     assert found.edit.recipe.layers == LayerSet((0, 1, 2, 3), 4)
-    assert calibration_lines(found)[0].startswith("WARNING: layers 3 alone remove 0% of it, with a side effect of 0.0%")
+    assert calibration_report(found).brief.startswith(
+        "WARNING: layers 3 alone remove 0% of it, with a side effect of 0.0%"
+    )
 
 
 def test_more_layers_are_not_edited_for_little_more_nor_where_they_change_the_rest():
@@ -87,8 +89,8 @@ def test_more_layers_are_not_edited_for_little_more_nor_where_they_change_the_re
 def test_the_report_says_what_more_layers_would_remove_and_at_what_price():
     found = calibrated(asked())
     located, everywhere = trial([0.85] * 4, [0.02] * 3), trial([0.92] * 4, [0.04] * 3, EVERYWHERE)
-    told = calibration_lines(replace(found, trials=(located, everywhere)))
-    assert told[0].startswith(
+    told = calibration_report(replace(found, trials=(located, everywhere)))
+    assert told.brief.startswith(
         "WARNING: layers 1-2 remove 85% of the concept, and 85% in one wording; layers 0-3 would remove 92%, with a "
         "side effect of 4%"
     )
@@ -98,7 +100,7 @@ def test_where_nothing_removes_it_the_recipe_stays_as_it_was_and_the_report_says
     given = asked(relative_ridge=1e6)  # it holds the weights where they are
     found = calibrated(given)
     assert found.edit.recipe.settings == given.settings and found.edit.recipe.layers == HOLDING
-    assert calibration_lines(found)[0].startswith("WARNING: nothing that was tried removes 90% of the concept")
+    assert calibration_report(found).brief.startswith("WARNING: nothing that was tried removes 90% of the concept")
 
 
 def test_settings_that_leave_no_room_are_passed_over():
@@ -128,11 +130,11 @@ def test_few_of_many_concepts_are_tried_and_all_are_solved():
     assert found.edit.recipe.pairs == recipe.pairs
     assert all(len(trial.recipe.pairs) <= MOST_PAIRS for trial in found.trials)
     some = len(found.trials[0].recipe.pairs)
-    assert calibration_lines(found)[-1].endswith(f"; tried with {some} of {len(recipe.pairs)} prompts")
+    assert calibration_report(found).figures[-1].endswith(f"; tried with {some} of {len(recipe.pairs)} prompts")
 
 
 def test_the_report_names_what_was_chosen_what_came_next_and_what_it_took():
-    lines = calibration_lines(calibrated(asked()))
+    lines = calibration_report(calibrated(asked())).figures
     assert lines[0].startswith("settings measured on this model: tokens '")
     assert [line.startswith("next best: layers 1-2, tokens '") for line in lines[1:3]] == [True, True]
     assert lines[-1].startswith("measured in ") and lines[-1].endswith(" images of 20 steps")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,10 +12,9 @@ from loco_core.editing.check import (
     CheckPlan,
     EditChecker,
     check_plan,
-    check_text,
+    check_report,
     edited_row,
     prompts_plan,
-    verdict_lines,
 )
 from loco_core.editing.recipe import Preservation
 from loco_core.editing.solve import Edit, solve_edit
@@ -80,16 +81,17 @@ def test_an_edit_that_changes_no_concept_cannot_be_checked():
 
 
 @pytest.mark.parametrize(("removed", "said"), [([1, 0.95], "gone"), ([0.9, 0.5], "partly"), ([0.1, 0], "still there")])
-@pytest.mark.parametrize(("side", "kept"), [([0.1], "kept:"), ([0.5], "NOT kept:")])
-def test_the_text_says_whether_the_concept_is_gone_and_what_else_changed(removed, said, side, kept):
+@pytest.mark.parametrize(("side", "kept"), [([0.1], "kept"), ([0.5], "NOT kept")])
+def test_the_report_says_whether_the_concept_is_gone_and_what_else_changed(removed, said, side, kept):
     found = check(edit_of(1, 2))
-    told = type(found)(found.plan, np.array(removed), np.array(side), 10)
-    lines = check_text(told).splitlines()
-    assert lines[0].startswith(said) and lines[1].startswith(kept)
-    assert lines[2:] == [
+    report = check_report(replace(found, removed=np.array(removed), side=np.array(side)))
+    first, *advice = report.result
+    assert first.startswith(said) and first.endswith(f"; the rest is {kept}, it changes by {side[0]:.0%}")
+    assert len(advice) == 1 + (kept == "NOT kept") and "name it in other words" in advice[-1]
+    assert report.figures[2:] == (
         *(f"removed {share:.0%}: {pair.concept}" for share, pair in zip(removed, PAIRS, strict=True)),
         f"changed {side[0]:.0%}: a house",
-    ]
+    )
 
 
 def test_a_model_that_was_changed_is_checked_as_the_edit_that_changed_it():
@@ -115,4 +117,4 @@ def test_of_a_users_own_prompts_some_are_checked_as_they_are():
     pairs = tuple(PromptPair(f"a cat in woodcut {number}", "a cat") for number in range(20))
     plan = prompts_plan(pairs, (), SAMPLING, seed=1)
     assert set(plan.wordings) <= set(pairs) and len(plan.wordings) == MOST_WORDINGS
-    assert verdict_lines(EditChecker(Linear(), plan, 5).check(edit_of(0)), "prompts")[0].startswith("still there: 0%")
+    assert check_report(EditChecker(Linear(), plan, 5).check(edit_of(0))).brief.startswith("still there: 0%")

@@ -228,7 +228,7 @@ def test_what_an_operator_needs_is_of_less_rank_and_changes_the_columns_as_it_do
     basis = torch.linalg.qr(random(D, 2, seed=2)).Q
     columns = added(given, basis=basis)
     whole = columns.operator(RIDGE)
-    needed, parts = columns.needed(whole, UNNEEDED)
+    needed, parts = columns.needed(whole)
     free = torch.cat([free for free, _ in given], 1)
     free = free - basis @ (basis.T @ free)
     changes = [torch.linalg.norm(operator.change(free)) for operator in (whole, needed)]

@@ -7,7 +7,7 @@ import torch
 
 from loco_core.editing.closed_form import EditOperator
 from loco_core.editing.recipe import EditRecipe, Preservation, Tokens, combined
-from loco_core.editing.report import report_lines
+from loco_core.editing.report import edit_report
 from loco_core.editing.solve import PROMPTS_AT_ONCE, solve_edit
 from loco_core.editing.token_pairs import token_pairs
 from loco_core.models.engine import Encode, TextEmbedding
@@ -150,7 +150,7 @@ def test_a_preserved_token_of_zeros_changes_by_nothing():
         return found
 
     asked = recipe(preserve=["a cat"], tokens=Tokens.LAST_SUBJECT)
-    assert "nan" not in "\n".join(report_lines(solve_edit(encode_with_zeros, asked)))
+    assert "nan" not in str(edit_report(solve_edit(encode_with_zeros, asked)))
 
 
 def test_an_empty_target_is_what_the_empty_prompt_has_in_each_place():
@@ -262,8 +262,8 @@ def test_a_prompt_that_is_its_own_target_needs_no_room():
 
 def test_a_concept_with_little_room_is_warned_of():
     asked = recipe(tokens=Tokens.LAST_SUBJECT, preservation=Preservation.EXACT)
-    little, enough = (report_lines(solve_edit(encode_with_room(room), asked))[-1] for room in (0.05, 0.5))
-    assert little.startswith("WARNING: only 5.0% of 'woodcut' lies outside what is preserved")
+    little, enough = (edit_report(solve_edit(encode_with_room(room), asked)).result[-1] for room in (0.05, 0.5))
+    assert little.startswith('WARNING: only 5.0% of "woodcut" lies outside what is preserved')
     assert "WARNING" not in enough
 
 

@@ -9,7 +9,7 @@ import pytest
 from loco_core.localization.localize import ENOUGH, Localization, about_rows, localize, smallest_set
 from loco_core.localization.plan import ProbePlan
 from loco_core.localization.probe import Prober
-from loco_core.localization.probe_report import probe_text
+from loco_core.localization.probe_report import probe_report
 from loco_core.localization.verdict import Kind
 from loco_core.models.engine import Sampling
 from loco_core.models.layers import LayerSet
@@ -72,7 +72,7 @@ def test_a_layer_belongs_to_the_window_for_what_it_makes_alone_too(alone, window
 def test_a_concept_in_layers_apart_is_spread_and_the_smallest_set_has_them(shown, expected):
     found = located(shown)
     assert (found.kind, found.smallest.indices) == (Kind.SPREAD, expected)
-    assert f"The smallest set found, layers {found.smallest}, alone make 100%." in probe_text(found)
+    assert f"The smallest set found, layers {found.smallest}, alone make 100%." in str(probe_report(found))
 
 
 def test_layers_of_a_window_that_are_not_missed_are_left_out_of_the_smallest_set():
@@ -105,7 +105,7 @@ def test_a_window_size_that_is_asked_for_is_kept():
 def test_a_window_of_all_layers_has_no_rival():
     found = located(added({8: 1.0}), window_size=COUNT)
     assert (found.kind, found.rival) == (Kind.NO_RIVAL, None)
-    assert "no other window fits beside them to compare with" in probe_text(found)
+    assert "no other window fits beside them to compare with" in str(probe_report(found))
 
 
 def test_for_what_hardly_differs_no_smallest_set_is_looked_for():

@@ -9,7 +9,7 @@ import torch
 
 from loco_core.localization.evaluation import SearchProgress
 from loco_core.localization.pictures import contact_sheet, model_figure, search_plot
-from loco_core.localization.report import report_text, result_json
+from loco_core.localization.report import result_json, search_report
 from loco_core.localization.search import images_to_make, search
 from loco_core.localization.verdict import Kind
 from loco_core.models.layers import LayerSet, Part
@@ -56,7 +56,7 @@ def test_few_images_confirm_one_of_each_prompt_and_no_more_than_two(pairs, image
 
 def test_scores_confirm_what_images_show():
     assert run().confirmed
-    assert "confirmed in images (layers 4-5 20.00 points, all layers 20.00)" in report_text(run())
+    assert "confirmed in images (layers 4-5 20.00 points, all layers 20.00)" in str(search_report(run()))
     assert run(scorer=None).confirmed is None
 
 
@@ -70,7 +70,7 @@ def test_what_the_probe_found_is_not_confirmed_by_images_that_do_not_show_it():
 
     result = run(engine=NeedsAll(4, 5))
     assert result.confirmed is False
-    assert "NOT confirmed in images: look at them, or search again with effort exhaustive" in report_text(result)
+    assert "NOT confirmed in images: look at them, or search again with effort exhaustive" in str(search_report(result))
 
 
 def test_a_difference_that_the_scorer_does_not_see_is_said():
@@ -78,7 +78,7 @@ def test_a_difference_that_the_scorer_does_not_see_is_said():
         def score(self, images, texts):
             return torch.full((len(images),), 20.0)
 
-    text = report_text(run(scorer=Blind()))
+    text = str(search_report(run(scorer=Blind())))
     assert "NOT confirmed: the scorer sees no such difference in the images; look at them" in text
 
 
@@ -88,7 +88,7 @@ def test_prompts_that_hardly_differ_have_no_layers_and_two_rows_of_images():
     result = run(engine=engine)
     assert (result.kind, result.layers.indices, result.smallest.indices) == (Kind.NO_EFFECT, (), ())
     assert list(result.pictures(1)) == [None, LAYERS.all]
-    assert "no effect: the two prompts make hardly any difference here" in report_text(result)
+    assert "no effect: the two prompts make hardly any difference here" in str(search_report(result))
     assert search_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, LAYERS).ndim == 3
 
 
@@ -144,8 +144,8 @@ def test_a_window_of_all_layers_is_shown_as_any_other():
     assert result.layers == LAYERS.all
     assert list(result.shares) == [result.layers]
     assert search_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, LAYERS).ndim == 3
-    assert "layers 0-7 have 100% of the effect of all layers, and no other window fits beside them" in report_text(
-        result
+    assert "layers 0-7 have 100% of the effect of all layers, and no other window fits beside them" in str(
+        search_report(result)
     )
 
 
@@ -155,7 +155,7 @@ def test_a_concept_that_the_unmodified_images_do_not_show_costs_two_rows_of_imag
     assert result.kind is Kind.NO_EFFECT
     assert not result.layers
     assert len(engine.made) == 2 * 4
-    assert "no window was tried" in report_text(result)
+    assert "no window was tried" in str(search_report(result))
     assert search_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, LAYERS).ndim == 3
 
 
@@ -167,7 +167,7 @@ def test_an_effect_that_few_images_leave_unsure_is_told_as_such():
 
     result = run(exhaustive(pairs=PAIRS[:1]), engine=Unsteady(4, 5))
     assert result.kind is Kind.NO_EFFECT
-    text = report_text(result)
+    text = str(search_report(result))
     assert "too few images, or too unlike, to tell whether they show the style" in text
     assert "in 2 images). Give more prompts or seeds; no window was tried." in text
 
@@ -252,7 +252,7 @@ def test_the_cost_is_told_in_rows_of_the_denoiser():
     result = run()
     images = 12 * SAMPLING.steps * 2
     assert result.rows == result.located.probe.rows + images
-    assert f"cost: {result.rows} rows of the denoiser, 12 images among them" in report_text(result)
+    assert f"cost: {result.rows} rows of the denoiser, 12 images among them" in str(search_report(result))
 
 
 def test_a_target_that_is_the_concept_prompt_itself_is_refused_before_any_image():
@@ -278,7 +278,7 @@ class ShortSighted(BrightnessScorer):
 def test_a_prompt_of_which_the_scorer_sees_the_beginning_alone_stands_in_the_report_and_the_files(effort, caplog):
     result = run(plan(effort=effort), scorer=ShortSighted())
     warning = 'WARNING: the scorer sees the first 3 of 4 tokens of "a cat in oil"; what follows does not count'
-    assert warning in report_text(result)
+    assert warning in str(search_report(result))
     assert warning in json.loads(result_json(result, {}))["warnings"][0]
     assert warning in caplog.text
 

@@ -11,25 +11,23 @@ import numpy as np
 import pytest
 
 from loco_core.localization.pictures import contact_sheet, layer_shares, model_figure, search_plot
-from loco_core.localization.report import layers_of_search, report_text, result_json, scores_csv
+from loco_core.localization.report import layers_of_search, result_json, scores_csv, search_report
 from loco_core.prompts import PromptPair
 from made_up_search import LAYERS, PAIRS, Oil, every_effort, exhaustive, plan, run
 
 
 def test_the_report_of_a_probe_names_the_layers_their_share_and_when_they_act():
-    text = report_text(run())
+    text = str(search_report(run()))
     assert "style: layers 4-5 of 8" in text
     assert "localized: layers 4-5 make 100%" in text
     assert "layers 4-5 by how far the denoising is: 0% 100%, 25% 100%, 50% 100%, 75% 100%; most of it from 0%" in text
 
 
 def test_the_report_of_all_windows_names_the_best_its_score_and_the_verdict():
-    text = report_text(run(exhaustive()))
+    text = str(search_report(run(exhaustive())))
     assert "style: layers 4-5 of 8" in text
-    assert (
-        "localized: layers 4-5 have 100% of the effect of all layers, 20.00 \u00b1 0.00 points ahead of the best"
-        in text
-    )
+    assert "localized: layers 4-5 have 100% of the effect of all layers.\n" in text
+    assert "20.00 \u00b1 0.00 points ahead of the best window apart from it" in text
     assert "layers 4-5     10.00  (-20.00 \u00b1 0.00; 4)" in text
 
 
@@ -86,7 +84,7 @@ def test_a_report_tells_how_the_lines_were_taken_and_the_csv_what_was_scored():
     result = run()
     pairs = (PromptPair(r"a (cat:1.2) in oil \(thick\)", "a cat"), PAIRS[1])
     result = replace(result, plan=replace(result.plan, pairs=pairs, taken=("concept, taken as a prompt: x",)))
-    assert report_text(result).splitlines()[-1] == "concept, taken as a prompt: x"
+    assert "concept, taken as a prompt: x" in search_report(result).figures
     row, *_ = csv.DictReader(io.StringIO(scores_csv(result.plan, result.cells, result.scores)))
     assert (row["concept"], row["scored_text"]) == (pairs[0].concept, "a cat in oil (thick)")
 

@@ -16,7 +16,7 @@ from loco_core.neurons.ablation import ChooseBy, Mode, Replacement, ablation, ch
 from loco_core.neurons.detection import Neurons, NeuronScores, NeuronTokens, Ranking, detect_neurons
 from loco_core.neurons.file import load_neurons, save_neurons
 from loco_core.neurons.pictures import neuron_plot
-from loco_core.neurons.report import neuron_lines
+from loco_core.neurons.report import neuron_report
 from loco_core.prompts import Contrast, contrast_prompts
 from made_up import SD15, WIDTH, chunk, encode
 
@@ -124,7 +124,7 @@ def test_neurons_that_only_prompts_vary_are_expected_by_chance_and_not_said_to_d
 def test_a_report_without_a_sure_neuron_says_what_to_do():
     found = detect(("a star", "a fish"), ("a house", "a tree"), tokens=NeuronTokens.LAST_SUBJECT)
     assert found.significant() == 0
-    assert any("none is sure: give more prompts" in line for line in neuron_lines(found))
+    assert "none is sure: give more prompts" in neuron_report(found).brief
 
 
 @pytest.mark.parametrize("silent", [[0, 1], [1]], ids=["keys and values", "values"])
@@ -139,7 +139,7 @@ def test_neurons_of_a_projection_that_gives_nothing_do_not_differ(silent, tmp_pa
     scores = found.scores[8, Part.VALUES]
     assert not scores.z.any()
     assert torch.equal(scores.p, torch.ones(OUTPUTS[8]).double())
-    assert "nan" not in "\n".join(neuron_lines(found))
+    assert "nan" not in str(neuron_report(found))
     save_neurons(found, tmp_path / "neurons", {})
     assert load_neurons(tmp_path / "neurons").count == found.count
 
@@ -258,7 +258,7 @@ def test_whole_prompts_stay_as_they_are():
 
 def test_a_report_tells_how_the_lines_were_taken():
     contrast = contrast_prompts("woodcut", "a {cat|dog}\na fish\nhalftone")
-    told = neuron_lines(detect_neurons(Reader(), contrast, LAYERS))
+    told = neuron_report(detect_neurons(Reader(), contrast, LAYERS)).figures
     assert 'concept, taken as a name: "woodcut" (2 prompts, like "a fish in the style of woodcut")' in told
     assert 'without, taken as 2 contexts: "a {cat|dog}", "a fish"' in told
 
@@ -270,7 +270,7 @@ def test_saved_neurons_are_loaded_as_they_were(neurons, tmp_path):
     neurons = replace(neurons, taken=("concept, taken as a prompt: x",))
     save_neurons(neurons, tmp_path / "neurons.safetensors", {"torch": "1"})
     loaded = load_neurons(tmp_path / "neurons.safetensors")
-    assert neuron_lines(loaded) == neuron_lines(neurons)
+    assert neuron_report(loaded) == neuron_report(neurons)
     assert (loaded.layers, loaded.width, loaded.with_concept) == (neurons.layers, neurons.width, neurons.with_concept)
     for place, score in neurons.scores.items():
         for name in ("z", "p", "signal", "mean"):

@@ -24,7 +24,7 @@ from loco_core.neurons.effects import (
 )
 from loco_core.neurons.file import load_neurons, save_neurons
 from loco_core.neurons.pictures import effect_plot
-from loco_core.neurons.report import neuron_lines
+from loco_core.neurons.report import neuron_report
 from loco_core.prompts import PromptPair
 from made_up import GreyScorer, Painter
 
@@ -134,15 +134,15 @@ def test_unmeasured_effects_are_no_ranking():
 
 
 def test_the_report_says_how_far_the_rankings_agree():
-    assert not any("effects measured" in line for line in neuron_lines(NEURONS))
-    assert "effects measured: effect and signal agree to" in neuron_lines(measure())[-1]
+    assert "effects measured" not in str(neuron_report(NEURONS))
+    assert "effects measured: effect and signal agree to" in neuron_report(measure()).figures[-1]
 
 
 def test_effects_that_rank_nothing_are_said_to():
     """Where no group of neurons changes an image, Spearman's correlation would be NaN."""
     request = EffectsRequest(PLAN, NEURONS, 16, 1)
     measured = measure_effects(request, ablated({}), lambda change: ablated({}), GreyScorer(), 4)
-    report = "\n".join(neuron_lines(measured))
+    report = str(neuron_report(measured))
     assert "effect and signal cannot be compared: effect is the same for all neurons" in report
     assert "Do not rank by effect" in report
     assert "nan" not in report
@@ -151,7 +151,7 @@ def test_effects_that_rank_nothing_are_said_to():
 
 def test_scores_that_rank_nothing_are_said_to():
     alike = NeuronScores(*torch.ones(4, COUNT).double())
-    report = "\n".join(neuron_lines(replace(NEURONS, scores={(8, Part.VALUES): alike})))
+    report = str(neuron_report(replace(NEURONS, scores={(8, Part.VALUES): alike})))
     assert "the rankings by signal and by |z| cannot be compared: signal is the same for all neurons" in report
 
 

@@ -14,7 +14,7 @@ from loco_core.models.layers import LayerSet, Part
 from loco_core.neurons.ablation import Ablation
 from loco_core.neurons.detection import Neurons, NeuronScores, NeuronTokens, Ranking
 from loco_core.neurons.pictures import sweep_plot, sweep_sheet
-from loco_core.neurons.sweep import SweepRequest, parse_counts, sweep_neurons, sweep_text
+from loco_core.neurons.sweep import SweepRequest, parse_counts, sweep_neurons, sweep_report
 from loco_core.prompts import PromptPair
 from made_up import GreyScorer, Painter
 
@@ -67,8 +67,8 @@ def test_the_images_are_counted_before_they_are_made():
 
 
 def test_the_report_marks_the_count_to_choose_and_says_when_none_is_enough():
-    assert "     40     100%   100%  <-" in sweep_text(sweep())
-    assert "no count removes half" in sweep_text(sweep((5, 10)))
+    assert "     40     100%   100%  <-" in str(sweep_report(sweep()))
+    assert "no count removes half" in sweep_report(sweep((5, 10))).brief
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_where_no_count_is_better_than_none_none_is_recommended(greys, case):
     request = SweepRequest(PLAN, NEURONS, (10, 40), Ranking.Z)
     result = sweep_neurons(request, painter(), lambda change: Painter(greys), GreyScorer(), 3)
     assert result.knee == 0
-    assert sweep_text(result).startswith("choose none: no count removes any of the concept")
-    assert "<-" not in sweep_text(result)
+    assert sweep_report(result).brief.startswith("choose none: no count removes any of the concept")
+    assert "<-" not in str(sweep_report(result))
     assert sweep_plot(result).ndim == sweep_sheet(result).ndim == 3
 
 
@@ -135,8 +135,8 @@ def test_a_kept_prompt_that_the_targets_images_fit_as_well_is_not_weighed_and_na
     faint = replace(PLAN, kept=(KEPT, PLAIN))
     result = sweep(plan=faint)
     assert result.kept.tolist() == pytest.approx([1.0, 1.0, 0.0], abs=1e-6)
-    assert f"not weighed: {PLAIN!r}" in sweep_text(result)
-    assert "not weighed" not in sweep_text(sweep())
+    assert f"not weighed: {PLAIN!r}" in str(sweep_report(result))
+    assert "not weighed" not in str(sweep_report(sweep()))
 
 
 def test_the_plot_and_the_sheet_are_pictures():
@@ -178,7 +178,7 @@ def test_what_cannot_be_weighed_is_refused_before_any_image(kept, sentence):
 def test_prompts_of_which_the_scorer_sees_the_beginning_alone_stand_in_the_report():
     request = SweepRequest(PLAN, NEURONS, (10, 40), Ranking.Z)
     result = sweep_neurons(request, painter(), lambda change: painter(count(change)), GreyScorer(words=3), 3)
-    assert f'WARNING: the scorer sees the first 3 of 4 tokens of "{STYLED}"' in sweep_text(result)
+    assert f'WARNING: the scorer sees the first 3 of 4 tokens of "{STYLED}"' in sweep_report(result).brief
 
 
 def test_a_concept_after_all_that_the_scorer_sees_is_an_error_before_any_image_is_made():
