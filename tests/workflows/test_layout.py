@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -14,6 +15,8 @@ WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.j
 TITLE = 30
 # Between two nodes, at least.
 GAP = 20
+# More does not fit into a window of 1600 x 900 at a zoom at which titles and values can be read.
+WIDTH, HEIGHT = 1950, 1080
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,12 @@ def test_groups_are_titled_and_numbered_from_left_to_right(workflow):
     assert all(one.right <= other.left for one, other in zip(groups, groups[1:], strict=False))
 
 
+def test_the_graph_is_small_enough_to_be_read_as_a_whole(workflow):
+    boxes = [*node_boxes(workflow).values(), *group_boxes(workflow)]
+    assert max(box.right for box in boxes) - min(box.left for box in boxes) <= WIDTH
+    assert max(box.bottom for box in boxes) - min(box.top for box in boxes) <= HEIGHT
+
+
 def test_links_lead_to_the_right_or_down_the_same_column(workflow):
     boxes = node_boxes(workflow)
     for _, origin, _, target, _, _ in workflow["links"]:
@@ -95,4 +104,5 @@ def test_a_note_says_what_to_change(workflow):
     (text,) = note["widgets_values"]
     assert note["title"] == "Read me"
     assert text.startswith("# ")
+    assert len(re.findall(r"[^\W\d_][\w'-]*", text)) <= 40
     assert any(words in text for words in ("**Change", "**Your own model:**"))

@@ -26,7 +26,6 @@ SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasMenu": False,
-    "LiteGraph.Canvas.MinFontSizeForLOD": 0,
 }
 IMAGES_SHOWN = "() => app.graph.nodes.every(node => node.type !== 'SaveImage' || node.imgs?.length)"
 WINDOW = {"width": 1600, "height": 900}
@@ -58,7 +57,7 @@ class Frontend:
     """One page of the frontend: what a person does on it."""
 
     def __init__(self, page: Page, server: Server, rendering: str) -> None:
-        self.page, self.server = page, server
+        self.page, self.server, self.rendering = page, server, rendering
         server.post("/settings", {**SETTINGS, "Comfy.VueNodes.Enabled": RENDERINGS[rendering]})
         page.goto(server.address)
         page.wait_for_function("() => window.app?.extensionManager && app.graph?.nodes.length", timeout=60_000)
@@ -74,6 +73,9 @@ class Frontend:
     def nodes(self) -> list[dict]:
         """Type and place of every node on the canvas, and whether the frontend knows the type."""
         return self.page.evaluate(ON_CANVAS)
+
+    def zoom(self) -> float:
+        return self.page.evaluate("() => app.canvas.ds.scale")
 
     def links(self) -> int:
         return self.page.evaluate("() => app.graph.links.size")
