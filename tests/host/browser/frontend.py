@@ -27,7 +27,9 @@ SETTINGS = {
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasMenu": False,
 }
-IMAGES_SHOWN = "() => app.graph.nodes.every(node => node.type !== 'SaveImage' || node.imgs?.length)"
+# Nodes 2.0 does not keep the images at the node.
+IMAGES_SHOWN = """rendering => app.graph.nodes.every(node => node.type !== "SaveImage"
+    || (rendering === "classic" ? node.imgs : app.nodeOutputs[node.id]?.images)?.length)"""
 WINDOW = {"width": 1600, "height": 900}
 ON_CANVAS = """() => app.graph.nodes.map(node => ({
     type: node.type, known: node.type in LiteGraph.registered_node_types,
@@ -93,7 +95,7 @@ class Frontend:
         with self.page.expect_response("**/api/prompt") as answer:
             self.page.evaluate("() => app.queuePrompt(0)")
         outputs = self.server.outputs(answer.value.json()["prompt_id"])
-        self.page.wait_for_function(IMAGES_SHOWN, timeout=60_000)
+        self.page.wait_for_function(IMAGES_SHOWN, arg=self.rendering, timeout=60_000)
         return outputs
 
     def screenshot(self, path: Path) -> None:
