@@ -191,7 +191,7 @@ def check_report(check: EditCheck, asked: str = "wordings that the edit was not 
     """Whether the concept is gone and the rest is kept, then each prompt. asked: what the prompts are, in words."""
     plan, removed, side = check.plan, check.mean_removed, check.mean_side
     said = "gone" if removed.mean >= GONE else "still there" if removed.mean < STILL_THERE else "partly gone"
-    result = [f"{said}: {percent(removed.mean)} of the concept is removed"]
+    result = [f"{said}: {percent(min(removed.mean, 1))} of the concept is removed"]
     least = plan.wordings[int(check.removed.argmin())].concept
     figures = [
         f"removed {percent(removed.mean)}{_interval(removed)}, in {len(plan.wordings)} {asked}; least, "
