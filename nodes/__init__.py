@@ -10,6 +10,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .host import demo_model, folders
 from .host.loaded import checked
+from .host.stopped import told_when_stopped
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ MODULES = (
 
 class LocoExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [checked(node) for node in _nodes()]
+        return [told_when_stopped(checked(node)) for node in _nodes()]
 
 
 def _nodes() -> Iterator[type[io.ComfyNode]]:

@@ -21,6 +21,8 @@ Result = TypeVar("Result")
 
 # Largest side of a preview, in pixels.
 PREVIEW = 512
+# How far the work of a node is, by the node's id.
+_PLACES: dict[str | None, str] = {}
 
 
 def node_output(
@@ -72,15 +74,32 @@ def show_text(text: str, node_id: str | None) -> None:
         server.send_progress_text(text, node_id)
 
 
+def executing_node() -> str | None:
+    """The id of the node that the host executes; none where no server runs."""
+    return getattr(getattr(PromptServer, "instance", None), "last_node_id", None)
+
+
+def begin(node_id: str | None) -> None:
+    """Forgets how far the work of a node was in an earlier run."""
+    _PLACES.pop(node_id, None)
+
+
+def place(node_id: str | None) -> str:
+    """How far the work of a node was when it last said so."""
+    return _PLACES.get(node_id, "the beginning")
+
+
 class ImageProgress:
     """One bar over every image's sampler steps; `intro`, then what is in work, as text and picture.
 
     A batch counts as one image while it is made: how many it holds is known when it is done. The time left is told by
-    what this run has made: images of an earlier one, which a search goes on with, took no time.
+    what this run has made: images of an earlier one, which a search goes on with, took no time. `resumed`: what becomes
+    of work that is stopped.
     """
 
-    def __init__(self, images: int, steps: int, node_id: str | None, intro: str) -> None:
-        self._steps, self._node_id = steps, node_id
+    def __init__(self, images: int, steps: int, node_id: str | None, intro: str, resumed: str = "") -> None:
+        self._steps, self._node_id, self._resumed = steps, node_id, resumed
+        _PLACES[node_id] = f"the beginning{resumed}"
         self._bar = comfy.utils.ProgressBar(images * steps)
         self._begun = time.monotonic()
         show_text(intro, node_id)
@@ -92,6 +111,7 @@ class ImageProgress:
         """`done` of `total` images, `recalled` of them by an earlier run."""
         self._bar.update_absolute(done * self._steps, preview=("JPEG", Image.fromarray(thumbnail), PREVIEW))
         told = f"{done} of {total} images, {label}"
+        _PLACES[self._node_id] = f"{done} of {total} images{self._resumed}"
         if done > recalled:
             left = (time.monotonic() - self._begun) / (done - recalled) * (total - done)
             told = f"{told}, {duration(left)} left"
@@ -110,9 +130,11 @@ class CountProgress:
     def __init__(self, about: int, node_id: str | None, doing: str, unit: str = "rows of the denoiser") -> None:
         self._about, self._node_id, self._doing, self._unit = about, node_id, doing, unit
         self._bar = comfy.utils.ProgressBar(about)
+        _PLACES[node_id] = f"the beginning, {doing}"
         show_text(f"{doing}: about {about} {unit}", node_id)
 
     def __call__(self, done: int) -> None:
+        _PLACES[self._node_id] = f"{done} of about {self._about} {self._unit}, {self._doing}"
         stop_if_cancelled()
         self._bar.update_absolute(min(done, self._about))
         show_text(f"{self._doing}: {done} of about {self._about} {self._unit}", self._node_id)

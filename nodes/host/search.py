@@ -51,9 +51,8 @@ class _Shown:
 
     @cached_property
     def _bar(self) -> ImageProgress:
-        return ImageProgress(
-            self._images, self._steps, self._node_id, f"about {self._images} images of {self._steps} steps"
-        )
+        about = f"about {self._images} images of {self._steps} steps"
+        return ImageProgress(self._images, self._steps, self._node_id, about, "; Run goes on from here")
 
     def on_step(self) -> None:
         self._bar.on_step()
