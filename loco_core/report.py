@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,3 @@ class Report:
 
     def __add__(self, other: Report) -> Report:
         return Report((*self.result, *other.result), (*self.figures, *other.figures))
-
-    def and_result(self, *lines: str) -> Report:
-        """With more lines of the result, at its end."""
-        return replace(self, result=(*self.result, *lines))

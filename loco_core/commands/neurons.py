@@ -42,6 +42,7 @@ from ..neurons.effects import RUNS
 from ..neurons.pictures import effect_plot, neuron_plot, sweep_plot, sweep_sheet
 from ..neurons.sweep import parse_counts
 from ..prompts import lines
+from ..report import Report
 from . import options
 from .options import Command, OneOf, Settings
 
@@ -248,7 +249,7 @@ def effects(settings: Settings, compared: Compared, file: Path, out: Path, **how
     save_neurons(measured, out / "neurons.safetensors", options.versions())
     write_picture(out / "effects.png", effect_plot(measured))
     warnings = compared.plan.unseen_by(compared.scorer)
-    click.echo(f"{neuron_report(measured).and_result(*warnings)}\nsaved in {out}")
+    click.echo(f"{neuron_report(measured) + Report(tuple(warnings))}\nsaved in {out}")
 
 
 def _fitting(settings: Settings, file: Path) -> tuple[DiffusersEngine, Neurons]:

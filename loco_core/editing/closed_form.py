@@ -9,16 +9,16 @@ Two ways to preserve the outputs of other embeddings P:
 - exactly: with Q an orthonormal basis of P and Z = X_o - Q Q^T X_o, A = D Z^T (Z Z^T + lambda I)^-1, so that A Q = 0;
 - weighted (UCE's retain term): A = D X_o^T (X_o X_o^T + beta P P^T + lambda I)^-1. It is the edit of the columns
   [X_o, sqrt(beta) P] by [D, 0].
-With the columns' thin SVD U S V^T all of them are [D V / (S^2 + lambda)] (Z V)^T: no d x d solve, and thin factors. V
-and S^2 are the eigenvectors and eigenvalues of Z^T Z. Of more than d columns U and S^2 are those of Z Z^T, and the
-operator is [D Z^T U / (S^2 + lambda)] U^T. So the columns need not be kept: many concepts take no more memory than d
-columns do.
+All of them are D (Z^T Z + lambda I)^-1 Z^T, by the Cholesky factor of a matrix as large as there are columns: no d x d
+solve, and thin factors. Of more than d columns it is D Z^T (Z Z^T + lambda I)^-1. So the columns need not be kept: many
+concepts take no more memory than d columns do.
 
-The tokens of a prompt, its padding above all, are nearly collinear, and prompts have much in common. Where S^2 is far
-below lambda, the ridge leaves nothing of the edit. So some prompts together give their leading directions alone, Z V
-and D V for their leading right singular vectors V: a few columns with the same products. Weighted, most of them are
-spent on what the prompts share with those that are preserved. So V is that of what lies outside a basis B of these, and
-of the rest, which lies in B, the products are kept: the edit needs no more of it than q columns.
+The tokens of a prompt, its padding above all, are nearly collinear, and prompts have much in common. Where the square
+of a singular value is far below lambda, the ridge leaves nothing of the edit. So some prompts together give their
+leading directions alone, Z V and D V for their leading right singular vectors V: a few columns with the same products.
+Weighted, most of them are spent on what the prompts share with those that are preserved. So V is that of what lies
+outside a basis B of these, and of the rest, which lies in B, the products are kept: the edit needs no more of it than q
+columns.
 
 An operator can be reduced to P A, with P the projector on the leading left singular vectors of A Z: to the rank that
 the concepts need. What is preserved exactly stays so, as P A Q = 0.

@@ -9,6 +9,7 @@ from ...loco_core.neurons.ablation import Mode
 from ...loco_core.neurons.effects import RUNS, EffectsRequest, measure_effects
 from ...loco_core.neurons.pictures import effect_plot
 from ...loco_core.neurons.report import neuron_report
+from ...loco_core.report import Report
 from ..comparison.inputs import ErasureInputs, erasure_inputs
 from ..host.ablation import check_fits
 from ..host.engine import ComfyEngine
@@ -76,7 +77,7 @@ class NeuronEffectsNode(io.ComfyNode):
         request = EffectsRequest(plan, neurons, int(runs), rounds, mode)
         progress = image_progress(request.images, plan.sampling.steps, cls.hidden.unique_id)
         measured = measure_effects(request, engine, engine.ablated, scorer, batch_rows, progress)
-        report = neuron_report(measured).and_result(*plan.unseen_by(scorer))
+        report = neuron_report(measured) + Report(tuple(plan.unseen_by(scorer)))
         plot = to_image(effect_plot(measured))
         return node_output(cls, measured, plot, report, report=report, images=(plot,))
 

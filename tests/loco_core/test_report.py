@@ -14,7 +14,3 @@ def test_the_brief_is_the_result_alone():
 
 def test_two_reports_are_told_as_one():
     assert FOUND + MORE == Report(("found", "go on", "beware"), ("3 rows", "7 seconds"))
-
-
-def test_lines_are_added_to_the_result():
-    assert FOUND.and_result("stop") == Report(("found", "go on", "stop"), ("3 rows",))
