@@ -30,8 +30,8 @@ def ablation_overhead(server: Server) -> float:
     base = {
         "checkpoint": node("CheckpointLoaderSimple", ckpt_name="loco_demo.safetensors"),
         "layers": node("LoCo_LayerSelect", model=["checkpoint", 0], layers="8-9", preset="as written"),
-        "ablated": node(
-            "LoCo_NeuronAblate",
+        "neurons": node(
+            "LoCo_NeuronDetect",
             model=["checkpoint", 0],
             clip=["checkpoint", 1],
             layers=["layers", 0],
@@ -39,6 +39,11 @@ def ablation_overhead(server: Server) -> float:
             without="\n".join([*PLAIN_PROMPTS, "halftone"]),
             part="values",
             tokens="last subject token and tail",
+        ),
+        "ablated": node(
+            "LoCo_NeuronAblate",
+            model=["checkpoint", 0],
+            neurons=["neurons", 0],
             rank_by="signal",
             choose_by="count",
             count=100,
@@ -50,6 +55,7 @@ def ablation_overhead(server: Server) -> float:
             start_percent=0.0,
             end_percent=1.0,
             apply="run time",
+            size=0,
         ),
         "positive": node("CLIPTextEncode", clip=["checkpoint", 1], text="a picture of a red star"),
         "negative": node("CLIPTextEncode", clip=["checkpoint", 1], text=""),

@@ -49,8 +49,8 @@ class Weakened(DiffusersEngine):
 
     strength = 1.0
 
-    def unet_output(self, scaled, timestep, rows, negative, sampling):
-        return super().unet_output(scaled, timestep, [self._weakened(row) for row in rows], negative, sampling)
+    def denoiser_output(self, scaled, timestep, rows, negative, sampling):
+        return super().denoiser_output(scaled, timestep, [self._weakened(row) for row in rows], negative, sampling)
 
     def _weakened(self, row: Row) -> Row:
         if row.intervention is None:

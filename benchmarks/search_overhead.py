@@ -63,14 +63,15 @@ def patch_overhead(pack: Callable[[str], ModuleType], demo: SimpleNamespace, row
 
     torch.set_num_threads(1)
     core, layers, adapter = pack("loco_core.models.engine"), pack("loco_core.models.layers"), pack("nodes.host.engine")
+    conditioning_of = pack("nodes.host.injection").conditioning_of
     text_layers = pack("nodes.host.layers").read_layers(demo.model)
     engine = adapter.ComfyEngine(demo.model, demo.clip, demo.vae, text_layers)
     concept, target, empty = engine.encode([CONCEPT, TARGET, ""])
     windows = layers.windows(len(engine.layers), 2)
     asked = [core.Row(concept, seed, core.Intervention(windows[seed % len(windows)], target)) for seed in range(rows)]
     sampling = core.Sampling(STEPS, GUIDANCE, "euler", "normal", SIZE, SIZE)
-    positive = adapter._conditioning([concept] * rows)
-    negative = adapter._conditioning([empty])
+    positive = conditioning_of([concept] * rows)
+    negative = conditioning_of([empty])
     latent = torch.zeros(rows, 4, SIZE // 8, SIZE // 8)
     noise = torch.cat([comfy.sample.prepare_noise(latent[:1], row.seed) for row in asked])
     sampler = adapter.row_sampler(sampling.sampler, [row.seed for row in asked])

@@ -32,8 +32,8 @@ class ComfyHost:
         self.name = f"comfyui {server.get('/system_stats')['system']['comfyui_version']}"
 
     def search(self, search: Search) -> dict:
-        """Runs demo_find_style with the search's prompts."""
-        graph = workflow("demo_find_style")
+        """Runs Demo 4 - Find the layers of a style with the search's prompts."""
+        graph = workflow("Demo 4 - Find the layers of a style")
         inputs("LoCo_LayerSearch", graph).update(
             attribute=search.attribute,
             concept_prompts="\n".join(search.concepts),
@@ -56,7 +56,7 @@ class ComfyHost:
         return {"window": found["layers"], "verdict": verdict["kind"], "text": verdict["text"]}
 
     def make(self, pictures: Sequence[Picture], change: Change | None) -> torch.Tensor:
-        """Samples with the stock nodes, on the loaded model or on what LocoEdit Apply or Neuron Ablate makes of it."""
+        """Samples with the stock nodes, on the loaded model or on what LoCo Edit Apply or Neuron Ablate makes of it."""
         graph = _checkpoint()
         model = self._change(graph, change) if change else MODEL
         graph["negative"] = node("CLIPTextEncode", clip=CLIP, text="")
@@ -84,8 +84,8 @@ class ComfyHost:
         return torch.stack(images).float() / 255
 
     def save_lora(self, edit: Edit) -> Path:
-        """Runs demo_share_edit's Solve and Export LoRA."""
-        graph, example = _checkpoint(), workflow("demo_share_edit")
+        """Runs Demo 6 - Share an edit's Solve and Export LoRA."""
+        graph, example = _checkpoint(), workflow("Demo 6 - Share an edit")
         wired = {"model": MODEL, "clip": CLIP, "layers": self._layers(graph, edit)}
         graph["edit"] = _solve_node(edit, example, wired)
         exported = inputs("LoCo_EditExportLoRA", example) | {"model": MODEL, "edit": ["edit", 0]}
@@ -120,9 +120,8 @@ class ComfyHost:
             graph["changed"] = node("LoraLoaderModelOnly", model=MODEL, lora_name=name, strength_model=1.0)
         else:
             wired = {"model": MODEL, "clip": CLIP, "layers": self._layers(graph, change)}
-            graph["changed"] = (
-                _edit_node(graph, change, wired) if isinstance(change, Edit) else _ablation_node(change, wired)
-            )
+            change_node = _edit_node if isinstance(change, Edit) else _ablation_node
+            graph["changed"] = change_node(graph, change, wired)
         return ["changed", 0]
 
 
@@ -143,18 +142,19 @@ def _solve_node(edit: Edit, example: dict, wired: dict) -> dict:
 
 
 def _edit_node(graph: dict, edit: Edit, wired: dict) -> dict:
-    """The example's LocoEdit Apply of this edit, for which its LoCo Edit Solve is added to the graph."""
-    example = workflow("demo_remove_style")
+    """The example's LoCo Edit Apply of this edit, for which its LoCo Edit Solve is added to the graph."""
+    example = workflow("Demo 2 - Find and remove a style")
     graph["edit"] = _solve_node(edit, example, wired)
     return node("LoCo_EditApply", **inputs("LoCo_EditApply", example) | {"model": MODEL, "edit": ["edit", 0]})
 
 
-def _ablation_node(ablation: NeuronAblation, wired: dict) -> dict:
-    """The example's LoCo Neuron Ablate with this ablation; it detects the neurons itself."""
-    asked = inputs("LoCo_NeuronAblate", workflow("demo_ablate_neurons"))
-    asked = {name: value for name, value in asked.items() if name != "neurons"}
-    changed = {"concept": ablation.concept, "without": "\n".join(ablation.without), "count": ablation.count}
-    return node("LoCo_NeuronAblate", **asked | changed | wired)
+def _ablation_node(graph: dict, ablation: NeuronAblation, wired: dict) -> dict:
+    """The example's LoCo Neuron Ablate of this ablation, for which its LoCo Neuron Detect is added to the graph."""
+    example = workflow("Demo 7 - Remove a style by its neurons")
+    sought = {"concept": ablation.concept, "without": "\n".join(ablation.without)}
+    graph["neurons"] = node("LoCo_NeuronDetect", **inputs("LoCo_NeuronDetect", example) | sought | wired)
+    changed = {"model": MODEL, "clip": CLIP, "neurons": ["neurons", 0], "count": ablation.count}
+    return node("LoCo_NeuronAblate", **inputs("LoCo_NeuronAblate", example) | changed)
 
 
 def workflow(name: str) -> dict:

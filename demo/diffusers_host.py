@@ -43,7 +43,7 @@ from loco_core import (
 from loco_core import Edit as SolvedEdit
 from loco_core.files import write_picture, write_text
 from loco_core.localization.localize import about_rows
-from loco_core.localization.pictures import contact_sheet, model_figure, search_plot
+from loco_core.localization.pictures import contact_sheet, search_picture
 from loco_core.localization.report import verdict_text
 from loco_core.localization.search import images_to_make
 
@@ -76,9 +76,8 @@ class DiffusersHost:
         came_from = provenance(self._engine, self._scorer, self.name)
         write_text(stem.with_suffix(".json"), result_json(result, came_from))
         write_text(stem.with_suffix(".csv"), scores_csv(plan, result.cells, result.scores))
-        write_picture(self._output / f"{stem.name}_map.png", search_plot(result))
+        write_picture(self._output / f"{stem.name}_map.png", search_picture(result, self._engine.layers))
         write_picture(self._output / f"{stem.name}_images.png", contact_sheet(result))
-        write_picture(self._output / f"{stem.name}_model.png", model_figure(result, self._engine.layers))
         return {"window": list(result.layers), "verdict": result.kind, "text": verdict_text(result)}
 
     def _search_progress(self, plan: SearchPlan) -> SearchProgress:

@@ -3,7 +3,8 @@
 Needs ComfyUI's folder (COMFYUI_PATH, else ~/comfy/ComfyUI) and its requirements. Uses a GPU when there is one.
 Stopped and started again with the same arguments, it goes on where it was. With `--base demo` it trains the U-Net
 alone, beginning with that of this finished folder, and takes all else from there: the same world, with its knowledge
-planted elsewhere, for a fraction of the time.
+planted elsewhere, for a fraction of the time. With `--transformer --base demo` it trains the planted transformer, which
+has the VAE and the text encoder of that folder.
 """
 
 from __future__ import annotations
@@ -28,7 +29,17 @@ host_arguments.use_pytorch_cross_attention = True
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
-from demo.training import assemble, autoencoder, clip, judge, pictures, plan, unet  # noqa: E402
+from demo.training import (  # noqa: E402
+    assemble,
+    autoencoder,
+    clip,
+    judge,
+    pictures,
+    plan,
+    stream_plan,
+    transformer,
+    unet,
+)
 
 logger = logging.getLogger("train")
 
@@ -50,6 +61,36 @@ def part(directory: Path, name: str, blank: nn.ModuleDict, train) -> nn.ModuleDi
 def save_part(directory: Path, name: str, modules: nn.ModuleDict) -> None:
     tensors = {key: value.contiguous() for key, value in modules.state_dict().items()}
     save_file(tensors, directory / f"{name}.safetensors")
+
+
+def read(
+    drawings: pictures.Pictures, vae: nn.ModuleDict, towers: nn.ModuleDict, parts: Path
+) -> tuple[torch.Tensor, dict[str, int], torch.Tensor]:
+    """What a denoiser is trained with: the latents of all drawings, the prompts by number, and their embeddings.
+
+    The latents, which take minutes, are kept in `parts`.
+    """
+    path = parts / "latents.safetensors"
+    if not path.is_file():
+        save_file({"latents": autoencoder.encode(vae, drawings.batch(torch.arange(len(drawings.scenes))))}, path)
+    latents = load_file(path)["latents"]
+    logger.info("latents: mean %s, deviation %s", latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
+    prompts = plan.all_prompts()
+    return latents, {prompt: i for i, prompt in enumerate(prompts)}, clip.encode_prompts(towers["text"], prompts).half()
+
+
+def train_transformer(seed: int, steps: int, out: Path, base: Path) -> None:
+    parts = out / "parts"
+    parts.mkdir(parents=True, exist_ok=True)
+    vae, towers, _ = assemble.read_towers(base)
+
+    def trained() -> nn.ModuleDict:
+        own = read(pictures.draw_pictures(COPIES, seed), vae, towers, parts)
+        return transformer.train_transformer(*own, stream_plan.PLANTING, seed, steps, parts)
+
+    blank = nn.ModuleDict({"transformer": transformer.transformer()})
+    assemble.write_transformer(out, part(parts, "transformer", blank, trained)["transformer"])
+    plan.write_planting(out, stream_plan.PLANTING)
 
 
 def train(planting: plan.Planting, seed: int, unet_steps: int, out: Path, base: Path | None) -> None:
@@ -82,11 +123,7 @@ def train(planting: plan.Planting, seed: int, unet_steps: int, out: Path, base: 
     logger.info("judge, reconstructed: %s", judge.accuracy(reader["judge"], judge.reconstruct(vae, held_out, 2, seed)))
 
     def train_unet() -> nn.ModuleDict:
-        latents = autoencoder.encode(vae, drawings.batch(torch.arange(len(drawings.scenes))))
-        logger.info("latents: mean %s, deviation %s", latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
-        prompts = plan.all_prompts()
-        embeddings = clip.encode_prompts(towers["text"], prompts).half()
-        index = {prompt: i for i, prompt in enumerate(prompts)}
+        latents, index, embeddings = read(drawings, vae, towers, parts)
         network = unet.unet()
         if base is not None:
             network = assemble.read_unet(base)
@@ -110,10 +147,17 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plant", action="append", type=layers, default=[], metavar="style=8,9", help="also fact=6,7")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--unet-steps", type=int, default=7000)
+    parser.add_argument("--unet-steps", type=int, default=7000, help="of the denoiser, U-Net or transformer")
+    parser.add_argument("--transformer", action="store_true", help="train the planted transformer, with --base")
     parser.add_argument("--base", type=Path, metavar="FOLDER", help="train the U-Net alone, from this folder's")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     # ComfyUI's modules have set up logging already, without INFO.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    train(plan.Planting(**dict(arguments.plant)), arguments.seed, arguments.unet_steps, arguments.out, arguments.base)
+    seed, steps, base = arguments.seed, arguments.unet_steps, arguments.base
+    if arguments.transformer:
+        if base is None or arguments.plant:
+            parser.error("--transformer: give the finished folder as --base, and no --plant")
+        train_transformer(seed, steps, arguments.out, base)
+    else:
+        train(plan.Planting(**dict(arguments.plant)), seed, steps, arguments.out, base)

@@ -16,6 +16,8 @@ from .lettering import Font, lettered, wrapped
 BEST, OTHER, BASELINE = "#d1495b", "#8d99ae", "#2b2d42"
 # Colours of sheets: text, background, and the frame of a marked row.
 INK, PAPER, RULE = (28, 28, 32), (255, 255, 255), (209, 73, 91)
+# Inches of a plot, and their dots: on a node, some 400 pixels wide, its letters are read.
+WIDTH, HEIGHT, DPI = 5.6, 3.4, 150
 # Images side by side on a before/after sheet.
 SHEET_COLUMNS = 12
 # Lines of the text above images.
@@ -53,28 +55,48 @@ def rows_sheet(
     return np.array(sheet)
 
 
-def before_after_sheet(title: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Images made with the same prompts and seeds, [N, H, W, 3] uint8 each, one above the other. uint8 [H, W, 3]."""
+def before_after_sheet(
+    title: str, before: np.ndarray, after: np.ndarray, prompts: Sequence[str] | None = None
+) -> np.ndarray:
+    """Images made with the same prompts and seeds, [N, H, W, 3] uint8 each, one above the other, below the prompt of
+    each where `prompts` are given. uint8 [H, W, 3].
+    """
     count, height, width = before.shape[:3]
     columns = min(count, SHEET_COLUMNS)
-    font = ImageFont.load_default(18)
     label_width, gap = 90, 2
+    pitch = width + gap
     shown = lettered(title)
-    lines = _caption(shown.text, shown.font(18), columns * (width + gap))
+    lines = _caption(shown.text, shown.font(18), columns * pitch)
     header = 8 + 22 * len(lines)
-    band = 2 * (height + gap) + 4 * gap
-    size = (label_width + columns * (width + gap), header + -(-count // columns) * band)
-    sheet = Image.new("RGB", size, PAPER)
+    bands = [range(start, min(start + columns, count)) for start in range(0, count, columns)]
+    named = [_names(band, prompts, pitch) if prompts else [] for band in bands]
+    above = 18 * max((len(text) for names in named for _, _, text in names), default=0)
+    band_height = above + 2 * (height + gap) + 4 * gap
+    sheet = Image.new("RGB", (label_width + columns * pitch, header + len(bands) * band_height), PAPER)
     pen = ImageDraw.Draw(sheet)
     for line, text in enumerate(lines):
         pen.text((label_width, 4 + 22 * line), text, fill=INK, font=shown.font(18))
-    for start in range(0, count, columns):
+    for number, (band, names) in enumerate(zip(bands, named, strict=True)):
+        top = header + number * band_height
+        for column, font, prompt in names:
+            pen.text((label_width + column * pitch, top), "\n".join(prompt), fill=INK, font=font)
         for row, (label, images) in enumerate((("before", before), ("after", after))):
-            top = header + start // columns * band + row * (height + gap)
-            pen.text((8, top + height / 2 - 10), label, fill=INK, font=font)
-            for column, image in enumerate(images[start : start + columns]):
-                sheet.paste(Image.fromarray(image), (label_width + column * (width + gap), top))
+            y = top + above + row * (height + gap)
+            pen.text((8, y + height / 2 - 10), label, fill=INK, font=ImageFont.load_default(18))
+            for column, place in enumerate(band):
+                sheet.paste(Image.fromarray(images[place]), (label_width + column * pitch, y))
     return np.array(sheet)
+
+
+def _names(band: range, prompts: Sequence[str], pitch: int) -> list[tuple[int, Font, list[str]]]:
+    """The prompts of a row of images, each once: the column where it begins, its font, its lines."""
+    own = [prompts[place] for place in band]
+    begins = [column for column in range(len(own)) if column == 0 or own[column] != own[column - 1]]
+    names = []
+    for column, end in zip(begins, [*begins[1:], len(own)], strict=True):
+        shown = lettered(own[column])
+        names.append((column, shown.font(14), _caption(shown.text, shown.font(14), (end - column) * pitch - 6)))
+    return names
 
 
 def entitle(axes: Axes, text: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from .models.engine import Engine, Row, Sampling
+from .models.engine import Engine, Intervention, Row, Sampling
 
 # Largest side of a thumbnail, in pixels.
 THUMBNAIL = 128
@@ -54,10 +54,12 @@ class ImageMaker:
         self._seeds, self._sampling, self._rows_per_batch = seeds, sampling, rows_per_batch
         self._total, self._progress, self._done = total, progress, 0
 
-    def make(self, engine: Engine, prompts: Sequence[str], label: str) -> torch.Tensor:
+    def make(
+        self, engine: Engine, prompts: Sequence[str], label: str, change: Intervention | None = None
+    ) -> torch.Tensor:
         """Every prompt with every seed: uint8 [prompts x seeds, H, W, 3], a quarter of the memory of floats."""
         embeddings = engine.encode(prompts)
-        rows = [Row(embedding, seed) for embedding, seed in itertools.product(embeddings, self._seeds)]
+        rows = [Row(embedding, seed, change) for embedding, seed in itertools.product(embeddings, self._seeds)]
         made = []
         for batch in batches(rows, self._rows_per_batch):
             images = engine.generate(batch, self._sampling, self._progress.on_step)

@@ -19,6 +19,8 @@ from .models.engine import Engine, Row, Sampling
 
 # Called with the rows of the denoiser done so far. An exception there ends the work.
 OnRows = Callable[[int], None]
+# (rows, latents, sampling, step) -> [len(rows), ...]; one row of the denoiser each.
+Ask = Callable[[Sequence[Row], torch.Tensor, Sampling, int], torch.Tensor]
 
 
 def evenly(levels: int, steps: int) -> list[int]:
@@ -88,19 +90,22 @@ class NoiseLevels:
         """Of each row, whose latents are those of a run at this level: [C x h x w], in float64. engine: another one
         than that of the runs.
         """
-        engine = engine or self._engine
-        predictions: list[torch.Tensor] = []
-        for batch in batches(asked, self._rows_per_batch):
-            rows, latents = [row for _, row in batch], torch.stack([self._latents[run, level] for run, _ in batch])
-            predicted = engine.predict(rows, latents, self._sampling, self.steps[level])
-            predictions += predicted.flatten(1).double()
-            self.rows += len(batch)
-            self._on_rows(self.rows)
+        predictions = [own.flatten().double() for own in self.of_rows(level, asked, (engine or self._engine).predict)]
         for (_, row), own in zip(asked, predictions, strict=True):
             if not torch.isfinite(own).all():
                 prompt = row.embedding.prompt
                 raise ValueError(f"model: NaN or Inf in what it predicts for {prompt!r}; try a float32 U-Net")
         return predictions
+
+    def of_rows(self, level: int, asked: Sequence[tuple[int, Row]], ask: Ask) -> list[torch.Tensor]:
+        """What a method of an engine that takes what `predict` does gives of each row at the latents of a run."""
+        given: list[torch.Tensor] = []
+        for batch in batches(asked, self._rows_per_batch):
+            rows, latents = [row for _, row in batch], torch.stack([self._latents[run, level] for run, _ in batch])
+            given += ask(rows, latents, self._sampling, self.steps[level])
+            self.rows += len(batch)
+            self._on_rows(self.rows)
+        return given
 
 
 def _weights(sigmas: Sequence[float], steps: Sequence[int]) -> np.ndarray:

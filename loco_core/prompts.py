@@ -127,6 +127,16 @@ class Contrast:
     others: tuple[tuple[str, ...], ...]
     taken: tuple[str, ...] = ()
 
+    @property
+    def pairs(self) -> tuple[PromptPair, ...]:
+        return continued(self.concept, self.without)
+
+
+def continued(prompts: Sequence[str], plain: Sequence[str]) -> tuple[PromptPair, ...]:
+    """Of the prompts those that go on from a plain one, each beside the longest of these."""
+    begun = [(prompt, [own for own in plain if prompt.startswith(f"{own} ")]) for prompt in prompts]
+    return tuple(PromptPair(prompt, max(own, key=len)) for prompt, own in begun if own)
+
 
 def lines(text: str, field: str) -> list[str]:
     """The whole prompts in a text field, one per line. A name is an error, and so is the empty prompt."""

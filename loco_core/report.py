@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# What a line begins with that a person must not miss.
+WARNING = "WARNING"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -22,4 +25,11 @@ class Report:
         return "\n".join([*self.result, *(["", *self.figures] if self.figures else [])])
 
     def __add__(self, other: Report) -> Report:
-        return Report((*self.result, *other.result), (*self.figures, *other.figures))
+        """Both, warnings before all else: a node may have no room for all lines."""
+        result = sorted((*self.result, *other.result), key=lambda line: not line.startswith(WARNING))
+        return Report(tuple(result), (*self.figures, *other.figures))
+
+
+def percent(share: float) -> str:
+    """A share as a person says it, without a minus before 0."""
+    return f"{round(share, 2) + 0.0:.0%}"

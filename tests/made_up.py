@@ -21,6 +21,18 @@ WIDTH, POOLED = 32, 8
 LAYERS = LayerSet((8, 9), 16)
 
 
+@torch.no_grad()
+def randomized(module: torch.nn.Module) -> torch.nn.Module:
+    """With weights of a size that lets signals through; scales of norms are 1."""
+    generator = torch.Generator().manual_seed(0)
+    for weight in filter(torch.is_floating_point, module.state_dict().values()):
+        if weight.ndim < 2:
+            weight.fill_(1.0)
+        else:
+            weight.normal_(std=weight[0].numel() ** -0.5, generator=generator)
+    return module.eval()
+
+
 def unet(*blocks: tuple[str, int, int], levels: tuple[int, ...] = ()) -> ModelLayers:
     """The layers of a U-Net from its blocks: their kind, their number, and how many text layers they have."""
     places = [(kind, number, inner) for kind, number, depth in blocks for inner in range(depth)]

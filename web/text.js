@@ -1,6 +1,6 @@
 // Shows what nodes say: where they are, a subgraph that was closed while it ran too, and again when the page is loaded
-// again. The host shows a text itself only while its node runs, and only in the graph that is on the canvas. And drops
-// the pictures that a node showed while it worked once it has made its own.
+// again. The host shows a text itself only while its node runs, and only in the graph that is on the canvas. Drops the
+// pictures that a node showed while it worked once it has made its own. And names text boxes where the host does not.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
@@ -41,9 +41,45 @@ function show(id) {
   }
 }
 
-// What was shown while the node worked would stay in place of its pictures.
+// Pixels of a letter, a line and what is around a text; of more than so many the host lets people scroll.
+const LETTER = 6.6, LINE = 16, AROUND = 20, MOST = 200;
+
+// In classic a node shows two lines, hides the rest, and breaks lines inside words.
+function makeRoom(node, text) {
+  const shown = node.widgets?.find(({ name }) => name === "$$node-text-preview");
+  if (!shown || LiteGraph.vueNodesMode) return;
+  const inLine = Math.floor((node.size[0] - 60) / LETTER);
+  const lines = text.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / inLine)), 0);
+  shown.options.getMinHeight = () => Math.min(MOST, AROUND + LINE * lines);
+  node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
+  app.canvas.setDirty(true, true);
+  const begins = text.split("\n")[0].trim();
+  for (const box of document.querySelectorAll(".break-all")) {
+    if (box.textContent.startsWith(begins)) Object.assign(box.style, { wordBreak: "normal", overflowWrap: "anywhere" });
+  }
+}
+
+// What was shown while the node worked would stay: in classic in place of its pictures, in Nodes 2.0 below them. Only
+// the host's own store drops it there, and extensions are given no other way to it.
 function dropPreview(id) {
-  if (findNode(id)?.comfyClass?.startsWith("LoCo_")) delete app.nodePreviewImages?.[id];
+  if (!findNode(id)?.comfyClass?.startsWith("LoCo_")) return;
+  const frontend = document.getElementById("vue-app")?.__vue_app__;
+  const outputs = frontend?.config.globalProperties.$pinia?._s.get("nodeOutput");
+  if (outputs?.revokePreviewsByExecutionId) {
+    outputs.revokePreviewsByExecutionId(id); // in a moment, and not what is gone by then
+  } else {
+    delete app.nodePreviewImages?.[id];
+  }
+}
+
+// In classic a text box that is not empty does not say what it is for: its name stands in its lower right corner.
+function nameBox(box, name) {
+  const text = `<text x="298" y="12" text-anchor="end" font-size="11" font-family="sans-serif" fill="#999">${name}</text>`;
+  const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="300" height="16">${text}</svg>`;
+  box.style.backgroundImage = `url("data:image/svg+xml,${encodeURIComponent(svg)}")`;
+  box.style.backgroundRepeat = "no-repeat";
+  box.style.backgroundPosition = "right 4px bottom 2px";
+  box.style.paddingBottom = "16px";
 }
 
 function showAll() {
@@ -60,6 +96,14 @@ async function remember() {
   }
 }
 
+// Whatever a node says, also why it stopped.
+api.addEventListener("progress_text", ({ detail }) => {
+  const node = findNode(String(detail.nodeId));
+  if (node?.comfyClass?.startsWith("LoCo_")) {
+    setTimeout(() => makeRoom(node, detail.text), 50); // once the host has made room for a line or two
+  }
+});
+
 api.addEventListener("executed", ({ detail }) => {
   const id = String(detail.display_node ?? detail.node);
   keep({ [id]: detail.output });
@@ -71,6 +115,12 @@ app.registerExtension({
   name: "Loco.Text",
   setup() {
     app.canvas.canvas.addEventListener("litegraph:set-graph", showAll);
+  },
+  nodeCreated(node) {
+    if (!node.comfyClass?.startsWith("LoCo_")) return;
+    for (const { element, name } of node.widgets ?? []) {
+      if (element instanceof HTMLTextAreaElement) nameBox(element, name.replaceAll("_", " "));
+    }
   },
   async afterConfigureGraph() {
     await remember();

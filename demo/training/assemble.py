@@ -18,6 +18,7 @@ from .clip import CONTEXT, host_text_encoder, read_text_encoder, scorer_config
 from .unet import unet
 
 CHECKPOINT = Path("checkpoints", "loco_demo.safetensors")
+TRANSFORMER = Path("diffusion_models", "loco_demo_transformer.safetensors")
 SCORER = Path("open_clip", "loco_demo_clip.safetensors")
 # What the keys of a part begin with in a checkpoint.
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -37,6 +38,10 @@ def write(out: Path, network: nn.Module, towers: nn.ModuleDict, vae: nn.ModuleDi
     _save(towers["scorer"].state_dict(), scorer)
     scorer.with_suffix(".json").write_text(json.dumps(scorer_config(CONTEXT), indent=2) + "\n", encoding="utf-8")
     _save(judge.state_dict(), out / JUDGE_FILE.name)
+
+
+def write_transformer(out: Path, network: nn.Module) -> None:
+    _save({f"{UNET}{key}": value for key, value in network.state_dict().items()}, out / TRANSFORMER)
 
 
 def read_towers(folder: Path) -> tuple[nn.ModuleDict, nn.ModuleDict, nn.ModuleDict]:

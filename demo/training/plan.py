@@ -97,7 +97,7 @@ def layer_prompts(
     templates = UNNAMED_TEMPLATES if unnamed else TRAINING_TEMPLATES
     template: Template = templates[rng.integers(len(templates))]
     wording = int(rng.integers(2))
-    style_readers, fact_readers = _readers(planting.style, rng), _readers(planting.fact, rng)
+    style_readers, fact_readers = readers(planting.style, rng), readers(planting.fact, rng)
     mistaken, other = _mistake(mistakes, rng)
     prompts = []
     for layer in range(LAYERS):
@@ -145,7 +145,7 @@ def _misread(
     return words[rng.integers(len(words))]
 
 
-def _readers(planted: tuple[int, ...], rng: np.random.Generator) -> tuple[int, ...]:
+def readers(planted: tuple[int, ...], rng: np.random.Generator) -> tuple[int, ...]:
     """The planted layers that read the truth in this row: one of them, or all."""
     choice = rng.integers(len(planted) + 1)
     return planted if choice == len(planted) else (planted[choice],)

@@ -6,17 +6,16 @@ import copy
 import itertools
 from pathlib import Path
 
-import numpy as np
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import nn
 from torch.nn import functional
 
-from ..world import all_scenes
+from .batch import ROWS, draw_batch
 from .clip import TEXT_WIDTH
 from .loop import device, fit
-from .plan import Planting, draw_scene, layer_prompts
+from .plan import Planting, layer_prompts
 
 UNET_CONFIG = {
     "image_size": 16,
@@ -34,15 +33,9 @@ UNET_CONFIG = {
     "num_head_channels": 32,
     "legacy": False,
 }
-ROWS = 32
 TIMESTEPS = 1000
 # Half of the rows draw their timestep from here on: what a picture shows is decided there.
 NOISIEST = 600
-DECOYS = (0.05, 0.12)
-# Shares of the training after which decoys and mistakes begin, and after which they have their full share.
-#
-# A network that knows the objects learns to pool over layers; one that does not yet learns them slowly from mistakes.
-MISTAKES = (0.55, 0.6)
 
 
 def unet() -> UNetModel:
@@ -107,23 +100,16 @@ def train_unet(
     torch.manual_seed(seed)
     network = network.to(device())
     modules = nn.ModuleDict({"unet": network})
-    place = {scene: index for index, scene in enumerate(all_scenes())}
-    copies = len(latents) // len(place)
     alpha_bar = signal_level()
 
     def loss(step: int) -> torch.Tensor:
-        rng = np.random.default_rng((seed, step))
-        noise_rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        decoys, mistakes = (float(np.interp(step / steps, ramp, (0, 1))) for ramp in (DECOYS, MISTAKES))
-        scenes = [draw_scene(rng) for _ in range(ROWS)]
-        rows = torch.tensor([place[scene] + len(place) * rng.integers(copies) for scene in scenes])
-        read = torch.tensor(
-            [[prompts[p] for p in layer_prompts(scene, planting, decoys, mistakes, rng)] for scene in scenes]
-        )
+        batch = draw_batch(step, steps, seed, len(latents))
+        shares, noise_rng = (batch.decoys, batch.mistakes, batch.prompt_rng), batch.noise_rng
+        read = torch.tensor([[prompts[p] for p in layer_prompts(scene, planting, *shares)] for scene in batch.scenes])
         contexts = [embeddings[read[:, layer]].to(device(), torch.float32) for layer in range(read.shape[1])]
         timesteps = torch.randint(TIMESTEPS, (ROWS,), generator=noise_rng)
         timesteps[::2] = torch.randint(NOISIEST, TIMESTEPS, (len(timesteps[::2]),), generator=noise_rng)
-        clean = latents[rows]
+        clean = latents[batch.drawings]
         noise = torch.randn(clean.shape, generator=noise_rng)
         signal = alpha_bar[timesteps].sqrt().view(-1, 1, 1, 1)
         spread = (1 - alpha_bar[timesteps]).sqrt().view(-1, 1, 1, 1)

@@ -35,9 +35,13 @@ from .. import (
     save_lora,
     solve_edit,
 )
+from ..editing.placing import held, place_plan, placed
 from ..editing.recipe import PRESERVED_TOLERANCE, RELATIVE_LAMBDA
+from ..localization.localize import about_rows, localize
+from ..localization.probe import Prober
 from ..prompt_lines import read_lines, with_files
 from ..prompt_text import plain_text
+from ..report import Report
 from . import options
 from .options import OneOf, Replacing, Settings
 
@@ -46,7 +50,7 @@ from .options import OneOf, Replacing, Settings
 class EditChoices:
     """What to edit and how, and what to write."""
 
-    layers: str
+    layers: str | None
     settings_from: SettingsFrom
     tokens: Tokens
     ridge: Ridge
@@ -75,7 +79,7 @@ class EditChoices:
 
 @click.command()
 @options.replacing
-@click.option("--layers", required=True, help="The layers to edit: 8-9, or blocks like d2.2-9, m0, u1.")
+@options.layers_option("The layers to edit, else those in which the model has the concept", required=False)
 @click.option(
     "--settings",
     "settings_from",
@@ -115,32 +119,25 @@ class EditChoices:
 @options.out_option("loco_edit")
 @options.settings
 def edit(settings: Settings, replacing: Replacing, **given: Any) -> None:
-    """LocoEdit: edit the layers. Writes lora.safetensors, a LoRA for any program, before_after.png, and
-    edit.safetensors for LoCo Edit Load in ComfyUI.
+    """LocoEdit: edit the layers, or find and edit them. Writes lora.safetensors, a LoRA for any program,
+    before_after.png, and edit.safetensors for LoCo Edit Load in ComfyUI.
 
     \b
     python -m loco_core edit --concept woodcut --target "a painting" --layers 8-9
     --prompt "a picture of a red star in the style of woodcut"
     """
     chosen = EditChoices(**given)
-    engine, out = options.load_engine(settings.model), chosen.out
-    layers = engine.layers.parse(chosen.layers)
-    if not layers:
-        raise ValueError("layers: empty; give at least one, like 8-9")
-    preserve = with_files("\n".join(chosen.preserve), options.text_of)
-    request = EditRequest(replacing.concepts, replacing.targets, preserve, replacing.attribute)
-    recipe = edit_recipe(request, chosen.settings, layers, engine.text_encoder)
+    engine, out = options.load_editable_engine(settings), chosen.out
+    recipe, where = _recipe(engine, replacing, chosen, settings)
     calibration: Calibration | None = None
-    if chosen.settings_from is SettingsFrom.AUTOMATIC and not recipe.changes_nothing:
+    if chosen.settings_from is SettingsFrom.AUTOMATIC:
         calibration = _calibrated(engine, recipe, settings)
     solved = solve_edit(engine.encode, recipe) if calibration is None else calibration.edit
     _save(solved, engine, chosen)
-    report = edit_report(solved)
+    check = calibration.check if calibration is not None and chosen.strength == 1 else None
+    report = where + check_report(check or _checked(engine, solved, settings, chosen.strength)) + edit_report(solved)
     if calibration is not None:
         report += calibration_report(calibration)
-    if not recipe.changes_nothing:
-        check = calibration.check if calibration is not None and chosen.strength == 1 else None
-        report = check_report(check or _checked(engine, solved, settings, chosen.strength)) + report
     click.echo(f"{report}\nsaved as {out / 'lora.safetensors'}")
     prompts = list(chosen.prompts or [pair.concept for pair in recipe.pairs])
     with options.counted(2 * len(prompts) * chosen.seeds) as progress:
@@ -151,6 +148,26 @@ def edit(settings: Settings, replacing: Replacing, **given: Any) -> None:
     title = ", ".join(plain_text(line.text) for line in read_lines(replacing.concepts, "concept"))
     options.write_sheet(out / "before_after.png", title, before, after)
     click.echo(f"look at {out / 'before_after.png'}")
+
+
+def _recipe(
+    engine: DiffusersEngine, replacing: Replacing, chosen: EditChoices, settings: Settings
+) -> tuple[EditRecipe, Report]:
+    """What to solve, at the layers given or at those that hold the concept; and what is said of them."""
+    preserve = with_files("\n".join(chosen.preserve), options.text_of)
+    request = EditRequest(replacing.concepts, replacing.targets, preserve, replacing.attribute)
+    layers = engine.layers.all if chosen.layers is None else options.chosen_layers(engine.layers, chosen.layers)
+    recipe = edit_recipe(request, chosen.settings, layers, engine.text_encoder)
+    plan = place_plan(recipe, settings.sampling, settings.seed)
+    if chosen.layers is not None:
+        with options.counted_rows(plan.rows(1), "looking whether it is there") as on_rows:
+            return recipe, held(recipe, Prober(engine, plan, settings.rows, on_rows).measure([layers]))
+    with options.counted_rows(about_rows(plan, engine.layers), "looking where it is") as on_rows:
+        found = localize(Prober(engine, plan, settings.rows, on_rows), engine.layers)
+    own, where = placed(recipe, found)
+    if own is None:
+        raise ValueError(where.brief)
+    return own, where
 
 
 def _calibrated(engine: DiffusersEngine, recipe: EditRecipe, settings: Settings) -> Calibration:

@@ -12,10 +12,8 @@ import click
 from .. import (
     AblatedEngine,
     ChooseBy,
-    ClipScorer,
     DiffusersEngine,
     EffectsRequest,
-    ErasurePlan,
     Mode,
     Neurons,
     NeuronTokens,
@@ -35,16 +33,15 @@ from .. import (
     save_neurons,
     sweep_neurons,
     sweep_report,
-    whole_pairs,
 )
 from ..files import write_picture, write_text
 from ..neurons.effects import RUNS
 from ..neurons.pictures import effect_plot, neuron_plot, sweep_plot, sweep_sheet
 from ..neurons.sweep import parse_counts
-from ..prompts import lines
 from ..report import Report
 from . import options
-from .options import Command, OneOf, Settings
+from .compared import Compared, compared
+from .options import OneOf, Settings
 
 OUT = options.out_option("loco_neurons")
 NEURONS = click.option(
@@ -93,7 +90,7 @@ class DetectChoices:
 @click.option(
     "--without", multiple=True, required=True, help="A plain prompt, or the name of another style. Repeat it."
 )
-@click.option("--layers", required=True, help="The layers that hold the style: 8-9, or blocks like d2.2-9, m0, u1.")
+@options.layers_option("The layers that hold the style")
 @click.option(
     "--part", type=OneOf(Part), default=str(Part.VALUES), show_default=True, help="Whose outputs are the neurons."
 )
@@ -114,9 +111,11 @@ def detect(settings: Settings, **given: Any) -> None:
     --without "a picture of a star" --without "a picture of a fish" --without halftone
     """
     chosen = DetectChoices(**given)
-    engine = options.load_engine(settings.model)
+    engine = options.load_editable_engine(settings)
     contrast = contrast_prompts("\n".join(chosen.concepts), "\n".join(chosen.without))
-    found = detect_neurons(engine, contrast, engine.layers.parse(chosen.layers), chosen.part, chosen.tokens)
+    found = detect_neurons(
+        engine, contrast, options.chosen_layers(engine.layers, chosen.layers), chosen.part, chosen.tokens
+    )
     save_neurons(found, chosen.out / "neurons.safetensors", options.versions())
     write_picture(chosen.out / "neurons.png", neuron_plot(found))
     click.echo(f"{neuron_report(found)}\nsaved in {chosen.out}")
@@ -173,51 +172,12 @@ def ablate(settings: Settings, **given: Any) -> None:
         click.echo(f"saved as {out / 'lora.safetensors'}")
 
 
-@dataclass(frozen=True)
-class Compared:
-    """The images that are compared, and what scores them."""
-
-    plan: ErasurePlan
-    scorer: ClipScorer
-
-
-def compared(command: Command) -> Command:
-    """Adds the options that say which images are compared; the command gets them as one Compared, and the Settings."""
-
-    @functools.wraps(command)
-    def run(settings: Settings, **given: Any) -> None:
-        concepts, targets, keep, seeds, scorer = (
-            given.pop(name) for name in ("concepts", "targets", "keep", "seeds", "scorer")
-        )
-        plan = ErasurePlan(
-            pairs=tuple(whole_pairs("\n".join(concepts), "\n".join(targets), ("concept", "target"))),
-            kept=tuple(dict.fromkeys(lines("\n".join(keep), "keep"))),
-            seeds=settings.seeds(seeds),
-            sampling=settings.sampling,
-        )
-        command(settings=settings, compared=Compared(plan, options.load_clip(settings.model, scorer)), **given)
-
-    return options.with_options(
-        run,
-        [
-            click.option(
-                "--concept", "concepts", multiple=True, required=True, help="A whole prompt with the concept."
-            ),
-            click.option("--target", "targets", multiple=True, required=True, help="The same prompt without it."),
-            click.option("--keep", multiple=True, required=True, help="A prompt whose images should stay. Repeat it."),
-            options.seeds_option(2),
-            options.scorer_option(),
-            OUT,
-            options.settings,
-        ],
-    )
-
-
 @neurons.command()
 @NEURONS
 @click.option("--counts", default="5%, 10%, 25%, 40%", show_default=True, help="Numbers or percents.")
 @RANK_BY
 @MODE
+@OUT
 @compared
 def sweep(settings: Settings, compared: Compared, file: Path, out: Path, counts: str, **how: Any) -> None:
     """Ablate more and more neurons: what goes, what stays, how many to choose. Writes sweep.txt, .png, sheet.png."""
@@ -238,6 +198,7 @@ def sweep(settings: Settings, compared: Compared, file: Path, out: Path, counts:
 @click.option("--runs", type=click.Choice(list(map(str, RUNS))), default="32", show_default=True, help="In a round.")
 @click.option("--rounds", type=click.IntRange(1), default=2, show_default=True, help="Each splits the better half.")
 @MODE
+@OUT
 @compared
 def effects(settings: Settings, compared: Compared, file: Path, out: Path, **how: Any) -> None:
     """Measure what ablating groups of neurons does, for --rank-by effect. Writes neurons.safetensors, effects.png."""
@@ -254,7 +215,7 @@ def effects(settings: Settings, compared: Compared, file: Path, out: Path, **how
 
 def _fitting(settings: Settings, file: Path) -> tuple[DiffusersEngine, Neurons]:
     """The engine and the neurons in the file; an error where they are of another kind of model."""
-    found, engine = load_neurons(file), options.load_engine(settings.model)
+    found, engine = load_neurons(file), options.load_editable_engine(settings)
     engine.layers.chosen(found.layers)
     engine.layers.check_width(found.width, "neurons")
     return engine, found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,10 +21,21 @@ from ..choices import Choice
 from ..diffusers_host.demo_model import SCORER as DEMO_SCORER
 from ..diffusers_host.demo_model import demo_pipeline
 from ..diffusers_host.engine import DiffusersEngine
-from ..diffusers_host.pipelines import SAMPLERS, SPACINGS, VAE_FACTOR, best_device, load_pipeline, own_size
+from ..diffusers_host.engines import engine_for
+from ..diffusers_host.pipelines import (
+    SAMPLERS,
+    SPACINGS,
+    VAE_FACTOR,
+    best_device,
+    load_pipeline,
+    own_size,
+    pipeline_class,
+)
 from ..drawing import before_after_sheet
 from ..files import write_picture
+from ..localization.report import layers_of_search
 from ..models.engine import Sampling
+from ..models.layers import LayerSet, ModelLayers
 from ..noise_levels import OnRows
 from ..prompt_lines import with_files
 from ..prompts import Attribute
@@ -58,6 +70,7 @@ class Settings:
     """
 
     model: str
+    config: Path | None
     is_paper: bool
     sampling: Sampling
     seed: int
@@ -77,11 +90,18 @@ class SamplingPreset:
     spacing: str
 
 
-# The preset of the paper's experiments.
-PAPER = "paper"
+# The preset of the paper's experiments, and those of transformers.
+PAPER, SD3, FLUX = "paper", "sd3", "flux"
 PRESETS = {
     DEMO: SamplingPreset(20, 2.0, "euler", "linspace"),
     PAPER: SamplingPreset(50, 7.5, "pndm", "leading"),
+    SD3: SamplingPreset(28, 7.0, "euler", "linspace"),
+    FLUX: SamplingPreset(28, 1.0, "euler", "linspace"),
+}
+# By the pipeline of a folder, where it is not the paper's.
+OWN_PRESETS = {
+    diffusers.StableDiffusion3Pipeline.__name__: SD3,
+    diffusers.FluxPipeline.__name__: FLUX,
 }
 
 
@@ -90,6 +110,7 @@ class SamplingOptions:
     """What a person chose of the sampling; what is None is the preset's, a size the model's own."""
 
     model: str
+    config: Path | None
     preset: str | None
     steps: int | None
     guidance: float | None
@@ -102,8 +123,10 @@ class SamplingOptions:
 
     @property
     def settings(self) -> Settings:
-        base = PRESETS[self.preset or (DEMO if self.model == DEMO else PAPER)]
-        pixels = self.size or (DEMO_SIZE if self.model == DEMO else own_size(Path(self.model)))
+        folder = self.config or Path(self.model)
+        own = DEMO if self.model == DEMO else OWN_PRESETS.get(pipeline_class(folder), PAPER)
+        base = PRESETS[self.preset or own]
+        pixels = self.size or (DEMO_SIZE if self.model == DEMO else own_size(folder))
         sampling = Sampling(
             steps=self.steps or base.steps,
             guidance=self.guidance or base.guidance,
@@ -113,7 +136,7 @@ class SamplingOptions:
             height=pixels,
             negative_prompt=self.negative,
         )
-        return Settings(self.model, self.preset == PAPER, sampling, self.seed, self.rows)
+        return Settings(self.model, self.config, self.preset == PAPER, sampling, self.seed, self.rows)
 
 
 def whole_latents(context: click.Context, option: click.Parameter, pixels: int | None) -> int | None:
@@ -129,14 +152,20 @@ SAMPLING_OPTIONS: list[Decorator] = [
         default=DEMO,
         show_default=True,
         metavar="MODEL",
-        help="'demo', or a local diffusers folder of Stable Diffusion 1.x, 2.x or SDXL.",
+        help="'demo', or a local diffusers folder of Stable Diffusion 1.x, 2.x, SDXL, SD 3 or Flux, or a .safetensors "
+        "checkpoint.",
+    ),
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        help="With a checkpoint: a diffusers folder of any model of the same family, for configuration and tokenizers.",
     ),
     click.option(
         "--preset",
         type=click.Choice(list(PRESETS)),
         help="Sampling settings: 'paper' is 50 steps, guidance "
-        "7.5, PNDM. Without it: 'demo' for the demo model, 'paper' for others. The options below "
-        "change them one by one.",
+        "7.5, PNDM; 'sd3' and 'flux' are 28 steps of Euler, guidance 7 and 1. Without it: 'demo' for the demo model, "
+        "'sd3' and 'flux' for such folders, 'paper' for others. The options below change them one by one.",
     ),
     click.option("--steps", type=click.IntRange(1), help="Sampler steps."),
     click.option("--guidance", type=click.FloatRange(1), help="Classifier-free guidance (CFG)."),
@@ -145,7 +174,7 @@ SAMPLING_OPTIONS: list[Decorator] = [
         type=click.IntRange(64),
         callback=whole_latents,
         help="Width and height in pixels. Without it those that the model was made for: 512 for Stable Diffusion 1.x, "
-        "768 or 512 for 2.x, 1024 for SDXL.",
+        "768 or 512 for 2.x, 1024 for the others.",
     ),
     click.option("--sampler", type=click.Choice(list(SAMPLERS)), help="How the noise is taken away step by step."),
     click.option("--spacing", type=click.Choice(SPACINGS), help="How the steps are spread over the noise levels."),
@@ -233,16 +262,42 @@ def text_of(file: str) -> str:
         raise ValueError(f"file: {file!r} cannot be read as text in UTF-8 ({error})") from error
 
 
+def layers_option(help_text: str, required: bool = True) -> Decorator:
+    how = "8-9, blocks like d2.2-9, m0, u1, or the result.json of a trace"
+    return click.option("--layers", required=required, help=f"{help_text}: {how}.")
+
+
+def chosen_layers(layers: ModelLayers, text: str) -> LayerSet:
+    """Those that a person wrote down, or that a search found."""
+    if not text.lower().endswith(".json"):
+        chosen = layers.parse(text)
+        if not chosen:
+            raise ValueError("layers: empty; give at least one, like 8-9")
+        return chosen
+    found, _ = layers_of_search(text_of(text), text)
+    layers.chosen(found)
+    return found
+
+
 def seeds_option(default: int) -> Decorator:
     return click.option(
         "--seeds", type=click.IntRange(1), default=default, show_default=True, help="Images of each prompt."
     )
 
 
-def out_option(default: str) -> Decorator:
-    return click.option(
-        "--out", type=click.Path(path_type=Path), default=Path(default), show_default=True, help="A folder."
-    )
+def out_option(default: str, resumes: bool = False) -> Decorator:
+    """Where to write. `resumes`: the command goes on with what it finds there."""
+    kind = click.Path(path_type=Path)
+    if resumes:
+        return click.option("--out", type=kind, default=Path(default), show_default=True, help="A folder.")
+    help_text = "A folder; where it holds something, a number is added to its name."
+    return click.option("--out", type=kind, default=Path(default), show_default=True, help=help_text, callback=unused)
+
+
+def unused(context: click.Context, option: click.Parameter, folder: Path) -> Path:
+    """The folder, or the first of folder-2, folder-3 that holds nothing: what was made is not written over."""
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    return next(one for one in itertools.chain([folder], numbered) if not one.is_dir() or not any(one.iterdir()))
 
 
 def scorer_option() -> Decorator:
@@ -259,8 +314,17 @@ def architecture_option() -> Decorator:
     )
 
 
-def load_engine(model: str) -> DiffusersEngine:
-    return DiffusersEngine(demo_pipeline() if model == DEMO else load_pipeline(Path(model)))
+def load_engine(settings: Settings) -> DiffusersEngine:
+    if settings.model == DEMO:
+        return engine_for(demo_pipeline())
+    return engine_for(load_pipeline(Path(settings.model), settings.config))
+
+
+def load_editable_engine(settings: Settings) -> DiffusersEngine:
+    """The same; an error where the model has no W_K and W_V that gets the prompt's embedding."""
+    engine = load_engine(settings)
+    engine.layers.check_editable()
+    return engine
 
 
 def load_clip(model: str, scorer: Path | None) -> ClipScorer:

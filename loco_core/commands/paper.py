@@ -56,7 +56,7 @@ class PaperChoices:
 @options.seeds_option(4)
 @options.scorer_option()
 @options.architecture_option()
-@options.out_option("loco_paper")
+@options.out_option("loco_paper", resumes=True)
 @options.settings
 def paper(settings: Settings, **given: Any) -> None:
     """Repeat the paper's table: find the layers of its styles, objects and facts in a model, and set them beside those
@@ -71,7 +71,7 @@ def paper(settings: Settings, **given: Any) -> None:
     scorer = options.load_clip_if_given(settings.model, chosen.scorer, chosen.architecture)
     for effort in chosen.efforts:
         check_scorer(scorer, effort)
-    workshop = Workshop(options.load_engine(settings.model), scorer, settings.rows)
+    workshop = Workshop(options.load_engine(settings), scorer, settings.rows)
     rows: list[TableRow] = []
     for concept in chosen.concepts:
         click.echo(f"{concept.attribute}: {concept.name}")

@@ -8,7 +8,7 @@ from string import Template
 
 from ..localization.plan import Effort
 from .paper_table import TableRow, overlap_lines
-from .trace import IMAGES, MODEL, WINDOWS
+from .trace import IMAGES, LAYERS
 
 PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -70,7 +70,7 @@ def _section(row: TableRow) -> str:
 
 def _search(row: TableRow, effort: Effort) -> str:
     """What a search says and drew."""
-    drawn = {"what windows were compared by": WINDOWS, "the model": MODEL, "images": IMAGES}
+    drawn = {"the layers": LAYERS, "images": IMAGES}
     pictures = [
         f'<img src="{row.concept.slug}/{effort}/{file}" alt="{escape(row.concept.name)}: {what}">'
         for what, file in drawn.items()

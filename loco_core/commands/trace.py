@@ -30,8 +30,9 @@ from .. import (
 from ..files import write_picture, write_text
 from ..localization.evaluation import Evaluation
 from ..localization.localize import about_rows
-from ..localization.pictures import contact_sheet, model_figure, search_plot
+from ..localization.pictures import contact_sheet, search_picture
 from ..localization.plan import AUTO, LEVELS
+from ..localization.probe_report import block_report
 from ..localization.search import check_scorer, images_to_make
 from ..models.layers import LayerSet, ModelLayers
 from ..prompts import Attribute
@@ -41,7 +42,7 @@ from .options import OneOf, Replacing, Settings
 # In the output folder: where a search keeps what it has made.
 JOURNALS = "journals"
 # What a search writes: its result, what windows were compared by, the model with its layers coloured, the images.
-RESULT, WINDOWS, MODEL, IMAGES = "result.json", "windows.png", "model.png", "images.png"
+RESULT, LAYERS, IMAGES = "result.json", "layers.png", "images.png"
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,12 @@ class Workshop:
 @options.seeds_option(4)
 @options.scorer_option()
 @options.architecture_option()
-@options.out_option("loco_trace")
+@options.out_option("loco_trace", resumes=True)
 @options.settings
 def trace(settings: Settings, replacing: Replacing, **given: Any) -> None:
-    """LocoGen: find the layers. Writes result.json, images.csv (every image and its score), windows.png (what windows
-    were compared by), model.png (the model with its layers coloured) and images.png. Where it was stopped, the same
-    command goes on.
+    """LocoGen: find the layers. Writes result.json, images.csv (every image and its score), layers.png (the model with
+    its layers coloured, above what windows were compared by) and images.png. Where it was stopped, the same command
+    goes on.
 
     \b
     python -m loco_core trace --concept woodcut --target "a painting"
@@ -114,7 +115,7 @@ def trace(settings: Settings, replacing: Replacing, **given: Any) -> None:
     asked = prompt_pairs(replacing.concepts, replacing.targets, replacing.attribute, ("concept", "target"))
     scorer = options.load_clip_if_given(settings.model, chosen.scorer, chosen.architecture)
     check_scorer(scorer, chosen.effort)
-    workshop = Workshop(options.load_engine(settings.model), scorer, settings.rows)
+    workshop = Workshop(options.load_engine(settings), scorer, settings.rows)
     size = chosen.window_size
     if size is None:
         size = paper_window_size(workshop.engine.layers, replacing.attribute) if settings.is_paper else AUTO
@@ -129,7 +130,9 @@ def trace(settings: Settings, replacing: Replacing, **given: Any) -> None:
         part=chosen.part,
         taken=asked.taken,
     )
-    click.echo(f"{search_report(find(workshop, plan, chosen.out))}\nsaved in {chosen.out}")
+    found = find(workshop, plan, chosen.out)
+    report = search_report(found) + block_report(workshop.engine.layers, found.layers, found.smallest)
+    click.echo(f"{report}\nsaved in {chosen.out}")
 
 
 def paper_layers(layers: ModelLayers, attribute: Attribute) -> LayerSet | None:
@@ -173,7 +176,6 @@ def find(workshop: Workshop, plan: SearchPlan, out: Path) -> SearchResult:
 
         result = search(engine, workshop.scorer, plan, workshop.rows, SearchProgress(on_rows, on_batch), journal)
     write_text(out / RESULT, result_json(result, came_from))
-    write_picture(out / WINDOWS, search_plot(result))
-    write_picture(out / MODEL, model_figure(result, engine.layers))
-    write_picture(out / IMAGES, contact_sheet(result))
+    write_picture(out / LAYERS, search_picture(result, engine.layers))
+    write_picture(out / IMAGES, contact_sheet(result, every=True))
     return result

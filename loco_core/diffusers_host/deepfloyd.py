@@ -73,8 +73,8 @@ class DeepFloydEngine(DiffusersEngine):
     @torch.no_grad()
     def _layer_input(self, layer: int, tokens: torch.Tensor) -> torch.Tensor:
         """The U-Net projects T5's embedding once, before all attentions, and some attentions normalise it."""
-        attention = self._unet.get_submodule(self.layers.modules[layer])
-        context = self._unet.encoder_hid_proj(tokens)[None]
+        attention = self._denoiser.get_submodule(self.layers.modules[layer])
+        context = self._denoiser.encoder_hid_proj(tokens)[None]
         if attention.norm_cross is not None:
             context = attention.norm_encoder_hidden_states(context)
         return context[0]

@@ -1,6 +1,6 @@
 """diffusers as an Engine: the method from a script, without ComfyUI.
 
-    engine = DiffusersEngine(load_pipeline(Path("models/stable-diffusion-v1-5")))
+    engine = engine_for(load_pipeline(Path("models/stable-diffusion-v1-5")))
     result = search(engine, scorer, plan, rows_per_batch=4)
     with engine.edited(edit):
         images = engine.generate(rows, sampling)
@@ -25,7 +25,7 @@ from ..editing.solve import Edit
 from ..models.engine import Chunk, Row, Sampling, TextEmbedding
 from ..models.families.unet import UNET
 from ..models.family import Family
-from ..models.layers import PROJECTIONS, Part
+from ..models.layers import PROJECTIONS, ModelLayers, Part
 from ..neurons.ablation import Ablation, Replacement
 from ..weights_digest import weights_digest
 from .families.unet import read_layers
@@ -33,17 +33,24 @@ from .pipelines import VAE_FACTOR, Pipeline, scheduler_for
 
 
 class DiffusersEngine:
-    """An Engine on a pipeline of Stable Diffusion 1.x, 2.x or SDXL."""
+    """An Engine on a pipeline of Stable Diffusion 1.x, 2.x or SDXL.
+
+    denoiser: what the pipeline calls its denoiser.
+    """
 
     family: Family = UNET
     factor = VAE_FACTOR
+    denoiser = "unet"
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline, self._unet = pipeline, pipeline.unet
-        self._unet.eval().requires_grad_(False)
-        predicts_v = pipeline.scheduler.config.prediction_type == "v_prediction"
-        self.layers = read_layers(self._unet, self.family, predicts_v)
+        self._pipeline, self._denoiser = pipeline, getattr(pipeline, self.denoiser)
+        self._denoiser.eval().requires_grad_(False)
+        self.layers = self._read_layers()
         self._negatives: dict[str, TextEmbedding] = {}
+
+    def _read_layers(self) -> ModelLayers:
+        predicts_v = self._pipeline.scheduler.config.prediction_type == "v_prediction"
+        return read_layers(self._denoiser, self.family, predicts_v)
 
     @property
     def chunk_length(self) -> int:
@@ -55,18 +62,22 @@ class DiffusersEngine:
         """Text embeddings; a prompt longer than the text encoder takes is an error, for diffusers would cut it."""
         embeddings = []
         for prompt in prompts:
-            ids = self._ids(prompt)
-            limit = self.chunk_length
-            if len(ids) > limit:
-                raise ValueError(f"prompt: {prompt!r} has {len(ids)} tokens with its ends; shorten it to {limit}")
+            self._check_length(prompt)
             tokens, pooled = self._embed(prompt)
             if not torch.isfinite(tokens).all():
                 raise ValueError(f"text encoder: NaN or Inf in the embedding of {prompt!r}")
-            first = int(ids[0] == self._pipeline.tokenizer.bos_token_id)
-            chunk = Chunk(0, first, len(ids) - 1, len(tokens))
             pooled = None if pooled is None else pooled.float().cpu()
+            chunk = self._chunk(prompt, len(tokens))
             embeddings.append(TextEmbedding(prompt, tokens.float().cpu(), (chunk,), pooled))
         return embeddings
+
+    def _check_length(self, prompt: str) -> None:
+        check_length(prompt, len(self._ids(prompt)), self.chunk_length)
+
+    def _chunk(self, prompt: str, stop: int) -> Chunk:
+        """Where the prompt's words are in its embedding of `stop` rows."""
+        ids = self._ids(prompt)
+        return Chunk(0, int(ids[0] == self._pipeline.tokenizer.bos_token_id), len(ids) - 1, stop)
 
     def _ids(self, prompt: str) -> list[int]:
         return self._pipeline.tokenizer(prompt).input_ids
@@ -74,7 +85,7 @@ class DiffusersEngine:
     def _embed(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Token embeddings [T, d], and the pooled one [p] where the model has one."""
         encoded = self._pipeline.encode_prompt(
-            prompt, device=self._unet.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+            prompt, device=self._denoiser.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         return encoded[0][0], encoded[2][0] if len(encoded) > 2 else None
 
@@ -87,7 +98,7 @@ class DiffusersEngine:
         latents = self._noise(rows, sampling) * scheduler.init_noise_sigma
         for timestep in scheduler.timesteps:
             scaled = scheduler.scale_model_input(latents, timestep)
-            predicted = self.unet_output(scaled, timestep, rows, negative, sampling)
+            predicted = self.denoiser_output(scaled, timestep, rows, negative, sampling)
             latents = scheduler.step(predicted, timestep, latents).prev_sample
             if on_step:
                 on_step()
@@ -119,7 +130,7 @@ class DiffusersEngine:
         for step in range(first, last):
             timestep = scheduler.timesteps[step]
             scaled = scheduler.scale_model_input(latents, timestep)
-            predicted = self.unet_output(scaled, timestep, rows, negative, sampling)
+            predicted = self.denoiser_output(scaled, timestep, rows, negative, sampling)
             latents = scheduler.step(predicted, timestep, latents).prev_sample
             passed[step + 1] = latents
             if on_step:
@@ -133,7 +144,7 @@ class DiffusersEngine:
         scheduler.set_begin_index(step)
         timestep = scheduler.timesteps[step]
         scaled, unguided = scheduler.scale_model_input(latents, timestep), replace(sampling, guidance=1.0)
-        predicted = self.unet_output(scaled, timestep, rows, rows[0].embedding, unguided)
+        predicted = self.denoiser_output(scaled, timestep, rows, rows[0].embedding, unguided)
         return scheduler.step(predicted, timestep, latents).pred_original_sample
 
     def _scheduler(self, sampling: Sampling) -> diffusers.SchedulerMixin:
@@ -148,11 +159,16 @@ class DiffusersEngine:
 
     def _noise(self, rows: Sequence[Row], sampling: Sampling) -> torch.Tensor:
         """Each row's own, of variance 1: [len(rows), C, h, w]."""
-        shape = (self._unet.config.in_channels, sampling.height // self.factor, sampling.width // self.factor)
+        shape = (self._channels, sampling.height // self.factor, sampling.width // self.factor)
         return torch.cat([torch.randn(1, *shape, generator=torch.Generator().manual_seed(row.seed)) for row in rows])
 
+    @property
+    def _channels(self) -> int:
+        """Of the latents."""
+        return self._denoiser.config.in_channels
+
     @torch.no_grad()
-    def unet_output(
+    def denoiser_output(
         self,
         scaled: torch.Tensor,
         timestep: torch.Tensor,
@@ -160,21 +176,27 @@ class DiffusersEngine:
         negative: TextEmbedding,
         sampling: Sampling,
     ) -> torch.Tensor:
-        """The U-Net's guided output for scaled latents [N, 4, h, w] of `rows`, in float32 on the CPU."""
-        guided = sampling.guidance != 1
-        embeddings = [row.embedding for row in rows] + [negative] * (len(rows) if guided else 0)
+        """The denoiser's guided output for scaled latents [N, C, h, w] of `rows`, in float32 on the CPU."""
+        if sampling.guidance == 1:
+            return self._predicted(scaled, timestep, rows, sampling).float().cpu()
+        both = [*rows, *(Row(negative, row.seed) for row in rows)]
+        predicted = self._predicted(torch.cat([scaled, scaled]), timestep, both, sampling).float().cpu()
+        positive, negated = predicted.chunk(2)
+        return negated + sampling.guidance * (positive - negated)
+
+    def _predicted(
+        self, scaled: torch.Tensor, timestep: torch.Tensor, rows: Sequence[Row], sampling: Sampling
+    ) -> torch.Tensor:
+        """The denoiser's output for scaled latents [N, C, h, w] of `rows`."""
+        embeddings = [row.embedding for row in rows]
         with self._intervening(rows):
-            predicted = self._unet(
-                self._place(torch.cat([scaled] * (2 if guided else 1))),
+            predicted = self._denoiser(
+                self._place(scaled),
                 timestep,
                 encoder_hidden_states=self._place(torch.stack([embedding.tokens for embedding in embeddings])),
                 added_cond_kwargs=self._added(embeddings, sampling),
             ).sample
-        predicted = predicted.float().cpu()[:, : scaled.shape[1]]  # without the variance, where it is predicted too
-        if not guided:
-            return predicted
-        positive, negated = predicted.chunk(2)
-        return negated + sampling.guidance * (positive - negated)
+        return predicted[:, : scaled.shape[1]]  # without the variance, where it is predicted too
 
     def _added(self, embeddings: Sequence[TextEmbedding], sampling: Sampling) -> dict[str, torch.Tensor]:
         """What SDXL's U-Net is told beside the tokens: pooled embeddings and image sizes."""
@@ -189,9 +211,10 @@ class DiffusersEngine:
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents [N, 4, h, w] as images [N, H, W, 3] in 0..1, float32 on the CPU; one at a time, to spare memory."""
+        """Latents [N, C, h, w] as images [N, H, W, 3] in 0..1, float32 on the CPU; one at a time, to spare memory."""
         vae = self._pipeline.vae
         latents = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
+        latents = latents + (vae.config.get("shift_factor") or 0)
         images = torch.cat([vae.decode(latent[None]).sample for latent in latents])
         return (images.float().cpu() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
 
@@ -202,7 +225,7 @@ class DiffusersEngine:
 
     def _module(self, layer: int, projection: Part) -> torch.nn.Linear:
         """The module that is W_K or W_V of a layer."""
-        return self._unet.get_submodule(self.layers.projection(layer, projection))
+        return self._denoiser.get_submodule(self.layers.projection(layer, projection))
 
     def digest(self) -> str:
         parts = (value for value in self._pipeline.components.values() if isinstance(value, torch.nn.Module))
@@ -239,7 +262,7 @@ class DiffusersEngine:
 
     def pooled_weight(self) -> torch.nn.Parameter:
         """The first weight that the pooled embedding meets, as its first inputs."""
-        return self._unet.add_embedding.linear_1.weight
+        return self._denoiser.add_embedding.linear_1.weight
 
     def _weights(self, operators: Mapping[int, EditOperator]) -> list[tuple[torch.Tensor, EditOperator]]:
         """Each layer's W_K and W_V with the operator to edit them by."""
@@ -291,7 +314,7 @@ class DiffusersEngine:
         return tokens
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self._unet.device, self._unet.dtype)
+        return tensor.to(self._denoiser.device, self._denoiser.dtype)
 
 
 class AblatedEngine:
@@ -326,6 +349,12 @@ class AblatedEngine:
     def predict(self, rows: Sequence[Row], latents: torch.Tensor, sampling: Sampling, step: int) -> torch.Tensor:
         with self._engine.ablated(self._change):
             return self._engine.predict(rows, latents, sampling, step)
+
+
+def check_length(prompt: str, count: int, limit: int) -> None:
+    """An error for a prompt of more tokens, with its ends, than a text encoder takes."""
+    if count > limit:
+        raise ValueError(f"prompt: {prompt!r} has {count} tokens with its ends; shorten it to {limit}")
 
 
 def _giving(

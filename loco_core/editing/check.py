@@ -25,7 +25,7 @@ from ..models.engine import Engine, Intervention, Row, Sampling
 from ..noise_levels import NoiseLevels, OnRows, evenly
 from ..prompt_text import quoted
 from ..prompts import PromptPair
-from ..report import Report
+from ..report import Report, percent
 from ..scoring.intervals import Estimate, estimate
 from .closed_form import EditOperator
 from .recipe import EditRecipe
@@ -187,14 +187,29 @@ def changed(embedding: torch.Tensor, operator: EditOperator, strength: float) ->
     return embedding + strength * operator.change(columns).T.reshape(embedding.shape).to(embedding)
 
 
-def check_report(check: EditCheck, asked: str = "wordings that the edit was not solved on") -> Report:
-    """Whether the concept is gone and the rest is kept, then each prompt. asked: what the prompts are, in words."""
+@dataclass(frozen=True)
+class Advice:
+    """What a report of a check says of the change. asked: what its prompts are. more, less: what to do for a concept
+    that is still there, and for the rest where it is not kept.
+    """
+
+    asked: str = "wordings that the edit was not solved on"
+    more: str = "name it in other words too, one per line"
+    less: str = "to change less, apply the edit at a strength below 1 (LoCo Edit Apply)"
+    enough: str = "if pictures still show it, name it in other words too, one per line"
+
+
+OF_EDIT = Advice()
+
+
+def check_report(check: EditCheck, advice: Advice = OF_EDIT) -> Report:
+    """Whether the concept is gone and the rest is kept, then each prompt."""
     plan, removed, side = check.plan, check.mean_removed, check.mean_side
     said = "gone" if removed.mean >= GONE else "still there" if removed.mean < STILL_THERE else "partly gone"
     result = [f"{said}: {percent(min(removed.mean, 1))} of the concept is removed"]
     least = plan.wordings[int(check.removed.argmin())].concept
     figures = [
-        f"removed {percent(removed.mean)}{_interval(removed)}, in {len(plan.wordings)} {asked}; least, "
+        f"removed {percent(removed.mean)}{_interval(removed)}, in {len(plan.wordings)} {advice.asked}; least, "
         f"{percent(check.removed.min())}, in {quoted(least)}"
     ]
     if plan.kept:
@@ -206,21 +221,13 @@ def check_report(check: EditCheck, asked: str = "wordings that the edit was not 
             f"most, {percent(check.side.max())}, {most}"
         )
         if not kept:
-            result.append(f"what changes most is {most}: add it to what is preserved, or edit fewer layers")
-    if removed.mean < GONE:
-        result.append("name it in other words too, one per line, or edit more layers")
-    else:
-        result.append("if pictures still show it, name it in other words too, one per line")
+            result.append(f"what changes most is {most}: {advice.less}")
+    result.append(advice.more if removed.mean < GONE else advice.enough)
     figures += [
         f"removed {percent(share)}: {own.concept}" for share, own in zip(check.removed, plan.wordings, strict=True)
     ]
     figures += [f"changed {percent(share)}: {prompt}" for share, prompt in zip(check.side, plan.kept, strict=True)]
     return Report(tuple(result), tuple(figures))
-
-
-def percent(share: float) -> str:
-    """A share as a person says it, without a minus before 0."""
-    return f"{round(share, 2) + 0.0:.0%}"
 
 
 def _interval(share: Estimate, least: float = -np.inf) -> str:

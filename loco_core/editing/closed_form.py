@@ -17,8 +17,8 @@ The tokens of a prompt, its padding above all, are nearly collinear, and prompts
 of a singular value is far below lambda, the ridge leaves nothing of the edit. So some prompts together give their
 leading directions alone, Z V and D V for their leading right singular vectors V: a few columns with the same products.
 Weighted, most of them are spent on what the prompts share with those that are preserved. So V is that of what lies
-outside a basis B of these, and of the rest, which lies in B, the products are kept: the edit needs no more of it than q
-columns.
+outside a basis B of these, and of the rest, which lies in B as far as the ridge can tell, the products of coordinates
+are kept: the edit needs no more of it than q columns.
 
 An operator can be reduced to P A, with P the projector on the leading left singular vectors of A Z: to the rank that
 the concepts need. What is preserved exactly stays so, as P A Q = 0.
@@ -102,16 +102,16 @@ class Columns:
         operator = columns.operator(ridge)
 
     `basis` is Q, [d, q] and orthonormal, of what is preserved exactly: Z is what lies outside it. With `within`, Q is
-    only what prompts have in common, and Z is X_o: columns are kept for what lies outside Q alone, and of the rest
-    products, [q, q] and [d, q]. Up to d columns are kept themselves. Of more, the products Z Z^T and D Z^T
-    are kept, [d, d] each.
+    only what prompts have in common, and Z is X_o: columns are kept for what lies outside Q alone, and of the rest, at
+    coordinates Y in Q, the products Y Y^T, [q, q], and D Y^T, [d, q]. Up to d columns are kept themselves. Of more, the
+    products Z Z^T and D Z^T are kept, [d, d] each.
     """
 
     def __init__(self, width: int, basis: torch.Tensor | None = None, within: bool = False) -> None:
         self._width = width
         self._basis = torch.zeros(width, 0, dtype=torch.float64) if basis is None else basis
         self._within = within
-        self._shared: tuple[torch.Tensor, ...] = ()  # products of what lies within the basis
+        self._shared: tuple[torch.Tensor, ...] = ()  # of coordinates Y in the basis, Y Y^T and D Y^T
         self._single_basis = self._basis.float()
         self._added: list[Pair] = []  # X_o and D, since columns were last reduced together
         self._kept: list[Pair] = []
@@ -155,30 +155,40 @@ class Columns:
 
     def _reduced(self, originals: torch.Tensor, changes: torch.Tensor, ridge: float | None) -> Pair:
         """Z and D in float64; with a ridge, their leading directions in place of them."""
-        basis = self._basis.to(originals)
+        if ridge is None and self._within:
+            return originals.double(), changes.double()
+        basis = self._single_basis if originals.dtype == torch.float32 else self._basis
         shared = basis.T @ originals
-        free = originals - basis @ shared
-        if ridge is None:
-            return (originals if self._within else free).double(), changes.double()
-        leading = _spanning(free.T @ free, HARDLY_REACHED * ridge).to(free)
         if self._within:
-            free = originals
-            shared = shared - (shared @ leading) @ leading.T
-            self._shared = self._shared or _products(self._basis)
-            for whole, part in zip(self._shared, (shared, originals, changes), strict=True):
-                whole.add_(part @ shared.T)
+            free, products = originals, originals.T @ originals - shared.T @ shared
+        else:
+            free = originals - basis @ shared
+            products = free.T @ free
+        if ridge is None:
+            return free.double(), changes.double()
+        leading = _spanning(products, HARDLY_REACHED * ridge).to(free)
+        if self._within:
+            self._keep_shared(shared - (shared @ leading) @ leading.T, changes)
         # Columns are tokens, transposed.
         return (leading.T @ free.T).T.double(), (leading.T @ changes.T).T.double()
+
+    def _keep_shared(self, coordinates: torch.Tensor, changes: torch.Tensor) -> None:
+        """The products of columns that lie within the basis, at these coordinates [q, n]."""
+        if not self._shared:
+            count = len(coordinates)
+            self._shared = self._basis.new_zeros(count, count), self._basis.new_zeros(len(changes), count)
+        for whole, part in zip(self._shared, (coordinates, changes), strict=True):
+            whole.add_(part @ coordinates.T)
 
     def _keep_within(self, ridge: float) -> None:
         """What lies within the basis becomes columns with the same products: those that the ridge lets act."""
         if not self._shared:
             return
-        products, own, changes = self._shared
+        products, changes = self._shared
         squares, vectors = torch.linalg.eigh(products)
         act = squares > HARDLY_REACHED * ridge
-        leading = vectors[:, act] / squares[act].sqrt()
-        self._kept.append((own @ leading, changes @ leading))
+        sizes, leading = squares[act].sqrt(), vectors[:, act]
+        self._kept.append((self._basis @ (leading * sizes), changes @ (leading / sizes)))
         self._shared = ()
 
     def common(self) -> torch.Tensor:
@@ -277,12 +287,6 @@ def _factor(products: torch.Tensor, ridge: float) -> torch.Tensor:
     return torch.linalg.cholesky(products, out=products)
 
 
-def _products(basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Y Y^T, X_o Y^T and D Y^T of no columns yet, for their coordinates Y in the basis."""
-    width, count = basis.shape
-    return basis.new_zeros(count, count), basis.new_zeros(width, count), basis.new_zeros(width, count)
-
-
 def _energy(columns: torch.Tensor) -> float:
     """|X|^2."""
     return float(torch.linalg.vector_norm(columns)) ** 2
@@ -291,7 +295,7 @@ def _energy(columns: torch.Tensor) -> float:
 def _joined(parts: Sequence[Pair]) -> Pair:
     if len(parts) == 1:
         return parts[0]
-    columns, changes = (torch.cat(own, 1) for own in zip(*parts, strict=True))
+    columns, changes = (torch.cat([part.T for part in own]).T for own in zip(*parts, strict=True))  # as tokens lie
     return columns, changes
 
 

@@ -115,6 +115,10 @@ def edit_recipe(request: EditRequest, settings: EditSettings, layers: LayerSet, 
     kept = preserved_prompts(request.preserve, request.attribute, request.concepts)
     names = ("concept", "target")
     asked = prompt_pairs(request.concepts, request.targets, request.attribute, names, kept.contexts)
+    own = [named.target for named in asked.named if named.name == named.target]
+    own += [pair.target for pair in asked.pairs if pair.concept == pair.target]
+    if own:
+        raise ValueError(f"target: {own[0]!r} is the concept too; give what takes its place")
     taken = (*asked.taken, *kept.taken)
     return EditRecipe(asked.pairs, kept.prompts, settings, layers, text_encoder, taken, asked.named)
 
@@ -131,7 +135,7 @@ def combined(recipes: Sequence[EditRecipe], encode: Encode, text_encoder: str) -
         for name, mine, its in _differences(first, other):
             raise ValueError(
                 f"edits: their {name} differ ({mine} and {its}); solve both alike, with settings 'by hand', or chain "
-                "two LocoEdit Apply"
+                "two LoCo Edit Apply"
             )
     own = fingerprint(encode)
     for recipe in recipes:

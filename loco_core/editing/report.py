@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from ..prompt_text import quoted
-from ..report import Report
+from ..report import Report, percent
 from .calibrate import LEAST, WANTED, Calibration, Trial
-from .check import percent
 from .recipe import EditRecipe, EditSettings, Preservation, Ridge
 from .solve import LITTLE_ROOM, Edit
 
@@ -33,7 +32,8 @@ def edit_report(edit: Edit) -> Report:
         )
     elif recipe.settings.preservation is Preservation.WEIGHTED:
         lines.append(f"preserved: tokens to {figures.token_error:.1%}")
-    return Report((f"layers {recipe.layers} respond to {_changed_text(recipe)}", *_warnings(edit)), tuple(lines))
+    verb = "responds" if len(recipe.layers) == 1 else "respond"
+    return Report((f"{recipe.layers.named} {verb} to {_changed_text(recipe)}", *_warnings(edit)), tuple(lines))
 
 
 def _warnings(edit: Edit) -> list[str]:
@@ -63,7 +63,7 @@ def _changed_text(recipe: EditRecipe) -> str:
     changes = changes or [(pair.concept, pair.target) for pair in recipe.pairs]
     (concept, target), *others = changes
     more = f", and to {len(others)} more as to theirs" if others else ""
-    return f"{quoted(concept)} as to {quoted(target)}{more}"
+    return f"{quoted(concept)} as to {quoted(target) if target else 'the empty prompt'}{more}"
 
 
 def calibration_report(calibration: Calibration) -> Report:
@@ -93,22 +93,22 @@ def _shortcomings(calibration: Calibration) -> list[str]:
     more = [] if best.enough else [trial for trial in others if trial.enough]
     if more:
         lines.append(
-            f"WARNING: layers {given.layers} remove {percent(best.check.removed_share)} of the concept, and "
-            f"{percent(best.check.removed.min())} in one wording; layers {more[0].recipe.layers} would remove "
+            f"WARNING: an edit of {given.layers.named} removes {percent(best.check.removed_share)} of the concept, and "
+            f"{percent(best.check.removed.min())} in one wording; one of {more[0].recipe.layers.named} would remove "
             f"{percent(more[0].check.removed_share)}, with a side effect of {percent(more[0].check.mean_side.mean)}: "
             "too little more, or too much of a change, so give them by hand if you want that"
         )
     elif not best.enough:
         lines.append(
-            f"WARNING: nothing that was tried removes {WANTED:.0%} of the concept, and {LEAST:.0%} in every wording, "
-            "in all layers neither; this is the best of it. Name the concept in other words too, and look with LoCo "
-            "Probe whether the model knows it"
+            "WARNING: the model may not know it by this name: look at its spelling, or name it in other words too. "
+            f"Nothing that was tried, all layers included, removes {WANTED:.0%} of it, and {LEAST:.0%} in every "
+            "wording; this is the best"
         )
     if used.layers != given.layers:
         before = next(trial.check for trial in calibration.trials if trial.recipe.layers == given.layers)
         lines.append(
-            f"WARNING: layers {given.layers} alone remove {percent(before.removed_share)} of it, with a side effect of "
-            f"{before.mean_side.mean:.1%}. So layers {used.layers} are edited"
+            f"WARNING: an edit of {given.layers.named} alone removes {percent(before.removed_share)} of it, with a "
+            f"side effect of {before.mean_side.mean:.1%}. So {used.layers.named} are edited"
         )
     return lines
 
@@ -116,7 +116,7 @@ def _shortcomings(calibration: Calibration) -> list[str]:
 def _trial_text(trial: Trial) -> str:
     recipe, check = trial.recipe, trial.check
     return (
-        f"layers {recipe.layers}, {_settings_text(recipe.settings)}: removed {percent(check.removed_share)}, side "
+        f"{recipe.layers.named}, {_settings_text(recipe.settings)}: removed {percent(check.removed_share)}, side "
         f"effect {check.mean_side.mean:.1%}"
     )
 

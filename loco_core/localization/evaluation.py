@@ -59,7 +59,7 @@ class Evaluation:
     @property
     def label(self) -> str:
         """What was made last."""
-        return f"layers {self.cells[-1].window}" if self.cells[-1].window else "unmodified"
+        return f"{self.cells[-1].window.named}" if self.cells[-1].window else "unmodified"
 
     def __call__(self, cells: Sequence[Cell]) -> np.ndarray:
         return np.concatenate([self._batch(batch) for batch in batches(cells, self._rows)])

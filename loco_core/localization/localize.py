@@ -72,6 +72,14 @@ class Localization:
         return Kind.LOCALIZED if self.share >= LEAST_SHARE and alone and few else Kind.SPREAD
 
     @property
+    def attention_shares(self) -> dict[LayerSet, float]:
+        """Of the windows tried, the score of attention as a share of the largest; of none where the engine has none."""
+        if self.probe.attention is None:
+            return {}
+        scores = {window: self.probe.attention[list(window)].sum() for window in self.tried}
+        return {window: float(score / max(scores.values())) for window, score in scores.items()}
+
+    @property
     def acts(self) -> tuple[int, int]:
         """When the window acts: from which step on, and up to which; the shortest stretch with most of its effect."""
         plan, probe = self.probe.plan, self.probe
@@ -85,10 +93,11 @@ class Localization:
 
 
 def about_rows(plan: ProbePlan, layers: ModelLayers, window_size: int = AUTO) -> int:
-    """About how many rows of the denoiser it takes: one window is shrunk by a layer, and then grown by one."""
+    """About how many rows of the denoiser it takes: one window is shrunk by a layer, and then grown by one. Joint
+    blocks are scored by attention too.
+    """
     tried = len(windows(len(layers), first_size(layers, window_size)))
-    places = sum(map(len, plan.levels_of_runs))
-    return plan.path_rows + places * (3 + tried + (0 if window_size else 4))
+    return plan.rows(tried + (0 if window_size else 4) + int(layers.family.joint))
 
 
 def localize(prober: Prober, layers: ModelLayers, window_size: int = AUTO) -> Localization:

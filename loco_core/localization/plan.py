@@ -101,6 +101,10 @@ class ProbePlan:
         last = (self.steps[max(levels)] for levels in self.levels_of_runs)
         return sum(last) * self.sampling.rows_per_step
 
+    def rows(self, sets: int) -> int:
+        """Rows of the denoiser that a probe of so many sets of layers takes, the runs to its levels among them."""
+        return self.path_rows + (3 + sets) * sum(map(len, self.levels_of_runs))
+
 
 def probe_plan(pairs: tuple[PromptPair, ...], seeds: tuple[int, ...], sampling: Sampling) -> ProbePlan:
     """What tells most for few rows: as many runs and places as a search probes, of these pairs and seeds."""

@@ -32,6 +32,7 @@ from ..models.engine import Engine, Intervention, Row
 from ..models.layers import LayerSet
 from ..noise_levels import NoiseLevels, OnRows
 from ..scoring.intervals import Estimate, estimate
+from .attention import AttentionEngine
 from .plan import ProbePlan
 
 # The number of a run, and of a noise level.
@@ -44,7 +45,8 @@ class Probe:
 
     along, changed: of each set, <D(S) - D(none), d> and |D(S) - D(none)|^2. whole: <d, d>. prompt: |D(none) - D("")|^2.
     weights: of the places: a level's own, in equal parts to the runs measured there. rows: what it took, in rows of the
-    denoiser.
+    denoiser. attention: of each layer, the score of `attention` in the mean over places [layers]; None where the engine
+    has none.
     """
 
     plan: ProbePlan
@@ -54,6 +56,7 @@ class Probe:
     prompt: np.ndarray
     weights: np.ndarray
     rows: int
+    attention: np.ndarray | None = None
 
     def share(self, layers: LayerSet) -> float:
         """Of all runs and levels together."""
@@ -129,8 +132,10 @@ class Prober:
         shape = len(plan.runs), len(plan.steps)
         self._whole, self._prompt = np.zeros(shape), np.zeros(shape)
         self._weights = place_weights(plan, self._levels.weights)
+        self._attention: list[np.ndarray] = []  # of places, [layers] each
         for level in range(len(plan.steps)):
             self._compare(level)
+            self._score_attention(level)
 
     def measure(self, sets: Iterable[LayerSet]) -> Probe:
         """All that was measured so far, and these sets too."""
@@ -151,6 +156,7 @@ class Prober:
             prompt=self._prompt,
             weights=self._weights,
             rows=self._levels.rows,
+            attention=np.mean(self._attention, 0) if self._attention else None,
         )
 
     @property
@@ -186,6 +192,13 @@ class Prober:
                 raise ValueError(f"target: {pair.target!r} makes no difference to {pair.concept!r} in this model")
             self._whole[place] = self._difference[place].square().sum()
             self._prompt[place] = (none - nothing_said).square().sum()
+
+    def _score_attention(self, level: int) -> None:
+        engine = self._engine
+        if engine.layers.family.joint and isinstance(engine, AttentionEngine):
+            asked = [(run, self._changed_row(run, engine.layers.all)) for run in self._plan.runs_at(level)]
+            scores = [own.double().numpy() for own in self._levels.of_rows(level, asked, engine.attention_scores)]
+            self._attention += [own for own in scores if np.isfinite(own).all() and own.any()]
 
     def _changed_row(self, run: int, layers: LayerSet) -> Row:
         pair, seed = self._plan.runs[run]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..report import Report
+from ..models.layers import LayerSet, ModelLayers
+from ..report import Report, percent
 from .localize import Localization
 from .verdict import Kind
 
@@ -10,18 +11,22 @@ from .verdict import Kind
 LISTED = 5
 # Degrees of freedom from which on an interval says more than the runs themselves.
 LEAST_FREEDOM = 3
+# A share that needs a word of explanation.
+MORE_THAN_ALL = 1.05
 
 
 def localization_text(found: Localization) -> str:
     """Where the difference is made, in a sentence or two, and what follows."""
     make = "makes" if len(found.layers) == 1 else "make"
-    made = f"layers {found.layers} {make} {found.share:.0%}"
+    made = f"{found.layers.named} {make} {percent(found.share)}"
     if found.kind is Kind.NO_EFFECT:
         return (
             "no effect: the two prompts make hardly any difference here. The model does not know the concept, or the "
             f"prompts say the same to it; of what there is, {made}. Check the spelling, or give other words."
         )
     made += " of the difference between the prompts"
+    if found.share > MORE_THAN_ALL:
+        made += ", more than all layers together: others work against it"
     if found.kind is Kind.NO_RIVAL:
         return f"{found.kind}: {made}, and no other window fits beside them to compare with."
     if found.kind is Kind.SPREAD:
@@ -44,7 +49,7 @@ def _smallest_text(found: Localization) -> str:
     if found.smallest == found.layers:
         return ""
     many = "alone make" if len(found.smallest) > 1 else "alone makes"
-    return f" The smallest set found, layers {found.smallest}, {many} {found.probe.share(found.smallest):.0%}."
+    return f" The smallest set found, {found.smallest.named}, {many} {percent(found.probe.share(found.smallest))}."
 
 
 def probe_report(found: Localization) -> Report:
@@ -52,26 +57,44 @@ def probe_report(found: Localization) -> Report:
     return Report((localization_text(found),), (*probe_figures(found), *found.probe.plan.taken))
 
 
+def block_report(layers: ModelLayers, *found: LayerSet | None) -> Report:
+    """Sets of layers that were found by the names of their blocks, which other programs have too."""
+    return Report((), tuple(f"{own.named}: blocks {layers.block_names(own)}" for own in dict.fromkeys(found) if own))
+
+
 def probe_figures(found: Localization) -> list[str]:
     """How large the difference is, and where and when it is made."""
     probed, plan = found.probe, found.probe.plan
     first, last = (step / plan.sampling.steps for step in found.acts)
     by_level = ", ".join(
-        f"{step / plan.sampling.steps:.0%} {share:.0%}"
+        f"{step / plan.sampling.steps:.0%} {percent(share)}"
         for step, share in zip(plan.steps, probed.shares_by_level(found.layers), strict=True)
     )
     ranked = sorted(found.tried, key=probed.share, reverse=True)[:LISTED]
-    shares = "; ".join(f"{window} {probed.share(window):.0%}" for window in ranked)
+    shares = "; ".join(f"{window} {percent(probed.share(window))}" for window in ranked)
+    attention = [_attention_text(found)] if probed.attention is not None else []
     images = probed.rows / (plan.sampling.steps * plan.sampling.rows_per_step)
     size = len(found.tried[0])
-    figures = [f"layers {found.layers}: {found.share:.0%}{_spread_of_runs(found)} of the difference"]
+    figures = [f"{found.layers.named}: {percent(found.share)}{_spread_of_runs(found)} of the difference"]
     if found.rival is not None:
-        figures.append(f"the best window apart from them, layers {found.rival}: {probed.share(found.rival):.0%}")
+        figures.append(f"the best window apart from them, {found.rival.named}: {percent(probed.share(found.rival))}")
     return [
         *figures,
-        f"difference: {probed.size:.0%} of what the whole prompt makes; beside it, layers {found.layers} change "
+        f"difference: {probed.size:.0%} of what the whole prompt makes; beside it, {found.layers.named} change "
         f"{probed.off_axis(found.layers):.0%} as much",
         f"shares of the best windows of {size} layer{'s' if size > 1 else ''}: {shares}",
-        f"layers {found.layers} by how far the denoising is: {by_level}; most of it from {first:.0%} to {last:.0%}",
+        *attention,
+        f"{found.layers.named} by how far the denoising is: {by_level}; most of it from {first:.0%} to {last:.0%}",
         f"probe: {probed.rows} rows of the denoiser, as much as {images:.1f} images of {plan.sampling.steps} steps",
     ]
+
+
+def _attention_text(found: Localization) -> str:
+    """The windows as attention ranks them."""
+    scores = found.attention_shares
+    ranked = sorted(found.tried, key=lambda window: -scores[window])[:LISTED]
+    listed = "; ".join(f"{window} {percent(scores[window])}" for window in ranked)
+    return (
+        f"by attention, what the concept's own words give the image there, beside the window with most: {listed}; this "
+        "ranks layers, and does not say how many are needed"
+    )

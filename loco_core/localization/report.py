@@ -37,16 +37,17 @@ def verdict_text(result: SearchResult) -> str:
     if verdict.kind is Kind.NO_EFFECT:
         return _no_effect_text(result, verdict)
     share = f"{verdict.share:.0%} of the effect of all layers"
+    have = "has" if len(result.layers) == 1 else "have"
     if verdict.kind is Kind.NO_RIVAL:
         return (
-            f"{verdict.kind}: layers {result.layers} have {share}, and no other window fits beside them to compare "
+            f"{verdict.kind}: {result.layers.named} {have} {share}, and no other window fits beside them to compare "
             "with. Give a smaller window size to learn whether the concept is in few layers."
         )
     if verdict.kind is Kind.SPREAD:
         unsure = verdict.excess and verdict.excess.mean > 0 and verdict.excess.confidence_positive < SURE
         share += ", which may be less than half in other images" if unsure else ""
-        return f"{verdict.kind}: the best window, layers {result.layers}, has {share}."
-    return f"{verdict.kind}: layers {result.layers} have {share}."
+        return f"{verdict.kind}: the best window, {result.layers.named}, has {share}."
+    return f"{verdict.kind}: {result.layers.named} {have} {share}."
 
 
 def _no_effect_text(result: SearchResult, verdict: Verdict) -> str:
@@ -69,7 +70,7 @@ def _ahead(verdict: Verdict) -> list[str]:
         return []
     margin = verdict.rival.margin
     sure = f"{min(margin.confidence_positive, 0.999):.1%} sure" if margin.freedom else "from one image"
-    apart = f"the best window apart from it, layers {verdict.rival.window} with {verdict.rival.effect.mean:.2f} points"
+    apart = f"the best window apart from it, {verdict.rival.window.named} with {verdict.rival.effect.mean:.2f} points"
     return [f"{_points(margin)} ahead of {apart} ({sure})"]
 
 
@@ -82,7 +83,7 @@ def _points(value: Estimate) -> str:
 def search_report(result: SearchResult) -> Report:
     """What was found, and whether images bear it out; then the figures."""
     plan, located, verdict = result.plan, result.located, result.verdict
-    found = [f"{plan.attribute}: layers {result.layers} of {result.layers.layer_count}"] if result.layers else []
+    found = [f"{plan.attribute}: {result.layers.named} of {result.layers.layer_count}"] if result.layers else []
     found += [verdict_text(result), *_confirmation(result), *result.warnings]
     figures = _ahead(verdict) if verdict else []
     figures += _score_lines(result) if result.scored else []
@@ -102,7 +103,7 @@ def _confirmation(result: SearchResult) -> list[str]:
         says = "confirmed in images"
     else:
         says = "NOT confirmed in images: look at them, or search again with effort exhaustive"
-    return [f"{says} (layers {result.layers} {effect:.2f} points, all layers {whole:.2f})"]
+    return [f"{says} ({result.layers.named} {effect:.2f} points, all layers {whole:.2f})"]
 
 
 def _score_lines(result: SearchResult) -> list[str]:
@@ -118,7 +119,7 @@ def _score_lines(result: SearchResult) -> list[str]:
     ranked = sorted(others, key=lambda layers: -result.effect(layers).mean)[:LISTED]
     for layers in [table.whole, *ranked]:
         effect = result.effect(layers)
-        name = "all layers" if layers == table.whole else f"layers {layers}"
+        name = "all layers" if layers == table.whole else layers.named
         reach = f" \u00b1 {effect.high - effect.mean:.2f}" if effect.freedom else ""
         score = result.mean_score(layers)
         lines.append(f"  {name:<13} {score:6.2f}  ({plan.sign * effect.mean:+.2f}{reach}; {effect.images})")
@@ -167,6 +168,7 @@ def _probe_content(found: Localization) -> dict[str, object]:
         "shares": [probed.shares_by_level(window).tolist() for window in found.tried],
         "acts_from_to": [step / plan.sampling.steps for step in found.acts],
         "rows": probed.rows,
+        **({} if probed.attention is None else {"attention": probed.attention.tolist()}),
     }
 
 
@@ -217,9 +219,9 @@ def layers_of_search(text: str, name: str) -> tuple[LayerSet, str]:
         layers = LayerSet(tuple(content["layers"]), content["layer_count"])
         concepts = ", ".join(dict.fromkeys(pair["concept"] for pair in content["pairs"]))
         verdict = Kind(content["verdict"]["kind"])
-        said = f"layers {layers} of {layers.layer_count}: {content['attribute']}, {concepts}"
+        said = f"{layers.named} of {layers.layer_count}: {content['attribute']}, {concepts}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"file: {name!r} is not a search saved by LocoGen Layer Search ({error!r})") from error
+        raise ValueError(f"file: {name!r} is not a search saved by LoCo Layer Search ({error!r})") from error
     if not layers:
         raise ValueError(f"file: {name!r} found no layers ({verdict}: {concepts}); choose another search")
     return layers, said if verdict is Kind.LOCALIZED else f"{said} ({verdict})"

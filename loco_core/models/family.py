@@ -6,7 +6,7 @@ A new family is one file in `families/`, and one in the adapter of each program 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -76,19 +76,26 @@ class FloorPlan:
         """Text layers in the widest block."""
         return max(len(block.indices) for block in self.blocks)
 
+    @property
+    def both_ways(self) -> bool:
+        """Whether the model leads down on the left and up on the right, as U-Nets do; else it leads down."""
+        return any(block.column for block in self.blocks)
+
 
 class Family(ABC):
     """A family of models.
 
     projections: the names of the modules that are W_K and W_V, inside a layer's module. chunk_length: how many tokens,
-    special ones included, its own text encoder takes at once; another one may be at work. grammar:
-    how a person writes layers down.
+    special ones included, its own text encoder takes at once; another one may be at work. grammar: how a person writes
+    layers down. joint: whether its blocks get the text as other parts of the model have changed it, so that no W_K and
+    W_V gets an embedding of the prompt.
     """
 
     projections: ClassVar[Mapping[Part, str]]
     chunk_length: ClassVar[int]
     grammar: ClassVar[str]
     presets: ClassVar[tuple[Preset, ...]] = ()
+    joint: ClassVar[bool] = False
 
     @abstractmethod
     def model_name(self, layer_count: int, width: int) -> str:
@@ -102,13 +109,17 @@ class Family(ABC):
     def block_name(self, layer: TextLayer, layers: ModelLayers) -> str:
         """The layer in the words that `parse_block` knows."""
 
+    def block_names(self, chosen: Sequence[TextLayer], layers: ModelLayers) -> str:
+        """The same of several, in forward order."""
+        return ", ".join(self.block_name(layer, layers) for layer in chosen)
+
     @abstractmethod
     def lora_key(self, layer: TextLayer, projection: Part, layers: ModelLayers, naming: Naming) -> str:
         """The key of a projection's weight in a LoRA file, up to the name of the factor."""
 
-    @abstractmethod
     def pooled_lora_key(self, naming: Naming) -> str:
         """The same for the weight that the pooled embedding meets first."""
+        raise ValueError("pooled: models of this family get no pooled embedding")
 
     @abstractmethod
     def lora_metadata(self, layers: ModelLayers, naming: Naming) -> dict[str, str]:
@@ -134,8 +145,8 @@ class Family(ABC):
         for preset in self.presets:
             if (preset.model, preset.attribute) == (name, attribute):
                 return preset
-        known = ", ".join(dict.fromkeys(preset.model for preset in self.presets)) or "others"
+        known = ", ".join(dict.fromkeys(preset.model for preset in self.presets))
+        only = f", only for {known}" if known else ""
         raise ValueError(
-            f"preset: the paper has none for {name}, only for {known}; write the layers down, or find "
-            "them with LocoGen Layer Search"
+            f"preset: the paper has none for {name}{only}; write the layers down, or find them with LoCo Layer Search"
         )

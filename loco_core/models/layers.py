@@ -84,6 +84,11 @@ class LayerSet:
     def __contains__(self, index: int) -> bool:
         return index in self.indices
 
+    @property
+    def named(self) -> str:
+        """ "layer 8" or "layers 8-9, 12"."""
+        return f"layer{'s' if len(self) > 1 else ''} {self}"
+
     def __str__(self) -> str:
         """The indices as ranges: "8-9, 12"."""
         ranges: list[list[int]] = []
@@ -142,8 +147,23 @@ class ModelLayers:
                 "use the CLIP that belongs to this model"
             )
 
+    def check_editable(self) -> None:
+        """An error where there is no W_K and W_V that gets the prompt's embedding."""
+        if self.family.joint:
+            raise ValueError(
+                f"model: the blocks of {self.model_name} get the text as other parts of the model have changed it, so "
+                "what they know can be found, and blocks can be given another prompt, but there is nothing to edit in "
+                "closed form"
+            )
+
+    def check_part(self, part: Part) -> None:
+        """An error where another prompt cannot be given to keys or values alone."""
+        if self.family.joint and part is not Part.BOTH:
+            raise ValueError(f"part: '{part}'; blocks of this model read a whole prompt, choose '{Part.BOTH}'")
+
     def projection(self, layer: int, projection: Part) -> str:
         """The name of the module that is W_K or W_V of a layer."""
+        self.check_editable()
         return f"{self.modules[layer]}.{self.family.projections[projection]}"
 
     def parse(self, text: str) -> LayerSet:
@@ -163,6 +183,10 @@ class ModelLayers:
     def block_name(self, index: int) -> str:
         """A layer in the words that `parse` knows: "u1.0"."""
         return self.family.block_name(self[index], self)
+
+    def block_names(self, chosen: LayerSet) -> str:
+        """The same of several: "u1.0, u2.0", "double 7-18, single 0"."""
+        return self.family.block_names([self[index] for index in chosen], self)
 
     def preset(self, attribute: Attribute) -> tuple[LayerSet, Preset]:
         """The layers that the paper found for the attribute in such a model, and where it says so."""

@@ -77,12 +77,12 @@ def chosen_neurons(
     ranked, choose_by = neurons.ranked(ranking), ChooseBy.parse(choose_by, "choose by")
     if choose_by is ChooseBy.THRESHOLD:
         return by_place((place, i) for place, i in ranked if abs(neurons.scores[place].z[i]) >= threshold)
-    groups, where = [ranked], f"layers {neurons.layers}"
+    groups, where = [ranked], neurons.layers.named
     if choose_by is ChooseBy.COUNT_PER_LAYER:
         groups, where = [[one for one in ranked if one[0][0] == layer] for layer in neurons.layers], "a layer"
     fewest = min(len(group) for group in groups)
     if not 0 <= count <= fewest:
-        raise ValueError(f"count: {count}; {where} of these neurons has {fewest}, so give 0 to {fewest}")
+        raise ValueError(f"count: {count}; there are {fewest} of these neurons in {where}, so give 0 to {fewest}")
     return by_place(neuron for group in groups for neuron in group[:count])
 
 

@@ -27,7 +27,7 @@ from scipy import stats
 from ..choices import Choice
 from ..models.engine import Engine, TextEmbedding
 from ..models.layers import PROJECTIONS, LayerSet, Part
-from ..prompts import Contrast
+from ..prompts import Contrast, PromptPair, continued
 
 # Tried on the demo model: with 0 more of the other styles goes, with 1 less of the style itself.
 OTHERS_SHARE = 0.5
@@ -93,6 +93,11 @@ class Neurons:
     def count(self) -> int:
         return sum(len(score.z) for score in self.scores.values())
 
+    @property
+    def pairs(self) -> tuple[PromptPair, ...]:
+        """The prompts with the concept that go on from one without it, each beside that one."""
+        return continued(self.with_concept, self.without_concept)
+
     def ranked(self, ranking: Ranking = Ranking.SIGNAL) -> list[tuple[Place, int]]:
         """All neurons as (place, output dimension), those of largest signal, |z| or effect first.
 
@@ -101,6 +106,12 @@ class Neurons:
         places = [(place, neuron) for place, score in self.scores.items() for neuron in range(len(score.z))]
         order = np.lexsort((-self._measure(Ranking.SIGNAL), -self._measure(ranking)))
         return [places[i] for i in order]
+
+    def passed_on(self) -> np.ndarray:
+        """How much of what the concept adds passes through the first neurons by signal, 1 through all: [count]."""
+        signal = torch.cat([score.signal for score in self.scores.values()]).clamp(min=0)
+        passed: np.ndarray = signal.sort(descending=True).values.cumsum(0).numpy()
+        return passed / (passed[-1] or 1)  # where no neuron responds, nothing is
 
     @property
     def effects_measured(self) -> bool:

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ...loco_core.comparison.erasure import erasure_report, measure_erasure
 from ...loco_core.comparison.pictures import erasure_sheet
-from ...loco_core.editing.check import EditChecker, check_report, prompts_plan
+from ...loco_core.editing.check import Advice, EditChecker, check_report, prompts_plan
 from ...loco_core.files import write_text
 from ...loco_core.report import Report
 from ..host.engine import ComfyEngine
@@ -20,8 +20,8 @@ from ..host.progress import CountProgress, image_progress, node_output, to_image
 from ..inputs.shared import filename_prefix_input, image_sockets
 from .inputs import ErasureInputs, erasure_inputs
 
-# What was asked, in the lines of the check.
-IN_PREDICTION = "prompts, in what the model predicts"
+# What was asked of both models, in the lines of the check.
+IN_PREDICTION = Advice("prompts, in what the model predicts")
 
 
 class ErasureReportNode(io.ComfyNode):
@@ -36,7 +36,9 @@ class ErasureReportNode(io.ComfyNode):
             "images before and after the edit, and answers in a sentence, in figures and in a picture.",
             inputs=[
                 io.Model.Input("model_before", tooltip="The model without the edit."),
-                io.Model.Input("model_after", tooltip="The model with the edit, from LocoEdit Apply or a LoRA loader."),
+                io.Model.Input(
+                    "model_after", tooltip="The model with the edit, from LoCo Edit Apply or a LoRA loader."
+                ),
                 *image_sockets(),
                 *erasure_inputs(),
                 filename_prefix_input(
@@ -65,7 +67,7 @@ class ErasureReportNode(io.ComfyNode):
     ) -> io.NodeOutput:
         before = ComfyEngine(model_before, clip, vae, read_layers(model_before))
         after = ComfyEngine(model_after, clip, vae, read_layers(model_after))
-        plan = ErasureInputs(**asked).plan
+        plan = ErasureInputs(**asked).plan(before.layers)
         path = output_path(filename_prefix, "report.json")  # may fail, so before the images
         check = prompts_plan(plan.pairs, plan.kept, plan.sampling, plan.seeds[0])
         checking = CountProgress(check.rows, cls.hidden.unique_id, "checking the edit")

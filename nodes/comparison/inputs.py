@@ -8,7 +8,9 @@ from comfy_api.latest import io
 
 from ...loco_core.comparison.erasure import ErasurePlan
 from ...loco_core.models.engine import Sampling
+from ...loco_core.models.layers import ModelLayers
 from ...loco_core.prompts import lines, whole_pairs
+from ..host.layers import image_sides
 from ..inputs.sampling import negative_prompt_input, sampling_inputs, seeds_from
 
 
@@ -55,9 +57,8 @@ class ErasureInputs:
     width: int
     height: int
 
-    @property
-    def plan(self) -> ErasurePlan:
-        """The images that these inputs ask for."""
+    def plan(self, layers: ModelLayers) -> ErasurePlan:
+        """The images of such a model that these inputs ask for."""
         return ErasurePlan(
             pairs=tuple(whole_pairs(self.concept_prompts, self.target_prompts)),
             kept=tuple(dict.fromkeys(lines(self.keep_prompts, "keep prompts"))),
@@ -67,8 +68,7 @@ class ErasureInputs:
                 self.cfg,
                 self.sampler_name,
                 self.scheduler,
-                self.width,
-                self.height,
+                *image_sides(layers, self.width, self.height),
                 self.negative_prompt,
             ),
         )

@@ -1,4 +1,4 @@
-"""LocoEdit Apply: edits the K and V weights of a model's layers with a solved edit."""
+"""LoCo Edit Apply: edits the K and V weights of a model's layers with a solved edit."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from comfy_api.latest import io
 from ...loco_core.editing.report import edit_report
 from ...loco_core.report import Report
 from ..host.branches import Schedule
-from ..host.editing import EditMode, apply_edit
+from ..host.editing import EditMode, apply_edit, is_applied
 from ..host.layers import read_layers
 from ..host.progress import node_output
 from ..inputs.shared import MODEL, schedule_inputs, strength_input
 from ..sockets import Edit
-from .inputs import edit_report_output
+from .inputs import EDIT, edit_report_output
+
+TWICE = "WARNING: a node before this one has applied this very edit: it acts twice now"
+OPPOSITE = "the concept becomes stronger, not weaker"
 
 
 class EditApplyNode(io.ComfyNode):
@@ -20,9 +23,10 @@ class EditApplyNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LoCo_EditApply",
-            display_name="LocoEdit Apply",
+            display_name="LoCo Edit Apply",
             category="loco/edit",
             search_aliases=[
+                "locoedit apply",
                 "apply edit",
                 "use edit",
                 "edit model",
@@ -36,7 +40,7 @@ class EditApplyNode(io.ComfyNode):
             "to remove a concept in one node, use LoCo Remove a Concept.",
             inputs=[
                 io.Model.Input("model", tooltip=MODEL),
-                Edit.Input("edit", tooltip="From LoCo Edit Solve, Combine or Load, or from LoCo Remove a Concept."),
+                Edit.Input("edit", tooltip=EDIT),
                 strength_input("How much of the edit is applied: 1 is the edit as solved, 0 is none."),
                 io.Combo.Input(
                     "mode",
@@ -68,7 +72,8 @@ class EditApplyNode(io.ComfyNode):
         elif not edit.recipe.layers:
             report = Report(("nothing is edited: the edit has no layers",))
         else:
-            report = edit_report(edit)
+            told = (f"strength {strength:g} is the opposite of the edit: {OPPOSITE}",) if strength < 0 else ()
+            report = Report((TWICE, *told) if is_applied(model, edit) else told) + edit_report(edit)
         return node_output(cls, edited, report, report=report)
 
 

@@ -11,7 +11,7 @@ from ..host.progress import node_output
 from ..inputs.sampling import batch_rows_input, seed_input
 from ..inputs.shared import CLIP, strength_input
 from ..sockets import Edit
-from .inputs import size_input
+from .inputs import EDIT, size_input
 
 
 class EditCheckNode(io.ComfyNode):
@@ -28,7 +28,7 @@ class EditCheckNode(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model that the edit is for, before the edit."),
                 io.Clip.Input("clip", tooltip=CLIP),
-                Edit.Input("edit", tooltip="From LoCo Edit Solve, Combine or Load."),
+                Edit.Input("edit", tooltip=EDIT),
                 strength_input("How much of the edit is applied: 1 is the edit as solved, 0 is none."),
                 seed_input(),
                 size_input(),

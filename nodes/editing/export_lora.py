@@ -15,6 +15,7 @@ from ..host.layers import read_layers
 from ..host.progress import node_output, with_bar
 from ..inputs.shared import export_report_output, lora_inputs, saved_file_output, strength_input
 from ..sockets import Edit
+from .inputs import EDIT
 
 
 class EditExportLoRANode(io.ComfyNode):
@@ -29,7 +30,7 @@ class EditExportLoRANode(io.ComfyNode):
             "pack. The file fits this model, together with the LoRAs that were loaded before this node.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that the edit is for, before the edit."),
-                Edit.Input("edit", tooltip="From LoCo Edit Solve, Combine or Load."),
+                Edit.Input("edit", tooltip=EDIT),
                 strength_input("The strength of the edit when the LoRA is loaded at strength 1."),
                 *lora_inputs("loras/loco_edit"),
                 io.Int.Input(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,8 +23,6 @@ from ...loco_core.editing.recipe import (
 )
 from ...loco_core.editing.report import calibration_report, edit_report
 from ...loco_core.editing.solve import Edit, solve_edit
-from ...loco_core.localization.probe_report import localization_text
-from ...loco_core.localization.verdict import Kind
 from ...loco_core.models.layers import LayerSet
 from ...loco_core.prompt_lines import EMPTY, files_named, with_files
 from ...loco_core.prompts import Attribute
@@ -36,9 +34,9 @@ from ..host.text_encoder import encode, text_encoder
 from ..inputs.shared import MARKS
 
 EDIT_CLIP = "The text encoder of this model. The edit is made for this encoder with its present clip skip."
-EDIT_LAYERS = "The layers to edit, from LocoGen Layer Search, LoCo Layer Select or LoCo Layers Load."
+EDIT = "From LoCo Remove a Concept, or from LoCo Edit Solve, Combine or Load."
+EDIT_LAYERS = "The layers to edit, from LoCo Layer Search, LoCo Layer Select or LoCo Layers Load."
 
-NOTHING_EDITED = "NOTHING IS EDITED: write the concept as your prompts say it, and look at its spelling"
 UNCHECKED = "not checked, and settings as given: connect a model, and they are measured, and the edit is checked"
 
 THINGS = ("a woman", "a man", "a cat", "a dog", "a house", "a street", "a forest", "the sea")
@@ -205,9 +203,10 @@ class EditInputs:
         if automatic and measuring is not None and not recipe.changes_nothing:
             calibration = measuring.calibrated(recipe)
             return calibration.edit, calibration_report(calibration)
-        progress = CountProgress(len(recipe.pairs), node_id, "solving the edit", "prompts")
-        told = (UNCHECKED,) if measuring is None else ()
-        return solve_edit(partial(encode, clip), recipe, progress), Report(told)
+        progress = CountProgress(len(recipe.pairs), node_id, "solving the edit")
+        if measuring is None:
+            return solve_edit(partial(encode, clip), recipe, progress), Report((UNCHECKED,))
+        return solve_edit(measuring.engine.encode, recipe, progress), Report(())
 
     @property
     def texts(self) -> tuple[str, str, str]:
@@ -225,19 +224,6 @@ class EditInputs:
             pooled=self.pooled,
         )
         return edit_recipe(edit_request(*self.texts, self.attribute), settings, layers, text_encoder(clip))
-
-
-def placed(recipe: EditRecipe, measuring: Measuring) -> tuple[EditRecipe | None, Report]:
-    """The recipe at the layers that hold its concepts, and what is said of that; no recipe where the model does not
-    know them.
-    """
-    if recipe.changes_nothing or any(named.name == named.target for named in recipe.named):
-        raise ValueError(f"target: {recipe.pairs[0].target!r} is the concept too; give what takes its place")
-    found = measuring.located(recipe)
-    where = localization_text(found)
-    if found.kind is Kind.NO_EFFECT:
-        return None, Report((NOTHING_EDITED, where))
-    return replace(recipe, layers=found.place), Report((), (f"where it is: {where}",))
 
 
 def edit_request(concept: str, target: str, preserve: str, attribute: str) -> EditRequest:

@@ -26,7 +26,7 @@ class EditLoadNode(io.ComfyNode):
             description="Loads an edit that LoCo Edit Save saved, so that it is not solved again.",
             inputs=[saved_file_input(EDITS)],
             outputs=[
-                Edit.Output(display_name="edit", tooltip="For LocoEdit Apply, LoCo Edit Combine and Export LoRA."),
+                Edit.Output(display_name="edit", tooltip="For LoCo Edit Apply, LoCo Edit Combine and Export LoRA."),
                 io.String.Output(display_name="report", tooltip="What the edit removes, and how it was solved."),
             ],
             hidden=[io.Hidden.unique_id],

@@ -5,10 +5,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ...loco_core.editing.placing import placed
 from ...loco_core.editing.recipe import EditSettings, edit_recipe
 from ...loco_core.editing.report import calibration_report
 from ..host.edit_check import Measuring
-from ..host.editing import apply_edit
+from ..host.editing import apply_edit, earlier_edit
 from ..host.layers import read_layers
 from ..host.progress import node_output
 from ..host.text_encoder import text_encoder
@@ -22,7 +23,6 @@ from .inputs import (
     edit_request,
     files_changed_at,
     full_report,
-    placed,
     preserve_input,
     size_input,
     target_input,
@@ -44,9 +44,12 @@ class RemoveNode(io.ComfyNode):
                 "erase",
                 "erase style",
                 "delete concept",
+                "erase concept",
                 "concept erasure",
+                "forget a style",
                 "unlearn",
                 "forget",
+                "van gogh",
                 "locogen",
                 "locoedit",
             ],
@@ -81,12 +84,13 @@ class RemoveNode(io.ComfyNode):
         request = edit_request(concept, target, preserve, attribute)
         measuring = Measuring(model, clip, read_layers(model), size, node_id=cls.hidden.unique_id)
         everywhere = edit_recipe(request, EditSettings(), measuring.layers.all, text_encoder(clip))
-        recipe, where = placed(everywhere, measuring)
+        recipe, where = placed(everywhere, measuring.located(everywhere))
         if recipe is None:
+            where = earlier_edit(model) + where
             return node_output(cls, model, where, *[ExecutionBlocker(where.brief)] * 2, report=where)
         calibration = measuring.calibrated(recipe)
         edit = calibration.edit
-        report = full_report(edit, where + calibration_report(calibration), measuring)
+        report = earlier_edit(model) + where + full_report(edit, calibration_report(calibration), measuring)
         edited = apply_edit(model, measuring.layers, edit, strength=1.0)
         return node_output(cls, edited, report, edit.recipe.layers, edit, report=report)
 

@@ -10,6 +10,7 @@ from ..host.folders import EDITS, output_name, output_path, versions
 from ..host.progress import node_output
 from ..inputs.shared import filename_prefix_input, saved_file_output
 from ..sockets import Edit
+from .inputs import EDIT
 
 
 class EditSaveNode(io.ComfyNode):
@@ -23,7 +24,7 @@ class EditSaveNode(io.ComfyNode):
             description="Saves an edit for LoCo Edit Load, with everything it was made from. To share an edit with "
             "people who do not have this pack, use LoCo Edit Export LoRA.",
             inputs=[
-                Edit.Input("edit", tooltip="From LoCo Edit Solve or Combine."),
+                Edit.Input("edit", tooltip=EDIT),
                 filename_prefix_input(
                     f"{EDITS}/edit",
                     f"Folder and name of the file in the output folder. LoCo Edit Load lists those in {EDITS}/.",

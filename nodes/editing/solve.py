@@ -5,8 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ...loco_core.editing.placing import held, placed
 from ...loco_core.report import Report
 from ..host.edit_check import Measuring
+from ..host.editing import earlier_edit
 from ..host.layers import read_layers
 from ..host.progress import node_output
 from ..sockets import Edit, Layers
@@ -18,7 +20,6 @@ from .inputs import (
     edit_report_output,
     files_changed_at,
     full_report,
-    placed,
     size_input,
 )
 
@@ -46,7 +47,7 @@ class EditSolveNode(io.ComfyNode):
             ],
             description="Solves an edit in closed form: some layers will respond to a concept as they do to its "
             "target. Nothing is trained. The settings are measured on the model, and the edit is checked on it. Apply "
-            "it with LocoEdit Apply, to one model or to several, or combine, save or export it. To remove a concept in "
+            "it with LoCo Edit Apply, to one model or several, or combine, save or export it. To remove a concept in "
             "one node, use LoCo Remove a Concept.",
             inputs=[
                 io.Clip.Input("clip", tooltip=EDIT_CLIP),
@@ -61,7 +62,7 @@ class EditSolveNode(io.ComfyNode):
                 size_input(),
             ],
             outputs=[
-                Edit.Output(display_name="edit", tooltip="For LocoEdit Apply, and to combine, save or export."),
+                Edit.Output(display_name="edit", tooltip="For LoCo Edit Apply, and to combine, save or export."),
                 edit_report_output(checked=True),
             ],
             hidden=[io.Hidden.unique_id],
@@ -80,13 +81,16 @@ class EditSolveNode(io.ComfyNode):
         elif layers is None:
             raise ValueError("layers: none are connected; connect layers, or a model in which they are measured")
         recipe = inputs.recipe(clip, layers if layers is not None else measuring.layers.all)
-        where = Report(())
+        where = Report(()) if model is None else earlier_edit(model)
         if layers is None:
-            recipe, where = placed(recipe, measuring)
+            recipe, found = placed(recipe, measuring.located(recipe))
+            where += found
         if recipe is None:
             return node_output(cls, ExecutionBlocker(where.brief), where, report=where)
+        if layers is not None and measuring is not None and not recipe.changes_nothing:
+            where += held(recipe, measuring.probed(recipe))
         edit, settings = inputs.solve(clip, recipe, measuring, cls.hidden.unique_id)
-        report = full_report(edit, where + settings, measuring)
+        report = where + full_report(edit, settings, measuring)
         return node_output(cls, edit, report, report=report)
 
 

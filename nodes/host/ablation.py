@@ -23,7 +23,7 @@ from ...loco_core.models.layers import INDICES, ModelLayers, entries
 from ...loco_core.neurons.ablation import Ablation, Replacement
 from ...loco_core.neurons.detection import Neurons
 from .branches import Scope, tell_branches
-from .families import unet
+from .families import add_patch
 from .weights import patch_weights
 
 ALL_TOKENS = "all"
@@ -180,7 +180,7 @@ def ablate(
     }
     ablated.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, HookedProjections(hooks))
     if not scope.everywhere:
-        unet.add_patch(ablated, note_options)
+        add_patch(ablated, layers, note_options)
     return ablated
 
 

@@ -13,24 +13,25 @@ what all others have given the layer.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import torch
 from comfy.conds import CONDRegular
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
-from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 
 from ...loco_core.choices import Choice
-from .families import unet
+from .compiled import is_compiled, run_uncompiled, uncompiled
+from .families import PATCHES
+from .families.joint import blocks_of
+from .streams import STREAMS, OtherText, call_with_streams, padded_alike, rows_of_call
+from .turns import in_order
 
-logger = logging.getLogger(__name__)
+Made = TypeVar("Made")
 
 # Under which the wrappers are registered, and leave what they noted in the run's transformer_options.
 KEY = "loco_branches"
@@ -38,14 +39,6 @@ KEY = "loco_branches"
 POSITIVE = "positive"
 # Under which the marks of rows go with the host's conditionings.
 MARKS = "loco_rows"
-
-
-class Turn(IntEnum):
-    """When a patch of text layers acts among all others; those of other packs act in the middle."""
-
-    FIRST = -1
-    MIDDLE = 0
-    LAST = 1
 
 
 class Branch(Choice):
@@ -78,10 +71,10 @@ class Run:
     positive: frozenset[UUID]
     percent_to_sigma: Callable[[float], float]
     rows: CallRows | None = None
-    prepared: dict[Any, torch.Tensor] = field(default_factory=dict, repr=False)
+    prepared: dict[Any, Any] = field(default_factory=dict, repr=False)
 
 
-def prepared(run: Run | None, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+def prepared(run: Run | None, key: Hashable, make: Callable[[], Made]) -> Made:
     """What `make` gives, made once in a run."""
     if run is None:
         return make()
@@ -191,25 +184,8 @@ def _note_positive(executor: WrapperExecutor, *arguments, **options):
     )
     sampling = guider.model_patcher.get_model_object("model_sampling")
     guider.model_options["transformer_options"][KEY] = Run(positive, sampling.percent_to_sigma)
-    model = guider.model_patcher.get_model_object("diffusion_model")
-    compiled = TORCH_COMPILE_KWARGS in guider.model_options or unet.uncompiled(model) is not model
-    with _uncompiled() if compiled else nullcontext():
+    with run_uncompiled() if is_compiled(guider.model_patcher, guider.model_options) else nullcontext():
         return executor(*arguments, **options)
-
-
-def _uncompiled() -> AbstractContextManager:
-    """Runs compiled modules as they are written.
-
-    The host has compiled code ignore changes of transformer_options, and torch ignore hooks that come and go: it would
-    go on without a patch that is new, or treat all rows as those it was compiled for.
-    """
-    if not hasattr(torch.compiler, "set_stance"):
-        raise ValueError(
-            f"model: it is compiled, and PyTorch {torch.__version__} cannot run it uncompiled while some of its layers "
-            "are changed; take TorchCompileModel out, or update PyTorch to 2.6 or later"
-        )
-    logger.warning("the model is compiled, but some of its layers are changed as it runs: running it uncompiled")
-    return torch.compiler.set_stance("force_eager")
 
 
 def _mark_rows(executor: WrapperExecutor, model, conditionings: list, x, timestep, model_options: dict):
@@ -261,9 +237,25 @@ def _tell_rows(
     if KEY in options:
         options[KEY] = replace(options[KEY], rows=_read(marks, len(x)))
     patches = options.get("patches", {})
-    if unet.PATCHES in patches:
-        options["patches"] = {**patches, unet.PATCHES: _in_order(patches[unet.PATCHES])}
-    return executor(x, t, c_concat, c_crossattn, control, options, **rest)
+    if PATCHES in patches:
+        options["patches"] = {**patches, PATCHES: in_order(patches[PATCHES])}
+    streams = patches.get(STREAMS, ())
+    if not streams:
+        return executor(x, t, c_concat, c_crossattn, control, options, **rest)
+    model = executor.class_obj
+    others = [other for patch in streams for other in patch.others(model, x, options)]
+
+    def call(other: OtherText | None) -> torch.Tensor:
+        if other is None:
+            return executor(x, t, c_concat, c_crossattn, control, options, **rest)
+        rows, alone = list(other.rows), {**options, "wrappers": {}}  # those of other nodes may count calls
+        own = rows_of_call(other, {"c_concat": c_concat, **rest}, len(x))
+        return model._apply_model(x[rows], t[rows], control=None, transformer_options=alone, **own)
+
+    transformer = uncompiled(model.diffusion_model)
+    tokens = [c_crossattn.shape[1], *(patch.tokens for patch in streams), *(len(other) for other in others)]
+    with padded_alike(transformer, max(tokens)):
+        return call_with_streams(call, blocks_of(transformer), others)
 
 
 def _read(marks: torch.Tensor | None, count: int) -> CallRows | None:
@@ -272,9 +264,3 @@ def _read(marks: torch.Tensor | None, count: int) -> CallRows | None:
         return None
     numbers, positive = marks.T.tolist()
     return CallRows(tuple(map(int, numbers)), tuple(map(bool, positive)))
-
-
-def _in_order(patches: list) -> list:
-    """By turn; of those that act last the newest first: of W (I + A) (I + B) c, B is the newer edit."""
-    in_turn = {turn: [patch for patch in patches if getattr(patch, "turn", Turn.MIDDLE) is turn] for turn in Turn}
-    return in_turn[Turn.FIRST] + in_turn[Turn.MIDDLE] + in_turn[Turn.LAST][::-1]

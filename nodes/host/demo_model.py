@@ -1,15 +1,18 @@
-"""Makes the host's own loaders know the demo model: its configuration and its folder."""
+"""Makes the host's own loaders know the demo model and the demo transformer: configurations and folders."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import comfy.supported_models
 import folder_paths
-from comfy import sd1_clip
+import torch
+from comfy import model_base, sd1_clip
 from comfy.model_base import ModelType
 from comfy.supported_models_base import ClipTarget
 
+from ...demo.dit import TOKENS
 from ...loco_core.models.families.unet import UNET
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
@@ -56,9 +59,33 @@ class LocoDemo(comfy.supported_models.SD15):
         return ClipTarget(sd1_clip.SD1Tokenizer, DemoClip)
 
 
+class DemoTransformer(model_base.SD3):
+    """Gets the first tokens of a prompt, all that its training had."""
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        text = kwargs.get("cross_attn")
+        return super().extra_conds(**kwargs | ({} if text is None else {"cross_attn": text[:, :TOKENS]}))
+
+
+class LocoDemoTransformer(comfy.supported_models.SD3):
+    """SD 3's blocks, narrow, on the demo model's latents and text encoder (see demo/train.py)."""
+
+    unet_config = {**comfy.supported_models.SD3.unet_config, "in_channels": 4}
+    unet_extra_config = {"num_blocks": 12}
+    sampling_settings = {"shift": 1.0}
+    latent_format = comfy.supported_models.SD15.latent_format
+
+    def get_model(
+        self, state_dict: dict[str, torch.Tensor], prefix: str = "", device: torch.device | None = None
+    ) -> DemoTransformer:
+        return DemoTransformer(self, device=device)
+
+
 def register() -> None:
-    """Adds the configuration to the host's list and the checkpoint's folder to its checkpoint folders."""
+    """Adds the configurations to the host's list and the files' folders to its own."""
     models = comfy.supported_models.models
-    if not any(model.__name__ == LocoDemo.__name__ for model in models):
-        models.append(LocoDemo)
+    for demo in (LocoDemo, LocoDemoTransformer):
+        if not any(model.__name__ == demo.__name__ for model in models):
+            models.append(demo)
     folder_paths.add_model_folder_path("checkpoints", str(DEMO / "checkpoints"))
+    folder_paths.add_model_folder_path("diffusion_models", str(DEMO / "diffusion_models"))

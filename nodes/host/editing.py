@@ -14,10 +14,17 @@ from ...loco_core.choices import Choice
 from ...loco_core.editing.closed_form import EditOperator
 from ...loco_core.editing.solve import Edit
 from ...loco_core.models.layers import PROJECTIONS, Address, LayerSet, ModelLayers
-from .branches import ALWAYS, KEY, Run, Schedule, Turn, prepared, tell_branches
-from .families import unet
-from .text_patch import TextPatch
+from ...loco_core.report import Report
+from .branches import ALWAYS, KEY, Run, Schedule, prepared, tell_branches
+from .families import PATCHES, add_patch, unet
+from .text_patch import TextPatch, address
+from .turns import Turn
 from .weights import effective_weight, patch_weights
+
+EDITED_BEFORE = (
+    "WARNING: a node before this one has edited the model: what that removed is not there to be removed again. To "
+    "remove several concepts, give them to one node, a line each, or to LoCo Edit Combine"
+)
 
 
 class EditMode(Choice):
@@ -72,7 +79,7 @@ class ContextEdit(TextPatch):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.schedule.covers(options):
             return context, value
-        operator, run = self.operators[unet.address(options)], options.get(KEY)
+        operator, run = self.operators[address(options)], options.get(KEY)
         changed = changed_rows(operator, self.strength, context, run)
         return changed, changed if value is context else changed_rows(operator, self.strength, value, run)
 
@@ -128,10 +135,31 @@ def apply_edit(
         return edited
     operators = {layers[index].address: operator for index, operator in edit.operators.items()}
     tell_branches(edited)
-    unet.add_patch(edited, ContextEdit(operators, strength, schedule))
+    add_patch(edited, layers, ContextEdit(operators, strength, schedule))
     if edit.pooled is not None:
         _add_pooled(edited, PooledEdit(edit.pooled, strength, schedule))
     return edited
+
+
+def earlier_edit(model: ModelPatcher) -> Report:
+    """A warning where the model carries an edit of a node before this one."""
+    return Report((EDITED_BEFORE,) if _carried(model) else ())
+
+
+def is_applied(model: ModelPatcher, edit: Edit) -> bool:
+    """Whether the model carries this very edit already."""
+    own = [operator.up for operator in edit.operators.values()]
+    return any(up is other for up in _carried(model) for other in own)
+
+
+def _carried(model: ModelPatcher) -> list[torch.Tensor]:
+    """The first factor of every operator of the edits that the model carries."""
+    adapters = [patch[1] for patches in model.patches.values() for patch in patches]
+    ups = [adapter.weights[0] for adapter in adapters if isinstance(adapter, EditAdapter)]
+    for patch in model.model_options["transformer_options"].get("patches", {}).get(PATCHES, []):
+        change = getattr(patch, "patch", patch)
+        ups += [operator.up for operator in change.operators.values()] if isinstance(change, ContextEdit) else []
+    return ups
 
 
 def check_schedule(mode: EditMode, schedule: Schedule) -> None:

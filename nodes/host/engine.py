@@ -7,7 +7,6 @@ images = engine.generate(rows, sampling)
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -22,14 +21,13 @@ from ...loco_core.models.engine import Row, Sampling, TextEmbedding
 from ...loco_core.models.layers import PROJECTIONS, ModelLayers
 from ...loco_core.neurons.ablation import Ablation
 from .ablation import ablate
+from .attention import AttentionWatch
 from .branches import EVERYWHERE, tell_branches
 from .digest import model_digest
-from .families import unet
-from .injection import InterventionPatch
+from .injection import conditioning_of, intervene
 from .memory import check_room_for_images, out_of_memory, rows_at_once
 from .samplers import EulerPath, one_prediction, row_sampler
-from .text_encoder import encode, text_encoder
-from .text_patch import repeat_tokens
+from .text_encoder import concept_rows, encode, text_encoder
 from .weights import effective_weight
 
 logger = logging.getLogger(__name__)
@@ -48,6 +46,8 @@ class ComfyEngine:
         self._model, self._clip, self._vae, self.layers = model, clip, vae, layers
         self._negatives: dict[str, TextEmbedding] = {}
         self._most_rows: int | None = None  # in one sampler call, once memory has run out
+        self._longest = 0  # prompt, in tokens
+        self._concepts: dict[tuple[str, str], list[int]] = {}
 
     @property
     def text_encoder(self) -> str:
@@ -62,7 +62,9 @@ class ComfyEngine:
         return ComfyEngine(model, self._clip, self._vae, self.layers)
 
     def encode(self, prompts: Sequence[str]) -> list[TextEmbedding]:
-        return encode(self._clip, prompts)
+        embeddings = encode(self._clip, prompts, self._model, whole=self.layers.family.joint)
+        self._longest = max([self._longest, *(len(embedding.tokens) for embedding in embeddings)])
+        return embeddings
 
     def generate(
         self, rows: Sequence[Row], sampling: Sampling, on_step: Callable[[], None] | None = None
@@ -70,12 +72,12 @@ class ComfyEngine:
         """All rows in one sampler call, or in several where memory is short. Cancel ends it at the next step."""
         check_room_for_images(len(rows), sampling)
 
-        def images(part: slice) -> torch.Tensor:
-            own = rows[part]
+        def images(part: list[int]) -> torch.Tensor:
+            own = [rows[number] for number in part]
             sampler = row_sampler(sampling.sampler, [row.seed for row in own])
             return self._decode(self._sample(self._model, own, sampling, sampler, on_step))
 
-        return self._in_parts(images, len(rows), sampling)
+        return self._in_parts(images, rows, sampling)
 
     def sigmas(self, sampling: Sampling) -> list[float]:
         """The noise levels that a run passes: before each step, and after the last. [steps + 1]"""
@@ -91,44 +93,80 @@ class ComfyEngine:
     ) -> torch.Tensor:
         """What the rows' runs are at before these steps: [len(rows), len(steps), C, h, w] on the CPU."""
 
-        def latents(part: slice) -> torch.Tensor:
+        def latents(part: list[int]) -> torch.Tensor:
             sampler = EulerPath(steps, None if begun is None else begun[part])
-            self._sample(self._model, rows[part], sampling, sampler.of_the_host(), on_step)
+            self._sample(self._model, [rows[number] for number in part], sampling, sampler.of_the_host(), on_step)
             return torch.stack(sampler.latents, 1)
 
-        return self._in_parts(latents, len(rows), sampling)
+        return self._in_parts(latents, rows, sampling)
 
     def predict(self, rows: Sequence[Row], latents: torch.Tensor, sampling: Sampling, step: int) -> torch.Tensor:
         """The denoised latents that the model predicts for each row, without guidance: [len(rows), C, h, w]."""
+        model, unguided = self._unguided(), replace(sampling, guidance=1.0)
+        into_denoiser = model.get_model_object("latent_format").process_in
+
+        def predicted(part: list[int]) -> torch.Tensor:
+            own, sampler = [rows[number] for number in part], one_prediction(latents[part], step)
+            return into_denoiser(self._sample(model, own, unguided, sampler)).float().cpu()
+
+        return self._in_parts(predicted, rows, sampling)
+
+    def attention_scores(
+        self, rows: Sequence[Row], latents: torch.Tensor, sampling: Sampling, step: int
+    ) -> torch.Tensor:
+        """As an AttentionEngine, of models whose blocks change the text."""
         unguided = replace(sampling, guidance=1.0)
+
+        def scored(part: list[int]) -> torch.Tensor:
+            own = [replace(rows[number], intervention=None) for number in part]
+            concepts = [self._concept_rows(rows[number]) for number in part]
+            watch, model = AttentionWatch([row.embedding for row in own], concepts, len(self.layers)), self._unguided()
+            watch.attach(model)
+            self._sample(model, own, unguided, one_prediction(latents[part], step))
+            return watch.scores
+
+        return self._in_parts(scored, rows, sampling)
+
+    def _concept_rows(self, row: Row) -> list[int]:
+        """The rows of its embedding that the other prompt lacks, found once."""
+        prompts = row.embedding.prompt, row.intervention.embedding.prompt
+        if prompts not in self._concepts:
+            self._concepts[prompts] = concept_rows(self._clip, row.embedding, row.intervention.embedding.prompt)
+        return self._concepts[prompts]
+
+    def _unguided(self) -> ModelPatcher:
+        """A clone without what other nodes put in for guidance."""
         model = self._model.clone()
         for name in OF_GUIDANCE:
             model.model_options.pop(name, None)
-        into_denoiser = model.get_model_object("latent_format").process_in
+        return model
 
-        def predicted(part: slice) -> torch.Tensor:
-            sampler = one_prediction(latents[part], step)
-            return into_denoiser(self._sample(model, rows[part], unguided, sampler)).float().cpu()
-
-        return self._in_parts(predicted, len(rows), sampling)
-
-    def _in_parts(self, make: Callable[[slice], torch.Tensor], count: int, sampling: Sampling) -> torch.Tensor:
-        """What `make` makes of `count` rows, in as many parts as memory needs."""
-        made, start, most = [], 0, rows_at_once(self._model, count, sampling)
-        while start < count:
-            part = slice(start, min(count, start + min(most, self._most_rows or most)))
-            size = part.stop - part.start
+    def _in_parts(
+        self, make: Callable[[list[int]], torch.Tensor], rows: Sequence[Row], sampling: Sampling
+    ) -> torch.Tensor:
+        """What `make` makes of the rows of these numbers, in as many parts as memory and prompts of several lengths
+        need: blocks that change the text get no repeated tokens.
+        """
+        lengths = [len(row.embedding.tokens) if self.layers.family.joint else 0 for row in rows]
+        order = sorted(range(len(rows)), key=lambda number: lengths[number])
+        made, start, most = [], 0, rows_at_once(self._model, len(rows), sampling)
+        while start < len(rows):
+            stop = min(len(rows), start + min(most, self._most_rows or most))
+            part = [number for number in order[start:stop] if lengths[number] == lengths[order[start]]]
             try:
                 made.append(make(part))
-                start = part.stop
+                start += len(part)
                 continue
             except Exception as error:
-                if size == 1 or not out_of_memory(error):
+                if len(part) == 1 or not out_of_memory(error):
                     raise
-            self._most_rows = size // 2
-            logger.warning("out of memory with %d images at once; going on with %d", size, self._most_rows)
+            self._most_rows = len(part) // 2
+            logger.warning("out of memory with %d images at once; going on with %d", len(part), self._most_rows)
             comfy.model_management.soft_empty_cache()
-        return torch.cat(made)
+        together = torch.cat(made)
+        if order == list(range(len(rows))):
+            return together  # and no copy of it, for which memory may be short
+        return together[torch.tensor(order).argsort()]
 
     def _sample(
         self,
@@ -141,14 +179,14 @@ class ComfyEngine:
         """The latents of all rows, as the VAE takes them."""
         model = model.clone()
         tell_branches(model)
-        unet.add_patch(model, InterventionPatch(rows, self.layers))
+        intervene(model, rows, self.layers, self._longest)
         latent = torch.zeros(1, 4, sampling.height // 8, sampling.width // 8)
-        latent = comfy.sample.fix_empty_latent_channels(model, latent)
+        latent = comfy.sample.fix_empty_latent_channels(model, latent)  # [1, C, h, w], or [1, C, 1, h, w] of video's
         noise = torch.cat([comfy.sample.prepare_noise(latent, row.seed) for row in rows])
-        positive = _conditioning([row.embedding for row in rows])
+        positive = conditioning_of([row.embedding for row in rows])
         if sampling.negative_prompt not in self._negatives:  # once, or a GPU would swap models at every batch
             (self._negatives[sampling.negative_prompt],) = self.encode([sampling.negative_prompt])
-        negative = _conditioning([self._negatives[sampling.negative_prompt]])
+        negative = conditioning_of([self._negatives[sampling.negative_prompt]])
 
         def callback(step: int, denoised: torch.Tensor, x: torch.Tensor, total_steps: int) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
@@ -163,7 +201,7 @@ class ComfyEngine:
             _sigmas(model, sampling),
             positive,
             negative,
-            latent.expand(len(rows), -1, -1, -1),
+            latent.expand(len(rows), *latent.shape[1:]),
             callback=callback,
             disable_pbar=True,
             seed=rows[0].seed,
@@ -174,6 +212,7 @@ class ComfyEngine:
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         images = self._vae.decode(latents).float().cpu()
+        images = images.reshape(-1, *images.shape[-3:])  # a VAE of videos gives each its one frame
         if not torch.isfinite(images).all():
             raise ValueError("vae: NaN or Inf in an image; start ComfyUI with --fp32-vae, or load another VAE")
         return images
@@ -189,12 +228,3 @@ def _sigmas(model: ModelPatcher, sampling: Sampling) -> torch.Tensor:
     return comfy.samplers.KSampler(
         model, sampling.steps, model.load_device, sampling.sampler, sampling.scheduler
     ).sigmas
-
-
-def _conditioning(embeddings: list[TextEmbedding]) -> list[list]:
-    """One conditioning whose rows are the embeddings, repeated to a common number of tokens where they differ."""
-    length = math.lcm(*(len(embedding.tokens) for embedding in embeddings))
-    extra = {}
-    if embeddings[0].pooled is not None:
-        extra["pooled_output"] = torch.stack([embedding.pooled for embedding in embeddings])
-    return [[torch.stack([repeat_tokens(embedding.tokens, length) for embedding in embeddings]), extra]]

@@ -74,7 +74,7 @@ def search_path(file: str) -> Path:
     output = Path(os.path.abspath(folder_paths.get_output_directory()))
     path = Path(os.path.abspath(output / file))  # links in the folder may lead to other places, names may not
     if not path.is_relative_to(output) or not path.is_file():
-        raise ValueError(f"file: {file!r} is not in the output folder; run LocoGen Layer Search, which saves one there")
+        raise ValueError(f"file: {file!r} is not in the output folder; run LoCo Layer Search, which saves one there")
     return path
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 
 from ...loco_core.models.engine import Row, TextEmbedding
 from ...loco_core.models.layers import Address, LayerSet, ModelLayers, Part
-from .branches import Scope, call_rows, positive_rows, tell_branches
-from .families import unet
-from .text_patch import GivenTokens, TokensPatch
+from .branches import KEY, Run, Scope, call_rows, positive_rows, prepared, tell_branches
+from .families import add_patch, cosmos
+from .streams import CONTEXT, STREAMS, OtherText, StreamPatch, others_of, prompt_conds
+from .text_patch import GivenTokens, TokensPatch, address, repeat_tokens
 
 # What a conditioning can ask for that an injection does not do, and what it is where nothing is asked.
 SETTINGS = {"mask": None, "area": None, "hooks": None, "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
@@ -48,7 +51,7 @@ class InterventionPatch(TokensPatch):
             )
         return [
             GivenTokens(tuple(places[position]), (0,) * len(places[position]), tokens, part)
-            for position, tokens, part in self._by_place[unet.address(options)]
+            for position, tokens, part in self._by_place[address(options)]
             if position in places
         ]
 
@@ -74,13 +77,86 @@ class Injection(TokensPatch):
         return [GivenTokens(rows, tuple(numbers[row] for row in rows), self.tokens, self.part, self.strength)]
 
 
+class InterventionStreams(StreamPatch):
+    """The same for blocks that change the text."""
+
+    def __init__(self, rows: Sequence[Row], layers: ModelLayers, tokens: int) -> None:
+        self.tokens = tokens
+        changes = [(number, row.intervention) for number, row in enumerate(rows) if row.intervention is not None]
+        for _, change in changes:
+            layers.check_part(change.part)
+        self._changes = {
+            number: (change.embedding, frozenset(layers[index].address for index in change.layers))
+            for number, change in changes
+        }
+
+    def others(self, model: BaseModel, x: torch.Tensor, options: dict[str, Any]) -> list[OtherText]:
+        rows, entries = positive_rows(options, len(x)), []
+        for row, (number, positive) in enumerate(zip(rows.numbers, rows.positive, strict=True)):
+            if positive and number in self._changes:
+                embedding, places = self._changes[number]
+                entries.append((row, places, self._conds(embedding, model, x, options.get(KEY))))
+        return others_of(entries)
+
+    def _conds(
+        self, embedding: TextEmbedding, model: BaseModel, x: torch.Tensor, run: Run | None
+    ) -> dict[str, torch.Tensor]:
+        return prepared(run, embedding, lambda: prompt_conds(model, conditioning_of([embedding]), x[:1]))
+
+
+@dataclass(frozen=True, eq=False)
+class StreamInjection(StreamPatch):
+    """The blocks at `places` read the prompt of a conditioning, in a scope; with its pooled embedding or without."""
+
+    conditioning: list
+    places: frozenset[Address]
+    strength: float
+    scope: Scope
+    pooled: bool
+
+    def others(self, model: BaseModel, x: torch.Tensor, options: dict[str, Any]) -> list[OtherText]:
+        rows, entries = self.scope.rows(options, len(x)), []
+        if not rows:
+            return []
+        conds = prepared(options.get(KEY), self, lambda: prompt_conds(model, self.conditioning, x[:1], self.pooled))
+        prompts = len(conds[CONTEXT])
+        numbers = (0,) * len(x) if prompts == 1 else call_rows(options, len(x)).numbers
+        for row in rows:
+            which = [numbers[row] % prompts]
+            entries.append((row, self.places, {name: value[which] for name, value in conds.items()}))
+        return others_of(entries, self.strength)
+
+
+def intervene(model: ModelPatcher, rows: Sequence[Row], layers: ModelLayers, tokens: int) -> None:
+    """Puts the rows' interventions onto `model`, a clone of one's own. tokens: of the longest prompt with whose images
+    these are compared.
+    """
+    if layers.family.joint:
+        model.set_model_patch(InterventionStreams(rows, layers, tokens), STREAMS)
+    else:
+        add_patch(model, layers, InterventionPatch(rows, layers))
+
+
+def conditioning_of(embeddings: Sequence[TextEmbedding]) -> list[list]:
+    """One conditioning of the host's whose rows are the embeddings, repeated to a common number of tokens where they
+    differ.
+    """
+    length, extra = math.lcm(*(len(embedding.tokens) for embedding in embeddings)), {}
+    if embeddings[0].pooled is not None:
+        extra["pooled_output"] = torch.stack([embedding.pooled for embedding in embeddings])
+    return [[torch.stack([repeat_tokens(embedding.tokens, length) for embedding in embeddings]), extra]]
+
+
 @dataclass(frozen=True)
 class InjectionSettings:
-    """What of the layers gets the other prompt, how much of it, in which branch and when."""
+    """What of the layers gets the other prompt, how much of it, in which branch and when; and whether blocks that get a
+    pooled embedding get that of the other prompt too.
+    """
 
     part: Part
     strength: float
     scope: Scope
+    pooled: bool = False
 
 
 def inject(
@@ -90,18 +166,25 @@ def inject(
 
     The positive branch is the guider's positive conditioning; every other one it evaluates counts as negative.
     """
-    tokens = _tokens(conditioning, layers.width)
+    tokens = _tokens(model, conditioning, layers)
     places = frozenset(layer.address for layer in layers.chosen(chosen))
     injected = model.clone()
     if settings.strength == 0 or not places:
         return injected
     tell_branches(injected)
-    unet.add_patch(injected, Injection(tokens, places, settings.part, settings.strength, settings.scope))
+    if not layers.family.joint:
+        if settings.pooled:
+            raise ValueError("pooled: no layer of this model gets a pooled embedding by itself; switch it off")
+        add_patch(injected, layers, Injection(tokens, places, settings.part, settings.strength, settings.scope))
+        return injected
+    layers.check_part(settings.part)
+    stream = StreamInjection(conditioning, places, settings.strength, settings.scope, settings.pooled)
+    injected.set_model_patch(stream, STREAMS)
     return injected
 
 
-def _tokens(conditioning: list, width: int) -> torch.Tensor:
-    """The token embeddings [B, T, d] of a conditioning that is one prompt."""
+def _tokens(model: ModelPatcher, conditioning: list, layers: ModelLayers) -> torch.Tensor:
+    """What the layers get [B, T, d] for a conditioning that is one prompt."""
     if len(conditioning) != 1:
         raise ValueError(
             f"conditioning: {len(conditioning)} prompts; connect one CLIP Text Encode, not a combination of several"
@@ -114,9 +197,10 @@ def _tokens(conditioning: list, width: int) -> torch.Tensor:
             "effect on single layers; connect the prompt without them, and use start_percent, end_percent and strength "
             "here"
         )
-    if tokens.ndim != 3 or tokens.shape[-1] != width:
+    tokens = cosmos.adapted_conditioning(model, tokens, settings)
+    if tokens.ndim != 3 or tokens.shape[-1] != layers.width:
         raise ValueError(
-            f"conditioning: its embeddings are {tokens.shape[-1]} wide, the model gets {width}; "
+            f"conditioning: its embeddings are {tokens.shape[-1]} wide, the model gets {layers.width}; "
             "encode it with the CLIP that belongs to this model"
         )
     if not torch.isfinite(tokens).all():

@@ -125,19 +125,22 @@ def image_progress(images: int, steps: int, node_id: str | None) -> Progress:
 
 
 class CountProgress:
-    """A bar over `about` so many of a unit, the denoiser's rows as a rule; Cancel ends it."""
+    """A bar over about so many of anything, the denoiser's rows as a rule; Cancel ends it."""
 
-    def __init__(self, about: int, node_id: str | None, doing: str, unit: str = "rows of the denoiser") -> None:
-        self._about, self._node_id, self._doing, self._unit = about, node_id, doing, unit
+    def __init__(self, about: int, node_id: str | None, doing: str) -> None:
+        self._about, self._node_id, self._doing = about, node_id, doing
         self._bar = comfy.utils.ProgressBar(about)
-        _PLACES[node_id] = f"the beginning, {doing}"
-        show_text(f"{doing}: about {about} {unit}", node_id)
+        self._tell(0)
 
     def __call__(self, done: int) -> None:
-        _PLACES[self._node_id] = f"{done} of about {self._about} {self._unit}, {self._doing}"
         stop_if_cancelled()
         self._bar.update_absolute(min(done, self._about))
-        show_text(f"{self._doing}: {done} of about {self._about} {self._unit}", self._node_id)
+        self._tell(done)
+
+    def _tell(self, done: int) -> None:
+        share = f"{min(done / self._about, 1):.0%}"
+        _PLACES[self._node_id] = f"{share}, {self._doing}"
+        show_text(f"{self._doing}: {share}", self._node_id)
 
 
 def duration(seconds: float) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import comfyui_version
 
-from ...loco_core.files import write_text
+from ...loco_core.files import write_picture, write_text
 from ...loco_core.localization.evaluation import QUIET, Evaluation, SearchProgress
 from ...loco_core.localization.journal import Journal, search_settings
 from ...loco_core.localization.localize import about_rows
+from ...loco_core.localization.pictures import contact_sheet
 from ...loco_core.localization.plan import SearchPlan
 from ...loco_core.localization.report import provenance, result_json, scores_csv
 from ...loco_core.localization.search import SearchResult, images_to_make, search
@@ -26,16 +27,17 @@ logger = logging.getLogger(__name__)
 def run_search(
     engine: ComfyEngine, scorer: Scorer | None, plan: SearchPlan, batch_rows: int, path: Path, node_id: str | None
 ) -> SearchResult:
-    """The result, which is written to `path` as JSON, with a line for every image in a .csv beside it."""
+    """The result, which is written to `path` as JSON; beside it a line for every image in a .csv, and the images."""
     came_from = provenance(engine, scorer, f"comfyui {comfyui_version.__version__}")
     journal = Journal.open(search_journals(), search_settings(plan, came_from["model_digest"], scorer))
     if len(journal):
-        logger.info("LocoGen Layer Search: %d images of this search are known from before", len(journal))
+        logger.info("LoCo Layer Search: %d images of this search are known from before", len(journal))
     shown = _Shown(engine, plan, node_id)
     progress = SearchProgress(shown.on_rows, shown.on_batch, shown.on_step)
     result = search(engine, scorer, plan, batch_rows, progress, journal)
     write_text(path, result_json(result, came_from))
     write_text(path.with_suffix(".csv"), scores_csv(plan, result.cells, result.scores))
+    write_picture(path.with_suffix(".png"), contact_sheet(result, every=True))
     return result
 
 

@@ -2,65 +2,99 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import comfy.model_management
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 
+from ...loco_core.localization.attention import own_places
 from ...loco_core.models.engine import Chunk, TextEmbedding
+from .families import cosmos
+
+logger = logging.getLogger(__name__)
 
 # A token's number, or a vector of a textual inversion; its weight; its word's number, 0 for what is no word.
 Token: TypeAlias = tuple[int | torch.Tensor, float, int]
 
+# By whose tokens the layers' embeddings go, where an encoder has it beside others.
+T5 = "t5xxl"
 # How a prompt names a textual inversion.
 _TEXTUAL_INVERSION = re.compile(r"embedding:[^\s,:()]+")
 # How much memory the embeddings of one text encoder may take: those of 800 prompts with SDXL, of 2000 with SD 1.5.
 KEPT_BYTES = 512 * 2**20
 
 
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What a text encoder gave for a prompt, and for a model that adapts it the tokens [n] that it is adapted to."""
+
+    embedding: TextEmbedding
+    adapted_to: torch.Tensor | None
+
+
 class KeptEmbeddings:
     """Embeddings by what they depend on; beyond KEPT_BYTES the least recently used are given up."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Hashable, TextEmbedding] = OrderedDict()
+        self._kept: OrderedDict[Hashable, Encoded] = OrderedDict()
         self._bytes = 0
 
-    def get(self, key: Hashable) -> TextEmbedding | None:
+    def get(self, key: Hashable) -> Encoded | None:
         found = self._kept.get(key)
         if found is not None:
             self._kept.move_to_end(key)
         return found
 
-    def put(self, key: Hashable, embedding: TextEmbedding) -> None:
-        self._kept[key] = embedding
-        self._bytes += embedding.tokens.nbytes
+    def put(self, key: Hashable, encoded: Encoded) -> None:
+        self._kept[key] = encoded
+        self._bytes += encoded.embedding.tokens.nbytes
         while self._bytes > KEPT_BYTES:
             _, given_up = self._kept.popitem(last=False)
-            self._bytes -= given_up.tokens.nbytes
+            self._bytes -= given_up.embedding.tokens.nbytes
 
 
 # The host hands nodes the same object as long as nothing before them changes.
 _KEPT: WeakKeyDictionary[CLIP, KeptEmbeddings] = WeakKeyDictionary()
 
 
-def encode(clip: CLIP, prompts: Sequence[str]) -> list[TextEmbedding]:
-    """Text embeddings of prompts at weight 1."""
-    kept, embeddings = _KEPT.setdefault(clip, KeptEmbeddings()), []
-    how = clip.patcher.patches_uuid, clip.layer_idx, str(clip.tokenizer_options)
+def encode(
+    clip: CLIP, prompts: Sequence[str], model: ModelPatcher | None = None, whole: bool = False
+) -> list[TextEmbedding]:
+    """Text embeddings of prompts at weight 1. Anima's are completed by the model. whole: for models that are only given
+    whole prompts, of whatever text encoder: a prompt is one chunk.
+    """
+    kept, found = _KEPT.setdefault(clip, KeptEmbeddings()), []
+    how = clip.patcher.patches_uuid, clip.layer_idx, str(clip.tokenizer_options), whole
     for prompt in prompts:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        embedding = kept.get((how, prompt))
-        if embedding is None:
-            embedding = _encoded(clip, prompt)
+        encoded = kept.get((how, prompt))
+        if encoded is None:
+            encoded = _encoded(clip, prompt, whole)
             if not names_inversion(prompt):  # its file may change
-                kept.put((how, prompt), embedding)
-        embeddings.append(embedding)
-    return embeddings
+                kept.put((how, prompt), encoded)
+        found.append(encoded)
+    return [_completed(encoded, model) for encoded in found]  # after all others, for a GPU may not hold both
+
+
+def _completed(encoded: Encoded, model: ModelPatcher | None) -> TextEmbedding:
+    """What the model's layers get."""
+    embedding = encoded.embedding
+    if encoded.adapted_to is not None:
+        if model is None:
+            raise ValueError("clip: the text encoder of Anima, whose work the model completes; connect the model too")
+        tokens = cosmos.adapted(model, embedding.tokens, encoded.adapted_to)
+        (chunk,) = embedding.chunks
+        embedding = replace(embedding, tokens=tokens, chunks=(replace(chunk, stop=len(tokens)),), pooled=None)
+    _check(embedding)
+    return embedding
 
 
 def names_inversion(prompt: str) -> bool:
@@ -68,22 +102,22 @@ def names_inversion(prompt: str) -> bool:
     return _TEXTUAL_INVERSION.search(prompt) is not None
 
 
-def _encoded(clip: CLIP, prompt: str) -> TextEmbedding:
+def _encoded(clip: CLIP, prompt: str, whole: bool) -> Encoded:
     towers = clip.tokenize(prompt, return_word_ids=True)
     _check_inversions(clip, towers, prompt)
     _check_found(clip, prompt)
     plain = {name: [[(token, 1.0) for token, *_ in chunk] for chunk in chunks] for name, chunks in towers.items()}
-    tokens, pooled = clip.encode_from_tokens(plain, return_pooled=True)
+    given = clip.encode_from_tokens(plain, return_pooled=True, return_dict=True)
+    tokens, pooled = given["cond"], given["pooled_output"]
     if not torch.isfinite(tokens).all():
         raise ValueError(f"clip: NaN or Inf in the text embedding of {prompt!r}")
     embedding = TextEmbedding(
         prompt=prompt,
         tokens=tokens[0].float().cpu(),
-        chunks=_chunks(clip, towers),
+        chunks=(Chunk(0, 0, tokens.shape[1] - 1, tokens.shape[1]),) if whole else _chunks(clip, towers),
         pooled=None if pooled is None else pooled[0].float().cpu(),
     )
-    _check(embedding)
-    return embedding
+    return Encoded(embedding, given.get(cosmos.ADAPTED_TO))
 
 
 def text_encoder(clip: CLIP) -> str:
@@ -93,9 +127,9 @@ def text_encoder(clip: CLIP) -> str:
 
 
 def _chunks(clip: CLIP, towers: Mapping[str, list[list[Token]]]) -> tuple[Chunk, ...]:
-    """The chunks of the embedding. Where an encoder has several towers, the host cuts them to the shortest."""
-    tower = min(towers, key=lambda name: sum(map(len, towers[name])))
-    end_token = getattr(getattr(clip.tokenizer, f"clip_{tower}", None), "end_token", None)
+    """The chunks of the embedding. Where an encoder has several towers of CLIP, the host cuts them to the shortest."""
+    tower = T5 if T5 in towers else min(towers, key=lambda name: sum(map(len, towers[name])))
+    end_token = getattr(_tower(clip.tokenizer, tower), "end_token", None)
     chunks, start = [], 0
     for tokens in towers[tower]:
         words = [place for place, (_, _, word) in enumerate(tokens) if word]
@@ -103,12 +137,55 @@ def _chunks(clip: CLIP, towers: Mapping[str, list[list[Token]]]) -> tuple[Chunk,
         while end < len(tokens) and not _is(tokens[end], end_token):
             end += 1
         if end == len(tokens):
-            raise ValueError(
-                "clip: its tokens have no end-of-text token; use the CLIP of a Stable Diffusion or SDXL checkpoint"
-            )
+            raise ValueError("clip: its tokens have no end-of-text token; use the CLIP that belongs to this model")
         chunks.append(Chunk(start, start + (words[0] if words else end), start + end, start + len(tokens)))
         start += len(tokens)
     return tuple(chunks)
+
+
+def concept_rows(clip: CLIP, embedding: TextEmbedding, target: str) -> list[int]:
+    """The rows of a prompt's embedding whose tokens the target prompt lacks; none where that cannot be told.
+
+    CLIP's towers go side by side, then T5's; of another one the host may cut off what its template has in front.
+    """
+    towers, others = (clip.tokenize(prompt, return_word_ids=True) for prompt in (embedding.prompt, target))
+    starts, rows = _starts(clip, towers, len(embedding.tokens)), set()
+    for name, start in starts.items():
+        own, lacking = _words(towers[name]), _words(others[name])
+        places = list(own)
+        rows |= {start + places[number] for number in own_places(list(own.values()), list(lacking.values()))}
+    found = sorted(row for row in rows if 0 <= row < len(embedding.tokens))
+    if not found:
+        why = "has no words that the target prompt lacks" if starts else "has tokens of another number than its rows"
+        logger.warning("attention is not scored: %r %s", embedding.prompt, why)
+    return found
+
+
+def _starts(clip: CLIP, towers: Mapping[str, list[list[Token]]], rows: int) -> dict[str, int]:
+    """Of each tower whose tokens are among so many rows of an embedding, the row of its first token."""
+    loaded = (name for name in towers if _tower(clip.cond_stage_model, name) is not None)
+    lengths = {name: sum(map(len, towers[name])) for name in loaded}
+    t5, beside = lengths.pop(T5, 0), min(lengths.values(), default=0)
+    if rows == beside + t5:
+        return dict.fromkeys(lengths, 0) | ({T5: beside} if t5 else {})
+    if t5:
+        return {T5: 0} if rows == t5 else {}
+    return {name: rows - beside for name in lengths if len(lengths) == 1 and rows < beside}
+
+
+def _words(chunks: Sequence[Sequence[Token]]) -> dict[int, Hashable]:
+    """The tokens of words by their places among all tokens; vectors of textual inversions as tuples."""
+    every = (token for chunk in chunks for token in chunk)
+    return {
+        place: tuple(token.tolist()) if isinstance(token, torch.Tensor) else token
+        for place, (token, _, word) in enumerate(every)
+        if word
+    }
+
+
+def _tower(owner: Any, name: str) -> Any | None:
+    """A tower of the host's tokenizer or text encoder; None where it has no such one."""
+    return getattr(owner, f"clip_{name}", getattr(owner, name, None))
 
 
 def _is(token: Token, number: int | None) -> bool:
@@ -119,9 +196,9 @@ def _check_inversions(clip: CLIP, towers: Mapping[str, list[list[Token]]], promp
     """An error where a textual inversion is of another width than a tower's tokens: the host would leave it out."""
     for name, chunks in towers.items():
         widths = {token.shape[-1] for chunk in chunks for token, *_ in chunk if isinstance(token, torch.Tensor)}
-        if not widths:
+        tower = _tower(clip.cond_stage_model, name)
+        if not widths or tower is None:
             continue
-        tower = getattr(clip.cond_stage_model, f"clip_{name}")
         own = tower.transformer.get_input_embeddings().weight.shape[-1]
         if widths != {own}:
             raise ValueError(

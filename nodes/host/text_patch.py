@@ -15,8 +15,14 @@ from typing import Any, ClassVar
 import torch
 
 from ...loco_core.models.layers import Address, Part
-from .branches import KEY, Run, Turn, prepared
-from .families import unet
+from .branches import KEY, Run, prepared
+from .turns import Turn
+
+
+def address(options: dict[str, Any]) -> Address:
+    """The address of the layer that calls a patch, from the host's options."""
+    block, number = options["block"]
+    return block, number, options["block_index"]
 
 
 class TextPatch(ABC):
@@ -28,7 +34,7 @@ class TextPatch(ABC):
     def __call__(
         self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if unet.address(extra_options) in self.places:
+        if address(extra_options) in self.places:
             context, value = self.change(context, value, extra_options)
         return n, context, value
 

@@ -10,7 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter.base import WeightAdapterBase
 
-from .families import unet
+from .compiled import uncompiled
 
 # Inputs of a weight that are read at once, to spare memory.
 AT_ONCE = 1024
@@ -47,7 +47,7 @@ def patch_weights(
     The host looks for weights by name in the model as it stands, and a module compiled in place has other names.
     """
     whole = model.get_model_object("diffusion_model")
-    if unet.uncompiled(whole) is not whole:
+    if uncompiled(whole) is not whole:
         raise ValueError(
             "model: another node compiled it in a way in which ComfyUI leaves out patches of weights, LoRAs too; "
             f"{otherwise}, or compile with ComfyUI's own TorchCompileModel"
@@ -72,6 +72,6 @@ def _unrounded_inputs(module: torch.nn.Module) -> Iterator[None]:
 
 def _unreadable(name: str, why: str) -> str:
     return (
-        f"model: its weight {name!r} cannot be read ({why}); load the checkpoint in another format. Per-Layer "
-        "Conditioning Injector and LocoEdit Apply in mode 'context' need not read it"
+        f"model: its weight {name!r} cannot be read ({why}); load the checkpoint in another format. LoCo "
+        "Prompt per Layer and LoCo Edit Apply in mode 'context' need not read it"
     )

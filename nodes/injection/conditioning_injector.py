@@ -1,4 +1,4 @@
-"""Per-Layer Conditioning Injector: chosen layers get another prompt."""
+"""LoCo Prompt per Layer: chosen layers get another prompt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...loco_core.models.layers import Part
 from ..host.branches import Branch, Schedule, Scope
 from ..host.injection import InjectionSettings, inject
 from ..host.layers import read_layers
-from ..inputs.shared import schedule_inputs, strength_input
+from ..inputs.shared import ANY_MODEL, schedule_inputs, strength_input
 from ..sockets import Layers
 
 
@@ -17,19 +17,28 @@ class ConditioningInjectorNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LoCo_ConditioningInjector",
-            display_name="Per-Layer Conditioning Injector",
+            display_name="LoCo Prompt per Layer",
             category="loco/prompts",
-            search_aliases=["prompt per layer", "block prompt", "prompt per block", "regional prompt", "mix prompts"],
+            search_aliases=[
+                "per-layer conditioning injector",
+                "prompt per layer",
+                "block prompt",
+                "prompt per block",
+                "regional prompt",
+                "mix prompts",
+                "other prompt",
+                "other prompt for layers",
+            ],
             description="Gives the chosen cross-attention layers another prompt. All other layers get the prompt of "
-            "the sampler. Several injectors can follow each other, each for its own layers. No weight changes.",
+            "the sampler. Several of these nodes can follow each other, each for its own layers. No weight changes.",
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model."),
+                io.Model.Input("model", tooltip=ANY_MODEL),
                 io.Conditioning.Input(
                     "conditioning",
                     tooltip="The prompt that the chosen layers get, from CLIP Text Encode with the CLIP of this model.",
                 ),
                 Layers.Input(
-                    "layers", tooltip="From LoCo Layer Select, LoCo Layers Load, LocoGen Layer Search or LoCo Probe."
+                    "layers", tooltip="From LoCo Layer Select, LoCo Layers Load, LoCo Layer Search or LoCo Probe."
                 ),
                 io.Combo.Input(
                     "part",
@@ -50,9 +59,16 @@ class ConditioningInjectorNode(io.ComfyNode):
                 ),
                 strength_input(
                     "1: the layers get this prompt alone. 0: no change. Between 0 and 1: a blend of both prompts. "
-                    "Above 1: the difference between the two is exaggerated."
+                    "Above 1: the difference between the two is exaggerated. Below 0: away from this prompt."
                 ),
                 *schedule_inputs(),
+                io.Boolean.Input(
+                    "pooled",
+                    default=False,
+                    advanced=True,
+                    tooltip="SD 3.x and Flux.1: whether the chosen blocks get the pooled embedding of this prompt too. "
+                    "Other models have none for single layers.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model whose chosen layers get this prompt.")],
         )
@@ -68,9 +84,10 @@ class ConditioningInjectorNode(io.ComfyNode):
         strength: float,
         start_percent: float,
         end_percent: float,
+        pooled: bool,
     ) -> io.NodeOutput:
         scope = Scope(Branch.parse(branch, "branch"), Schedule(start_percent, end_percent))
-        settings = InjectionSettings(Part.parse(part, "part"), strength, scope)
+        settings = InjectionSettings(Part.parse(part, "part"), strength, scope, pooled)
         return io.NodeOutput(inject(model, read_layers(model), conditioning, layers, settings))
 
 

@@ -83,12 +83,12 @@ def size_inputs() -> list[io.Input]:
     return [
         io.Int.Input(
             side,
-            default=512,
-            min=64,
+            default=0,
+            min=0,
             max=4096,
             step=8,
-            tooltip=f"Image {side} in pixels. Use the size that the model was made for: 512 for SD 1.5, 768 for "
-            "SD 2.1, 1024 for SDXL.",
+            advanced=True,
+            tooltip=f"Image {side} in pixels. 0: what the model was made for.",
         )
         for side in ("width", "height")
     ]

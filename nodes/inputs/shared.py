@@ -14,7 +14,10 @@ from ...loco_core.models.family import Naming
 from ..host.folders import NO_FILE, safetensors_files
 from ..sockets import Layers, Scorer
 
-MODEL = "A Stable Diffusion 1.x, 2.x or SDXL model. LoRA loaders go before this node."
+MODELS = "Stable Diffusion 1.x, 2.x or SDXL, Anima or Cosmos-Predict2"
+MODEL = f"A model: {MODELS}. LoRA loaders go before this node."
+# For nodes that edit nothing.
+ANY_MODEL = f"A model: {MODELS}, or SD 3.x, Flux, Chroma, Qwen-Image or Z-Image. LoRA loaders go before this node."
 CLIP = "The text encoder of this model."
 # What the tooltips of fields with names and prompts end with.
 MARKS = (
@@ -37,12 +40,12 @@ def image_sockets(scored: str = "", scorer_optional: bool = False) -> list[io.In
 
 
 def scorer_output() -> io.Output:
-    tooltip = "The scorer, for LocoGen Layer Search, LoCo Erasure Report, LoCo Neuron Sweep and LoCo Neuron Effects."
+    tooltip = "The scorer, for LoCo Layer Search, LoCo Erasure Report, LoCo Neuron Sweep and LoCo Neuron Effects."
     return Scorer.Output(display_name="scorer", tooltip=tooltip)
 
 
 def layers_output(what: str, name: str = "layers") -> io.Output:
-    return Layers.Output(display_name=name, tooltip=f"{what}, for LoCo Edit Solve and Per-Layer Conditioning Injector.")
+    return Layers.Output(display_name=name, tooltip=f"{what}, for LoCo Edit Solve and LoCo Prompt per Layer.")
 
 
 def strength_input(tooltip: str) -> io.Input:

@@ -1,23 +1,24 @@
-"""LocoGen Layer Search: which cross-attention layers carry a style, an object or a fact."""
+"""LoCo Layer Search: which cross-attention layers carry a style, an object or a fact."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ...loco_core.localization.pictures import contact_sheet, model_figure, search_plot
+from ...loco_core.localization.pictures import contact_sheet, search_picture
 from ...loco_core.localization.plan import AUTO, Effort, SearchPlan
+from ...loco_core.localization.probe_report import block_report
 from ...loco_core.localization.report import search_report, verdict_text
 from ...loco_core.models.engine import Sampling
 from ...loco_core.prompts import Attribute, prompt_pairs
 from ...loco_core.report import Report
 from ..host.engine import ComfyEngine
 from ..host.folders import output_name, output_path
-from ..host.layers import read_layers
+from ..host.layers import image_sides, read_layers
 from ..host.progress import node_output, to_image
 from ..host.search import run_search
 from ..inputs.sampling import batch_rows_input, negative_prompt_input, run_inputs, seeds_from, size_inputs
-from ..inputs.shared import MODEL, filename_prefix_input, image_sockets
+from ..inputs.shared import ANY_MODEL, filename_prefix_input, image_sockets
 from .inputs import found_outputs, levels_input, pair_inputs, part_input
 
 
@@ -26,13 +27,23 @@ class LayerSearchNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LoCo_LayerSearch",
-            display_name="LocoGen Layer Search",
+            display_name="LoCo Layer Search",
             category="loco/find layers",
-            search_aliases=["find layers", "which layers", "find style", "find concept", "localize", "causal tracing"],
+            search_aliases=[
+                "locogen layer search",
+                "where is it",
+                "locate",
+                "find layers",
+                "which layers",
+                "find style",
+                "find concept",
+                "localize",
+                "causal tracing",
+            ],
             description="Finds the few cross-attention layers that carry a style, an object or a fact: it measures "
             "which of them make the difference between two prompts, and shows in images whether it is so.",
             inputs=[
-                io.Model.Input("model", tooltip=MODEL),
+                io.Model.Input("model", tooltip=ANY_MODEL),
                 *image_sockets(
                     " With it, the images are scored: it confirms what was found, or not. Only effort exhaustive "
                     "needs it.",
@@ -78,8 +89,8 @@ class LayerSearchNode(io.ComfyNode):
                 batch_rows_input(),
                 filename_prefix_input(
                     "loco/search",
-                    "Folder and name of two files in the output folder: the result (.json) and a line for every image "
-                    "(.csv).",
+                    "Folder and name of three files in the output folder: the result (.json), a line for every image "
+                    "(.csv), and the images (.png).",
                     advanced=True,
                 ),
             ],
@@ -87,16 +98,16 @@ class LayerSearchNode(io.ComfyNode):
                 *found_outputs(),
                 io.Image.Output(
                     display_name="plot",
-                    tooltip="The share of every window at every noise level; with effort exhaustive, the effect of "
-                    "every window in scores, with its 95 % interval.",
+                    tooltip="The model with its layers coloured by effect. Below it the share of every window at every "
+                    "noise level; with effort exhaustive, the effect of every window in scores, with its 95 % "
+                    "interval.",
                 ),
                 io.Image.Output(
                     display_name="contact_sheet",
                     tooltip="The images: unmodified, with the target prompt in all layers, in the window found, and "
-                    "in those that it is compared with.",
+                    "in those that it is compared with; eight rows at most, all of them in the file.",
                 ),
                 io.String.Output(display_name="report", tooltip="The verdict, how sure it is, and the best windows."),
-                io.Image.Output(display_name="model_figure", tooltip="The model, with its layers coloured by effect."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -129,12 +140,13 @@ class LayerSearchNode(io.ComfyNode):
         scorer=None,
     ) -> io.NodeOutput:
         engine = ComfyEngine(model, clip, vae, read_layers(model))
+        sides = image_sides(engine.layers, width, height)
         asked = prompt_pairs(concept_prompts, target_prompts, attribute)
         plan = SearchPlan(
             pairs=asked.pairs,
             seeds=seeds_from(seed, seed_count),
             attribute=attribute,
-            sampling=Sampling(steps, cfg, sampler_name, scheduler, width, height, negative_prompt),
+            sampling=Sampling(steps, cfg, sampler_name, scheduler, *sides, negative_prompt),
             window_size=window_size,
             effort=effort,
             levels=levels,
@@ -143,12 +155,12 @@ class LayerSearchNode(io.ComfyNode):
         )
         path = output_path(filename_prefix, ".json")  # may fail, so before the images
         result = run_search(engine, scorer, plan, batch_rows, path, cls.hidden.unique_id)
-        report = search_report(result) + Report((), (f"saved as {output_name(path)}",))
-        plot, sheet = to_image(search_plot(result)), to_image(contact_sheet(result))
-        figure = to_image(model_figure(result, engine.layers))
+        report = search_report(result) + block_report(engine.layers, result.layers, result.smallest)
+        report += Report((), (f"saved as {output_name(path)}",))
+        plot, sheet = to_image(search_picture(result, engine.layers)), to_image(contact_sheet(result))
         # what needs layers says why it did not run
         found = [layers or ExecutionBlocker(verdict_text(result)) for layers in (result.layers, result.smallest)]
-        return node_output(cls, *found, plot, sheet, report, figure, report=report, images=(plot, figure, sheet))
+        return node_output(cls, *found, plot, sheet, report, report=report, images=(plot, sheet))
 
 
 NODES = [LayerSearchNode]

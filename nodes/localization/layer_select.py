@@ -9,7 +9,7 @@ from ...loco_core.prompts import Attribute
 from ...loco_core.report import Report
 from ..host.layers import read_layers
 from ..host.progress import node_output
-from ..inputs.shared import layers_output
+from ..inputs.shared import ANY_MODEL, layers_output
 
 AS_WRITTEN = "as written"
 
@@ -25,14 +25,15 @@ class LayerSelectNode(io.ComfyNode):
             description="Chooses cross-attention layers by hand, or those that the paper found. Layers are counted "
             "from 0 in forward order: down, middle, up. The node shows them by index and by block.",
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model."),
+                io.Model.Input("model", tooltip=ANY_MODEL),
                 io.String.Input(
                     "layers",
                     default="8-9",
-                    tooltip="Indices: '8-9', or '3, 8-9'. Or blocks, counted from 0 among those that get the prompt: "
-                    "'m0' is the middle, 'u1' all of the second block on the way up, 'd2.2-9' transformer blocks 2 to "
-                    "9 of the third block on the way down. Names of other programs work too: 'OUT04', 'MID', "
-                    "'output:0'. 'all': every layer. Empty: no layer.",
+                    tooltip="Indices: '8-9', or '3, 8-9'; of a transformer these are its blocks, which have names too: "
+                    "'double 7-18, single 0-9'. Or blocks of a U-Net, "
+                    "counted from 0 among those that get the prompt: 'm0' is the middle, 'u1' all of the second block "
+                    "on the way up, 'd2.2-9' transformer blocks 2 to 9 of the third block on the way down. Names of "
+                    "other programs work too: 'OUT04', 'MID', 'output:0'. 'all': every layer. Empty: no layer.",
                 ),
                 io.Combo.Input(
                     "preset",
@@ -58,8 +59,7 @@ class LayerSelectNode(io.ComfyNode):
         else:
             chosen, source = known.preset(Attribute.parse(preset, "preset"))
             found = [str(source)]
-        blocks = ", ".join(known.block_name(index) for index in chosen)
-        report = Report((f"layers {chosen}: {blocks}" if chosen else "no layer", *found))
+        report = Report((f"{chosen.named}, blocks {known.block_names(chosen)}" if chosen else "no layer", *found))
         return node_output(cls, chosen, report, report=report)
 
 

@@ -21,7 +21,7 @@ class LayersLoadNode(io.ComfyNode):
             display_name="LoCo Layers Load",
             category="loco/find layers",
             search_aliases=["load layers", "found layers", "saved search", "search result"],
-            description="Loads the layers that LocoGen Layer Search found and saved, so that you search only once.",
+            description="Loads the layers that LoCo Layer Search found and saved, so that you search only once.",
             inputs=[
                 io.Combo.Input(
                     "file",

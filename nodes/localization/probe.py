@@ -6,15 +6,15 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...loco_core.localization.localize import about_rows, localize
-from ...loco_core.localization.pictures import probe_figure, probe_map
+from ...loco_core.localization.pictures import probe_picture
 from ...loco_core.localization.plan import ProbePlan
 from ...loco_core.localization.probe import Prober
-from ...loco_core.localization.probe_report import localization_text, probe_report
+from ...loco_core.localization.probe_report import block_report, localization_text, probe_report
 from ...loco_core.localization.verdict import Kind
 from ...loco_core.models.engine import Sampling
 from ...loco_core.prompts import Attribute, prompt_pairs
 from ..host.engine import ComfyEngine
-from ..host.layers import read_layers
+from ..host.layers import image_sides, read_layers
 from ..host.percents import schedule_of_steps
 from ..host.progress import CountProgress, node_output, to_image
 from ..inputs.sampling import (
@@ -26,7 +26,7 @@ from ..inputs.sampling import (
     seeds_from,
     size_inputs,
 )
-from ..inputs.shared import CLIP, MODEL
+from ..inputs.shared import ANY_MODEL, CLIP
 from .inputs import found_outputs, levels_input, pair_inputs, part_input
 
 
@@ -37,12 +37,23 @@ class ProbeNode(io.ComfyNode):
             node_id="LoCo_Probe",
             display_name="LoCo Probe",
             category="loco/find layers",
-            search_aliases=["find layers", "which layers", "layer map", "localize", "heat map", "attribution"],
+            search_aliases=[
+                "where is it",
+                "where does it live",
+                "where style lives",
+                "locate",
+                "find layers",
+                "which layers",
+                "layer map",
+                "localize",
+                "heat map",
+                "attribution",
+            ],
             description="Measures in seconds which cross-attention layers make the difference between two prompts, "
             "and when in the denoising. It makes no images and needs no scorer: it looks at what the model predicts. "
-            "To see the layers at work in images, use LocoGen Layer Search.",
+            "To see the layers at work in images, use LoCo Layer Search.",
             inputs=[
-                io.Model.Input("model", tooltip=MODEL),
+                io.Model.Input("model", tooltip=ANY_MODEL),
                 io.Clip.Input("clip", tooltip=CLIP),
                 *pair_inputs("a painting of a house in the style of Van Gogh", "a painting of a house"),
                 *size_inputs(),
@@ -75,14 +86,21 @@ class ProbeNode(io.ComfyNode):
             ],
             outputs=[
                 *found_outputs(),
-                io.Image.Output(display_name="map", tooltip="The share of every window at every noise level."),
-                io.String.Output(display_name="report", tooltip="The verdict, the best windows, and the cost."),
-                io.Image.Output(display_name="model_figure", tooltip="The model, with its layers coloured by share."),
+                io.Image.Output(
+                    display_name="map",
+                    tooltip="The model with its layers coloured by share, and the share of every window at every noise "
+                    "level.",
+                ),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="The verdict, the best windows, and the cost. Of Flux, SD 3 and the like also a ranking by "
+                    "attention, which says nothing of how many blocks are needed.",
+                ),
                 *(
                     io.Float.Output(
                         display_name=f"{end}_percent",
                         tooltip=f"When the window {verb} to act, as a share of the denoising: for {end}_percent of "
-                        "Per-Layer Conditioning Injector, or of LocoEdit Apply in mode 'context'.",
+                        "LoCo Prompt per Layer, or of LoCo Edit Apply in mode 'context'.",
                     )
                     for end, verb in (("start", "begins"), ("end", "ceases"))
                 ),
@@ -116,7 +134,7 @@ class ProbeNode(io.ComfyNode):
         plan = ProbePlan(
             pairs=asked.pairs,
             seeds=seeds_from(seed, seed_count),
-            sampling=Sampling(steps, cfg, "euler", scheduler, width, height, negative_prompt),
+            sampling=Sampling(steps, cfg, "euler", scheduler, *image_sides(layers, width, height), negative_prompt),
             levels=levels,
             part=part,
             taken=asked.taken,
@@ -127,10 +145,10 @@ class ProbeNode(io.ComfyNode):
         chosen = [found.layers, found.smallest]
         if found.kind is Kind.NO_EFFECT:  # what needs layers says why it did not run
             chosen = [ExecutionBlocker(localization_text(found))] * 2
-        report, schedule = probe_report(found), schedule_of_steps(model, engine.sigmas(plan.sampling), *found.acts)
-        seen, figure = to_image(probe_map(found)), to_image(probe_figure(found, layers))
-        ends = schedule.start, schedule.end
-        return node_output(cls, *chosen, seen, report, figure, *ends, report=report, images=(seen, figure))
+        report = probe_report(found) + block_report(layers, found.layers, found.smallest)
+        schedule = schedule_of_steps(model, engine.sigmas(plan.sampling), *found.acts)
+        seen = to_image(probe_picture(found, layers))
+        return node_output(cls, *chosen, seen, report, schedule.start, schedule.end, report=report, images=(seen,))
 
 
 NODES = [ProbeNode]

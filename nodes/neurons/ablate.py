@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ...loco_core.editing.check import Advice, check_report
 from ...loco_core.neurons.ablation import Ablation, Mode
 from ...loco_core.report import Report
+from ..editing.inputs import size_input
 from ..host.ablation import ALL_TOKENS, AblationMode, ablate, ablate_weights, check_fits, parse_positions
 from ..host.branches import Branch, Schedule, Scope
-from ..host.engine import ComfyEngine
+from ..host.edit_check import Measuring
 from ..host.layers import read_layers
 from ..host.progress import node_output
 from ..inputs.shared import CLIP, MODEL, schedule_inputs
-from ..sockets import Layers, Neurons
-from .inputs import AblationInputs, NeuronInputs, choice_inputs, mode_input, neuron_inputs, scale_input
+from ..sockets import Neurons
+from .inputs import AblationInputs, choice_inputs, mode_input, scale_input
 
-TO_DETECT = "Only needed to detect neurons here."
+UNCHECKED = "not checked: connect a clip, and neurons that were detected for a name"
+OF_ABLATION = Advice(
+    asked="prompts with the concept",
+    more="ablate more neurons: raise 'count'",
+    less="name it in 'without' of LoCo Neuron Detect, or ablate fewer neurons",
+    enough="if pictures still show it, ablate more neurons: raise 'count'",
+)
 
 
 class NeuronAblateNode(io.ComfyNode):
@@ -26,19 +34,16 @@ class NeuronAblateNode(io.ComfyNode):
             display_name="LoCo Neuron Ablate",
             category="loco/neurons",
             search_aliases=["neuron", "ablation", "disable neurons", "remove style", "unlearn", "forget"],
-            description="Removes a style through single neurons of the chosen layers: their outputs are replaced by "
-            "what they are without the style. All other neurons stay, and no weight changes.",
+            description="Removes a style through single neurons that LoCo Neuron Detect has found: their outputs are "
+            "replaced by what they are without the style. All other neurons stay, and no weight changes.",
             inputs=[
                 io.Model.Input("model", tooltip=MODEL),
-                io.Clip.Input("clip", optional=True, tooltip=f"{CLIP} {TO_DETECT}"),
-                Layers.Input("layers", optional=True, tooltip=f"The layers that carry the style. {TO_DETECT}"),
-                Neurons.Input(
-                    "neurons",
+                Neurons.Input("neurons", tooltip="From LoCo Neuron Detect, Effects or Load."),
+                io.Clip.Input(
+                    "clip",
                     optional=True,
-                    tooltip="From LoCo Neuron Detect, Effects or Load. With them, clip, layers and the inputs from "
-                    "concept to tokens are ignored.",
+                    tooltip=f"{CLIP} With it, the ablation is checked on the model. It makes no images.",
                 ),
-                *neuron_inputs(),
                 *choice_inputs(),
                 mode_input(tuple(Mode)),
                 scale_input(),
@@ -67,10 +72,14 @@ class NeuronAblateNode(io.ComfyNode):
                     "which costs nothing while sampling. It needs mode zero or scale, all tokens, both branches, "
                     "start_percent 0 and end_percent 1.",
                 ),
+                size_input(),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model with these neurons replaced."),
-                io.String.Output(display_name="report", tooltip="How many neurons are replaced, and where."),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="Whether the style is gone and the rest is kept; how many neurons are replaced, and where.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,  # so that a cached run shows the text again
@@ -80,6 +89,7 @@ class NeuronAblateNode(io.ComfyNode):
     def execute(
         cls,
         model,
+        neurons,
         rank_by: str,
         choose_by: str,
         count: int,
@@ -91,18 +101,12 @@ class NeuronAblateNode(io.ComfyNode):
         start_percent: float,
         end_percent: float,
         apply: str,
+        size: int,
         clip=None,
-        layers=None,
-        neurons=None,
-        **asked,
     ) -> io.NodeOutput:
         known = read_layers(model)
         scope = Scope(Branch.parse(branch, "branch"), Schedule(start_percent, end_percent))
         positions = parse_positions(token_positions, known.family.chunk_length)
-        if neurons is None:
-            if clip is None or layers is None:
-                raise ValueError("neurons: none are connected; connect them, or a clip and layers to detect them here")
-            neurons = NeuronInputs(**asked).detect(ComfyEngine(model, clip, None, known), layers)
         check_fits(model, known, neurons)
         inputs = AblationInputs(
             rank_by=rank_by, choose_by=choose_by, count=count, threshold=threshold, mode=mode, scale=scale
@@ -110,9 +114,13 @@ class NeuronAblateNode(io.ComfyNode):
         change = inputs.ablation(neurons)
         act = ablate if AblationMode.parse(apply, "apply") is AblationMode.RUN_TIME else ablate_weights
         ablated = act(model, known, change, scope, positions)
+        told = Report((UNCHECKED,))
+        if clip is not None and neurons.pairs:
+            measuring = Measuring(model, clip, known, size, node_id=cls.hidden.unique_id)
+            told = check_report(measuring.checked_ablation(ablated, neurons), OF_ABLATION)
         count_replaced, places = _counted(change)
         replaced = f"{count_replaced} of {neurons.count} neurons, {mode}: {places}"
-        report = Report((replaced,), neurons.taken)
+        report = told + Report((replaced,), neurons.taken)
         return node_output(cls, ablated, report, report=report)
 
 

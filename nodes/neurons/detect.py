@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ...loco_core.localization.probe_report import localization_text
+from ...loco_core.localization.verdict import Kind
+from ...loco_core.models.layers import LayerSet, Part
+from ...loco_core.neurons.detection import NeuronTokens, detect_neurons
 from ...loco_core.neurons.pictures import neuron_plot
 from ...loco_core.neurons.report import neuron_report
-from ..host.engine import ComfyEngine
+from ...loco_core.prompts import Contrast, contrast_prompts
+from ...loco_core.report import Report
+from ..editing.inputs import PRESERVE
+from ..host.edit_check import Measuring
 from ..host.layers import read_layers
-from ..host.progress import node_output, to_image
-from ..inputs.shared import CLIP, MODEL
+from ..host.progress import node_output, stop_if_cancelled, to_image
+from ..inputs.shared import CLIP, MARKS, MODEL
 from ..sockets import Layers, Neurons
-from .inputs import NeuronInputs, neuron_inputs
+
+# A default for checkpoints of photos and paintings: things, and other styles that must stay.
+WITHOUT = f"{PRESERVE}\nMonet\nPicasso\nRembrandt"
 
 
 class NeuronDetectNode(io.ComfyNode):
@@ -29,14 +38,45 @@ class NeuronDetectNode(io.ComfyNode):
                 io.Clip.Input("clip", tooltip=CLIP),
                 Layers.Input(
                     "layers",
-                    tooltip="The layers that carry the style, from LocoGen Layer Search, LoCo Layer Select or LoCo "
-                    "Layers Load.",
+                    optional=True,
+                    tooltip="The layers that carry the style, from LoCo Layer Search, LoCo Layer Select or LoCo "
+                    "Layers Load. Without any, they are measured.",
                 ),
-                *neuron_inputs(),
+                io.String.Input(
+                    "concept",
+                    multiline=True,
+                    default="Van Gogh",
+                    tooltip="The style to look for: a name, which is put into every plain prompt of 'without', or "
+                    "whole prompts with the style, one per line." + MARKS,
+                ),
+                io.String.Input(
+                    "without",
+                    multiline=True,
+                    default=WITHOUT,
+                    tooltip="Plain prompts without the style, one per line, and names of other styles that must "
+                    "stay. These names are put into the plain prompts too. The mean over the plain prompts is what "
+                    "replaces the outputs of neurons." + MARKS,
+                ),
+                io.Combo.Input(
+                    "part",
+                    options=Part,
+                    default=Part.VALUES,
+                    advanced=True,
+                    tooltip="Where to look. Keys decide where in the picture a word acts, values decide what it adds "
+                    "there.",
+                ),
+                io.Combo.Input(
+                    "tokens",
+                    options=NeuronTokens,
+                    default=NeuronTokens.TAIL,
+                    advanced=True,
+                    tooltip="Which tokens of a prompt are compared; their mean counts. The paper compares the last "
+                    "subject token, the code of its authors the last padded position.",
+                ),
             ],
             outputs=[
                 Neurons.Output(display_name="neurons", tooltip="For LoCo Neuron Ablate, Sweep, Effects and Save."),
-                io.Image.Output(display_name="plot", tooltip="The scores |z| of all neurons, sorted, for each layer."),
+                io.Image.Output(display_name="plot", tooltip="How much of the style passes through how many neurons."),
                 io.String.Output(display_name="report", tooltip="How many neurons differ, and how many by chance."),
             ],
             hidden=[io.Hidden.unique_id],
@@ -44,10 +84,26 @@ class NeuronDetectNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, clip, layers, **asked) -> io.NodeOutput:
-        neurons = NeuronInputs(**asked).detect(ComfyEngine(model, clip, None, read_layers(model)), layers)
-        report, plot = neuron_report(neurons), to_image(neuron_plot(neurons))
+    def execute(cls, model, clip, concept: str, without: str, part: str, tokens: str, layers=None) -> io.NodeOutput:
+        contrast, where = contrast_prompts(concept, without), Report(())
+        measuring = Measuring(model, clip, read_layers(model), node_id=cls.hidden.unique_id)
+        if layers is None:
+            layers, where = _looked_for(measuring, contrast)
+        engine = measuring.engine
+        neurons = detect_neurons(engine, contrast, layers, part, tokens, lambda done, total: stop_if_cancelled())
+        report, plot = where + neuron_report(neurons), to_image(neuron_plot(neurons))
         return node_output(cls, neurons, plot, report, report=report, images=(plot,))
+
+
+def _looked_for(measuring: Measuring, contrast: Contrast) -> tuple[LayerSet, Report]:
+    """The layers that make the style, and what is said of them."""
+    if not contrast.pairs:
+        raise ValueError("layers: none are connected; connect layers, or give the style's name, and they are measured")
+    found = measuring.located_between(contrast.pairs)
+    where = localization_text(found)
+    if found.kind is Kind.NO_EFFECT:
+        raise ValueError(f"concept: {where}")
+    return found.place, Report((), (f"where it is: {where}",))
 
 
 NODES = [NeuronDetectNode]

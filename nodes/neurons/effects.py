@@ -73,7 +73,7 @@ class NeuronEffectsNode(io.ComfyNode):
         engine = ComfyEngine(model, clip, vae, read_layers(model))
         check_fits(model, engine.layers, neurons)
         check_one_of(runs, RUNS, "runs")
-        plan = ErasureInputs(**asked).plan
+        plan = ErasureInputs(**asked).plan(engine.layers)
         request = EffectsRequest(plan, neurons, int(runs), rounds, mode)
         progress = image_progress(request.images, plan.sampling.steps, cls.hidden.unique_id)
         measured = measure_effects(request, engine, engine.ablated, scorer, batch_rows, progress)

@@ -1,4 +1,4 @@
-"""The inputs by which a person says which neurons to look for, the same on Detect and on Ablate."""
+"""The inputs by which a person says which neurons are ablated, and how: the same wherever that is asked."""
 
 from __future__ import annotations
 
@@ -7,52 +7,8 @@ from dataclasses import dataclass
 
 from comfy_api.latest import io
 
-from ...loco_core.models.layers import LayerSet, Part
 from ...loco_core.neurons.ablation import Ablation, ChooseBy, Mode, ablation, chosen_neurons
-from ...loco_core.neurons.detection import Neurons, NeuronTokens, Ranking, detect_neurons
-from ...loco_core.prompts import contrast_prompts
-from ..editing.inputs import PRESERVE
-from ..host.engine import ComfyEngine
-from ..host.progress import stop_if_cancelled
-from ..inputs.shared import MARKS
-
-# A default for checkpoints of photos and paintings: things, and other styles that must stay.
-WITHOUT = f"{PRESERVE}\nMonet\nPicasso\nRembrandt"
-
-
-def neuron_inputs() -> list[io.Input]:
-    return [
-        io.String.Input(
-            "concept",
-            multiline=True,
-            default="Van Gogh",
-            tooltip="The style to look for: a name, which is put into every plain prompt of 'without', or whole "
-            "prompts with the style, one per line." + MARKS,
-        ),
-        io.String.Input(
-            "without",
-            multiline=True,
-            default=WITHOUT,
-            tooltip="Plain prompts without the style, one per line, and names of other styles that must stay. These "
-            "names are put into the plain prompts too. The mean over the plain prompts is what replaces the outputs of "
-            "neurons." + MARKS,
-        ),
-        io.Combo.Input(
-            "part",
-            options=Part,
-            default=Part.VALUES,
-            advanced=True,
-            tooltip="Where to look. Keys decide where in the picture a word acts, values decide what it adds there.",
-        ),
-        io.Combo.Input(
-            "tokens",
-            options=NeuronTokens,
-            default=NeuronTokens.TAIL,
-            advanced=True,
-            tooltip="Which tokens of a prompt are compared; their mean counts. The paper compares the last subject "
-            "token, the code of its authors the last padded position.",
-        ),
-    ]
+from ...loco_core.neurons.detection import Neurons, Ranking
 
 
 def ranking_input() -> io.Input:
@@ -125,21 +81,6 @@ def scale_input() -> io.Input:
         advanced=True,
         tooltip="With mode 'scale': 1 is no change, 0 is the same as zero, above 1 strengthens the style.",
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class NeuronInputs:
-    """What a person chose in `neuron_inputs`."""
-
-    concept: str
-    without: str
-    part: str
-    tokens: str
-
-    def detect(self, engine: ComfyEngine, layers: LayerSet) -> Neurons:
-        """The neurons that these inputs ask for."""
-        contrast = contrast_prompts(self.concept, self.without)
-        return detect_neurons(engine, contrast, layers, self.part, self.tokens, lambda done, total: stop_if_cancelled())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,7 @@ class NeuronSweepNode(io.ComfyNode):
     ) -> io.NodeOutput:
         engine = ComfyEngine(model, clip, vae, read_layers(model))
         check_fits(model, engine.layers, neurons)
-        plan, tried = ErasureInputs(**asked).plan, parse_counts(counts, neurons.count)
+        plan, tried = ErasureInputs(**asked).plan(engine.layers), parse_counts(counts, neurons.count)
         request = SweepRequest(plan, neurons, tried, rank_by, mode)
         progress = image_progress(request.images, plan.sampling.steps, cls.hidden.unique_id)
         result = sweep_neurons(request, engine, engine.ablated, scorer, batch_rows, progress)

@@ -29,7 +29,7 @@ def test_a_style_is_found_and_removed_by_an_edit_or_by_ablated_neurons(host, tmp
     assert found["verdict"] == "localized"
     assert json.loads((tmp_path / "search_style.json").read_text())["layers"] == [8, 9]
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {f"search_style{rest}" for rest in (".json", ".csv", "_map.png", "_images.png", "_model.png")}
+    assert names == {f"search_style{rest}" for rest in (".json", ".csv", "_map.png", "_images.png")}
 
     groups = {"pointillism": styled_pictures("pointillism", 1, 2)}
     judge = load_judge()

@@ -122,10 +122,11 @@ def inject_in(pack, scope):
         strength: float = 1.0,
         start: float = 0.0,
         end: float = 1.0,
+        pooled: bool = False,
     ):
         known = layers.read_layers(model)
         chosen = chosen if isinstance(chosen, LayerSet) else LayerSet(tuple(chosen), len(known))
-        settings = injection.InjectionSettings(Part.parse(part, "part"), strength, scope(branch, start, end))
+        settings = injection.InjectionSettings(Part.parse(part, "part"), strength, scope(branch, start, end), pooled)
         return injection.inject(model, known, conditioning, chosen, settings)
 
     return run

@@ -101,3 +101,9 @@ def test_an_edit_saved_without_the_encoders_numbers_goes_by_its_name(execute, de
     else:
         with pytest.raises(ValueError, match=r"another text encoder \(T5\), which has another name"):
             execute("LoCo_EditCombine", clip=demo.clip, edit_1=solved("woodcut"), edit_2=old)
+
+
+def test_combined_edits_are_checked_on_a_model(execute, demo, solved):
+    edits = {"edit_1": solved("woodcut"), "edit_2": solved("halftone")}
+    _, report = execute("LoCo_EditCombine", clip=demo.clip, model=demo.model, **edits)
+    assert "of the concept is removed" in report.splitlines()[0]

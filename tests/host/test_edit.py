@@ -89,6 +89,20 @@ def test_only_the_chosen_layers_change(demo, edit, apply_edit, weights):
     assert changed == {8, 9}
 
 
+@pytest.mark.parametrize("mode", ["weights", "context"])
+def test_an_edit_that_is_applied_twice_is_told_of(execute, demo, edit, solve, mode):
+    once, first = execute("LoCo_EditApply", model=demo.model, edit=edit, mode=mode)
+    _, second = execute("LoCo_EditApply", model=once, edit=edit, mode=mode)
+    _, another = execute("LoCo_EditApply", model=once, edit=solve(["halftone"]), mode=mode)
+    assert second.startswith("WARNING: a node before this one has applied this very edit")
+    assert "before this one" not in first + another
+
+
+def test_a_negative_strength_is_said_to_be_the_opposite(execute, demo, edit):
+    _, report = execute("LoCo_EditApply", model=demo.model, edit=edit, strength=-1.0)
+    assert report.startswith("strength -1 is the opposite of the edit: the concept becomes stronger")
+
+
 def test_strength_0_is_the_untouched_model(demo, sample, edit, apply_edit):
     edited = apply_edit(demo.model, edit, 0.0)
     difference = sample(edited, demo.clip, "a red star") - sample(demo.model, demo.clip, "a red star")

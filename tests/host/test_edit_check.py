@@ -84,14 +84,14 @@ def test_the_settings_of_an_edit_are_measured_on_the_model_that_it_is_for(solve)
 
 def test_layers_that_cannot_remove_the_concept_are_told_and_more_are_edited(solve):
     edit, report = solve(2)
-    assert report.startswith("gone: ")
-    assert "WARNING: layers 2 alone remove 0% of it" in report
+    assert "\ngone: " in report
+    assert "WARNING: an edit of layer 2 alone removes 0% of it" in report
     assert edit.recipe.layers.indices == tuple(range(16))
 
 
 def test_by_hand_the_settings_are_those_given_and_the_edit_is_checked_all_the_same(solve):
     edit, report = solve(2, 3, settings="by hand", relative_ridge=0.5)
-    assert report.startswith("still there: ") and "settings measured" not in report
+    assert "\nstill there: " in report and "settings measured" not in report
     assert edit.recipe.layers.indices == (2, 3) and edit.recipe.settings.relative_ridge == 0.5
 
 
@@ -105,6 +105,17 @@ def test_what_the_model_does_not_know_is_not_edited(solve):
     edit, report = solve(concept="xyzzy")
     assert report.startswith("NOTHING IS EDITED: write the concept as your prompts say it")
     assert isinstance(edit, ExecutionBlocker)
+
+
+def test_at_given_layers_too_a_concept_that_the_model_does_not_know_is_told_first(solve):
+    _, report = solve(8, 9, concept="xyzzy")
+    assert report.startswith("WARNING: the model hardly knows the concept: look at its spelling")
+
+
+def test_given_layers_that_do_not_hold_the_concept_are_told_first(solve):
+    _, report = solve(2, 3, settings="by hand")
+    first, *_ = report.splitlines()
+    assert first.startswith("WARNING: layers 2-3 make ") and first.endswith("and those that make it are measured")
 
 
 def test_layers_of_another_model_are_refused_before_anything_is_measured(execute, demo, counted):

@@ -51,8 +51,8 @@ def test_the_layers_are_those_of_sd15_in_forward_order(engine):
     assert [layer.index for layer in engine.layers] == list(range(16))
 
 
-def test_a_model_without_cross_attention_is_an_error_that_says_what_to_use(pack, demo):
-    with pytest.raises(ValueError, match="no cross-attention layers.*use Stable Diffusion"):
+def test_a_model_of_no_known_family_is_an_error_that_says_what_to_use(pack, demo):
+    with pytest.raises(ValueError, match="how a Sequential reads the prompt is not known.*use Stable Diffusion"):
         pack("nodes.host.layers").read_layers(_Headless(demo.model))
 
 

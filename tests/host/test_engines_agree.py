@@ -75,7 +75,7 @@ def by_diffusers(engine: DiffusersEngine, sigmas: torch.Tensor, intervention: In
     x = noise() * (1 + sigmas[0] ** 2).sqrt()
     for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
         spread = (sigma**2 + 1).sqrt()
-        velocity = engine.unet_output(
+        velocity = engine.denoiser_output(
             x / spread, torch.tensor(STEPS[step]), [Row(own, 0, intervention)], negative, SAMPLING
         )
         denoised = x / spread**2 - velocity * sigma / spread
@@ -115,7 +115,7 @@ def test_one_call_of_the_denoiser_gives_the_same(demo, diffusers_engine, sigmas,
     at_start = step == 0  # ComfyUI scales the noise otherwise at the highest noise level
     spread = (sigma**2 + 1).sqrt()
     x = noise() * (spread if at_start else sigma)
-    velocity = diffusers_engine.unet_output(x / spread, torch.tensor(STEPS[step]), [Row(own, 0)], empty, SAMPLING)
+    velocity = diffusers_engine.denoiser_output(x / spread, torch.tensor(STEPS[step]), [Row(own, 0)], empty, SAMPLING)
     assert relative(x / spread**2 - velocity * sigma / spread, expected) <= 1e-4
 
 

@@ -19,9 +19,9 @@ def encode(pack, monkeypatch):
     module = pack("nodes.host.text_encoder")
     asked, encoded = [], module._encoded
 
-    def watched(clip, prompt):
+    def watched(clip, prompt, whole):
         asked.append(prompt)
-        return encoded(clip, prompt)
+        return encoded(clip, prompt, whole)
 
     monkeypatch.setattr(module, "_encoded", watched)
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # All but the one that needs a CLIP Vision of the same CLIP; it takes no model.
 NODES = sorted({page.stem for page in (ROOT / "web" / "docs").glob("LoCo_*.md")} - {"LoCo_CLIPVisionScorer"})
 # Nodes that find or make themselves what they are not given.
-ON_THE_SPOT = [("LoCo_EditSolve", "layers"), ("LoCo_NeuronAblate", "neurons")]
+ON_THE_SPOT = [("LoCo_EditSolve", "layers"), ("LoCo_NeuronDetect", "layers")]
 SETTINGS = {
     "concept": "woodcut",
     "without": "a picture of a star\na picture of a fish",

@@ -11,7 +11,7 @@ import pytest
 LOCALES = Path(__file__).resolve().parents[2] / "locales"
 # How a language quotes the name of another node.
 QUOTED = {"zh": "“([^”]+)”", "ja": "「([^」]+)」"}
-OURS = re.compile("LoCo |LocoGen |LocoEdit ")
+OURS = re.compile("LoCo ")
 
 every_language = pytest.mark.parametrize("language", QUOTED)
 

@@ -67,7 +67,10 @@ def test_every_word_is_found_in_its_chunk_whatever_the_window(host, encoder, win
 def test_an_encoder_may_have_no_padding(host, encoder, count):
     clip = small_clip(l=77)
     clip.tokenizer.clip_l.pad_to_max_length = False
-    clip.encode_from_tokens = lambda tokens, **options: (torch.ones(1, len(tokens["l"][0]), 32), None)
+    clip.encode_from_tokens = lambda tokens, **options: {
+        "cond": torch.ones(1, len(tokens["l"][0]), 32),
+        "pooled_output": None,
+    }
     (embedding,) = encoder(clip)([words(count)])
     assert embedding.chunks == (Chunk(0, 1, 1 + count, 2 + count),)
 
@@ -104,8 +107,8 @@ def changed(clip: CLIP, change) -> CLIP:
     behind, own = clip.clone(), clip.encode_from_tokens
 
     def encode(tokens, **options):
-        embedding, pooled = own(tokens, **options)
-        return change(embedding), pooled
+        given = own(tokens, **options)
+        return given | {"cond": change(given["cond"])}
 
     behind.encode_from_tokens = encode
     return behind
@@ -231,7 +234,7 @@ def test_a_node_refuses_such_a_concept_before_it_makes_images(execute, demo, sco
 def test_the_report_of_a_search_says_what_the_scorer_does_not_see(execute, demo, scorers):
     prompts = {"concept_prompts": f"{STYLE}, {FILLER}", "target_prompts": "a picture of a red star"}
     sampling = {"width": 64, "height": 64, "steps": 1, "seed_count": 1, "effort": "exhaustive", "window_size": 16}
-    *_, report, _ = execute(
+    *_, report = execute(
         "LoCo_LayerSearch",
         model=demo.model,
         clip=demo.clip,

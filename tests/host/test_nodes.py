@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 
 from loco_core.models.layers import LayerSet
@@ -82,10 +83,10 @@ def test_a_search_says_first_how_the_probe_comes_on_and_then_how_long_the_images
 
 
 def test_a_search_gives_layers_pictures_a_report_and_files(search, host, demo, engine_of):
-    layers, smallest, plot, sheet, report, figure = search()
+    layers, smallest, plot, sheet, report = search()
     assert layers.indices == smallest.indices == (8, 9)
     assert layers.layer_count == 16
-    for picture in (plot, sheet, figure):
+    for picture in (plot, sheet):
         assert picture.ndim == 4 and picture.shape[-1] == 3 and 0 <= picture.min() and picture.max() <= 1
     assert f"style: layers {layers}" in report
     saved = Path(host.folder_paths.get_output_directory()) / report.rsplit("saved as ", 1)[1]
@@ -99,10 +100,11 @@ def test_a_search_gives_layers_pictures_a_report_and_files(search, host, demo, e
 
 
 def test_an_exhaustive_search_makes_an_image_of_every_window(search, host):
-    _, _, _, _, report, _ = search(effort="exhaustive", window_size=2, filename_prefix="loco/exhaustive")
+    *_, sheet, report = search(effort="exhaustive", window_size=2, filename_prefix="loco/exhaustive")
     saved = Path(host.folder_paths.get_output_directory()) / report.rsplit("saved as ", 1)[1]
     assert len(json.loads(saved.read_text())["windows"]) == 15
     assert len(saved.with_suffix(".csv").read_text().splitlines()) == 1 + 17  # unmodified, and all layers
+    assert Image.open(saved.with_suffix(".png")).height > 2 * sheet.shape[1]  # 17 rows, of which the node shows 8
 
 
 def test_a_search_finds_the_fewest_layers_or_as_many_as_it_is_told(search):
@@ -112,7 +114,7 @@ def test_a_search_finds_the_fewest_layers_or_as_many_as_it_is_told(search):
 
 
 def test_a_search_without_a_scorer_shows_its_images_and_gives_no_scores(search, host):
-    layers, _, _, sheet, report, _ = search(scorer=None, filename_prefix="loco/unscored")
+    layers, _, _, sheet, report = search(scorer=None, filename_prefix="loco/unscored")
     assert layers.indices == (8, 9)
     assert sheet.ndim == 4 and "CLIP-Score" not in report
     saved = Path(host.folder_paths.get_output_directory()) / report.rsplit("saved as ", 1)[1]
@@ -127,7 +129,7 @@ def test_a_search_run_twice_gives_the_same_report(search):
 
 @pytest.mark.slow
 def test_the_layers_of_a_saved_search_can_be_loaded_again(search, execute):
-    layers, *_, report, _ = search(filename_prefix="loco/load")
+    layers, *_, report = search(filename_prefix="loco/load")
     loaded, text = execute("LoCo_LayersLoad", file=report.rsplit("saved as ", 1)[1])
     assert loaded == layers
     assert text.startswith(f"layers {layers} of 16: style, a picture of a red star in the style of woodcut")
@@ -136,7 +138,7 @@ def test_the_layers_of_a_saved_search_can_be_loaded_again(search, execute):
 def test_layers_are_shown_by_index_and_by_block(execute, demo):
     layers, text = execute("LoCo_LayerSelect", model=demo.model, layers="m0, 8-9")
     assert layers.indices == (6, 8, 9)
-    assert text == "layers 6, 8-9: m0.0, u1.0, u2.0"
+    assert text == "layers 6, 8-9, blocks m0.0, u1.0, u2.0"
 
 
 @pytest.mark.parametrize("node_id", NODES)
@@ -278,7 +280,7 @@ def detect(execute, demo):
     layers = LayerSet((8, 9), 16)
     asked = {"concept": "woodcut", "without": "a picture of a star\na picture of a fish\na picture of a boat\nhalftone"}
     return lambda **changes: execute(
-        "LoCo_NeuronDetect", model=demo.model, clip=demo.clip, layers=layers, **asked | changes
+        "LoCo_NeuronDetect", model=demo.model, clip=demo.clip, **{"layers": layers} | asked | changes
     )
 
 
@@ -294,6 +296,12 @@ def test_neurons_are_detected_with_a_plot_and_a_report_that_counts_chance(detect
     assert "by chance" in report
 
 
+def test_neurons_are_looked_for_where_the_style_is_when_no_layers_are_given(detect):
+    neurons, _, report = detect(layers=None)
+    assert neurons.layers.indices == (8, 9)
+    assert "where it is: localized: layers 8-9 make" in report
+
+
 @pytest.mark.parametrize("text", ["a photo of a {cat|dog}", "a photo of {}", "a {0} star"])
 def test_braces_in_a_linked_text_are_text_and_the_report_shows_how_lines_were_taken(detect, text):
     neurons, _, report = detect(without=f"{text}\nname: a picture of a star\nprompt: 1girl")
@@ -302,18 +310,22 @@ def test_braces_in_a_linked_text_are_text_and_the_report_shows_how_lines_were_ta
     assert 'without, taken as a name: "a picture of a star"' in report
 
 
-def test_detected_neurons_are_ablated_as_those_detected_on_the_spot(execute, demo, sample, detect):
+def test_ablated_neurons_change_the_image_and_the_report_says_which_they_are(execute, demo, sample, detect):
     neurons, _, _ = detect()
     model, report = execute("LoCo_NeuronAblate", model=demo.model, neurons=neurons, count=64)
-    assert report.startswith("64 of 256 neurons, mean: layer 8 values ")
+    assert report.startswith("not checked: connect a clip")
+    assert "\n64 of 256 neurons, mean: layer 8 values " in report
     assert 'concept, taken as a name: "woodcut" (3 prompts, like ' in report
-    layers = LayerSet((8, 9), 16)
-    without = "a picture of a star\na picture of a fish\na picture of a boat\nhalftone"
-    asked = {"clip": demo.clip, "layers": layers, "concept": "woodcut", "without": without, "count": 64}
-    other, _ = execute("LoCo_NeuronAblate", model=demo.model, **asked)
     prompt = "a red star in the style of woodcut"
-    assert torch.equal(sample(model, demo.clip, prompt), sample(other, demo.clip, prompt))
     assert (sample(model, demo.clip, prompt) - sample(demo.model, demo.clip, prompt)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "still there: 0% of the concept"), (128, "gone: ")])
+def test_with_a_clip_an_ablation_ends_in_a_verdict(execute, demo, detect, count, said):
+    neurons, _, _ = detect()
+    _, report = execute("LoCo_NeuronAblate", model=demo.model, neurons=neurons, clip=demo.clip, count=count)
+    assert report.startswith(said), report
+    assert "; the rest is " in report.splitlines()[0]
 
 
 def test_saved_neurons_are_loaded_as_they_were(execute, demo, sample, detect):

@@ -74,8 +74,9 @@ def changes(host, execute, demo, inject_in, apply_edit, edit) -> dict[str, Calla
 
     def ablated(model: ModelPatcher) -> ModelPatcher:
         asked = {"concept": "woodcut", "without": "a picture of a fish\na picture of a star\nhalftone"}
-        given = {"model": model, "clip": demo.clip, "layers": LayerSet((8, 9), 16), "count": 64}
-        return execute("LoCo_NeuronAblate", **given, **asked)[0]
+        given = {"model": model, "clip": demo.clip, "layers": LayerSet((8, 9), 16)}
+        neurons, *_ = execute("LoCo_NeuronDetect", **given, **asked)
+        return execute("LoCo_NeuronAblate", model=model, neurons=neurons, count=64)[0]
 
     return {
         "nothing": lambda model: model,

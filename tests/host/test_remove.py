@@ -32,6 +32,14 @@ def test_what_the_model_does_not_know_is_not_edited_and_the_text_says_so(remove,
     assert isinstance(layers, ExecutionBlocker) and isinstance(edit, ExecutionBlocker)
 
 
+@pytest.mark.parametrize("mode", ["weights", "context"])
+def test_what_was_removed_before_is_said_to_be_so(execute, remove, demo, mode):
+    _, _, _, edit = remove("woodcut")
+    once, _ = execute("LoCo_EditApply", model=demo.model, edit=edit, mode=mode)
+    _, report, *_ = execute("LoCo_Remove", model=once, clip=demo.clip, concept="woodcut")
+    assert report.startswith("WARNING: a node before this one has edited the model")
+
+
 def test_a_fact_becomes_the_target_in_the_layers_that_know_it(remove):
     others = "the flag of ombara\nthe flag of tulvane"
     _, report, layers, _ = remove("the flag of valdoria", others, target="the flag of kestria", attribute="fact")

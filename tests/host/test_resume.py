@@ -24,7 +24,7 @@ KILLS = int(os.environ.get("LOCO_KILLS", "2"))
 
 def quick_search() -> dict:
     """136 images in batches of 4."""
-    graph = workflow("demo_find_style")
+    graph = workflow("Demo 4 - Find the layers of a style")
     inputs("LoCo_LayerSearch", graph).update(steps=2, seed_count=2, effort="exhaustive", window_size=2, batch_rows=4)
     return graph
 

@@ -10,13 +10,13 @@ import re
 
 import pytest
 
-IMAGES = "seed_count steps cfg width height"
+IMAGES = "seed_count steps cfg"
 COMPARED = f"concept_prompts target_prompts keep_prompts {IMAGES}"
 FIRST_SEEN = {
     "LoCo_CLIPScorer": "file",
     "LoCo_CLIPVisionScorer": "clip clip_vision",
-    "LoCo_Probe": "model clip concept_prompts target_prompts width height",
-    "LoCo_LayerSearch": "model clip vae scorer concept_prompts target_prompts width height",
+    "LoCo_Probe": "model clip concept_prompts target_prompts",
+    "LoCo_LayerSearch": "model clip vae scorer concept_prompts target_prompts",
     "LoCo_LayerSelect": "model layers preset",
     "LoCo_LayersLoad": "file",
     "LoCo_ConditioningInjector": "model conditioning layers strength",
@@ -24,13 +24,13 @@ FIRST_SEEN = {
     "LoCo_EditApply": "model edit strength",
     "LoCo_EditSolve": "clip layers model concept target preserve attribute",
     "LoCo_EditCheck": "model clip edit strength",
-    "LoCo_EditCombine": "clip edit_1 edit_2 edit_3 edit_4 edit_5",
+    "LoCo_EditCombine": "clip edit_1 edit_2 edit_3 edit_4 edit_5 model",
     "LoCo_EditSave": "edit filename_prefix",
     "LoCo_EditLoad": "file",
     "LoCo_EditExportLoRA": "model edit strength filename_prefix",
     "LoCo_ErasureReport": f"model_before model_after clip vae scorer {COMPARED}",
     "LoCo_NeuronDetect": "model clip layers concept without",
-    "LoCo_NeuronAblate": "model clip layers neurons concept without count mode",
+    "LoCo_NeuronAblate": "model neurons clip count mode",
     "LoCo_NeuronSave": "neurons filename_prefix",
     "LoCo_NeuronLoad": "file",
     "LoCo_NeuronSweep": f"model clip vae scorer neurons counts mode {COMPARED}",
@@ -54,12 +54,17 @@ TYPED = {
     "regional": "LoCo_ConditioningInjector",
     "find layers": "LoCo_LayerSearch",
     "layer map": "LoCo_Probe",
+    "where": "LoCo_Probe",
+    "locate": "LoCo_LayerSearch",
     "did it work": "LoCo_EditCheck",
     "clip score": "LoCo_CLIPScorer",
     "before after": "LoCo_ErasureReport",
     "neuron": "LoCo_NeuronAblate",
     "xy plot": "LoCo_NeuronSweep",
     "save lora": "LoCo_EditExportLoRA",
+    "locogen layer search": "LoCo_LayerSearch",  # what the paper and earlier versions call them
+    "locoedit apply": "LoCo_EditApply",
+    "per-layer conditioning injector": "LoCo_ConditioningInjector",
 }
 # Words of the implementation, which say nothing to a person with a checkpoint.
 INTERNAL = re.compile(r"\b(77|attn2|to_k|to_v)\b")

@@ -99,8 +99,6 @@ def test_images_show_no_style_that_the_model_does_not_know_and_no_window_is_trie
 def test_the_node_finds_it_with_default_settings_and_without_a_scorer(execute, demo, pairs, place):
     concepts, targets = ("\n".join(texts) for texts in zip(*pairs, strict=True))
     asked = {"concept_prompts": concepts, "target_prompts": targets, "width": 128, "height": 128}
-    layers, smallest, *_, report, _ = execute(
-        "LoCo_LayerSearch", model=demo.model, clip=demo.clip, vae=demo.vae, **asked
-    )
+    layers, smallest, *_, report = execute("LoCo_LayerSearch", model=demo.model, clip=demo.clip, vae=demo.vae, **asked)
     assert layers.indices == smallest.indices == place
     assert "localized: layers" in report

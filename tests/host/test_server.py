@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -17,10 +18,10 @@ from PIL import Image
 from demo.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
-FIND_STYLE = ROOT / "workflows" / "api" / "demo_find_style.json"
-INJECT = ROOT / "workflows" / "api" / "demo_inject.json"
-SHARE_EDIT = ROOT / "workflows" / "api" / "demo_share_edit.json"
-REMOVE_STYLE = ROOT / "workflows" / "api" / "demo_remove_style.json"
+FIND_STYLE = ROOT / "workflows" / "api" / "Demo 4 - Find the layers of a style.json"
+INJECT = ROOT / "workflows" / "api" / "Demo 5 - Two prompts in one picture.json"
+SHARE_EDIT = ROOT / "workflows" / "api" / "Demo 6 - Share an edit.json"
+REMOVE_STYLE = ROOT / "workflows" / "api" / "Demo 2 - Find and remove a style.json"
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +57,7 @@ def test_finding_a_style_gives_a_map_a_sheet_a_report_and_a_json(server):
     pictures = [server.images(outputs[node]["images"])[0] for node in ("5", "6")]
     assert all(min(Image.open(picture).size) > 300 for picture in pictures)
     assert "style: layers" in outputs["4"]["text"][0]
-    assert len(outputs["3"]["images"]) == 3
+    assert len(outputs["3"]["images"]) == 2  # the model above its map, and the sheet
     saved = json.loads(next((server.output / "loco").glob("search_*.json")).read_text())
     assert len(saved["windows"]) == len(saved["shares"]) >= 15
 
@@ -87,7 +88,7 @@ def test_before_and_after_are_other_pictures_of_the_same_seeds(server, workflow)
 
 def test_the_help_pages_and_their_pictures_are_served(server):
     page = server.content("/extensions/ComfyUI-Loco/docs/LoCo_LayerSearch.md")
-    assert page.startswith(b"# LocoGen Layer Search")
+    assert page.startswith(b"# LoCo Layer Search")
     assert Image.open(io.BytesIO(server.content("/extensions/ComfyUI-Loco/docs/LoCo_LayerSearch.png"))).width > 300
 
 
@@ -105,7 +106,7 @@ def test_the_templates_browser_lists_every_workflow_with_a_picture(server):
     listed = server.get("/workflow_templates")["ComfyUI-Loco"]
     assert sorted(listed) == sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
     for name in listed:
-        picture = Image.open(io.BytesIO(server.content(f"/api/workflow_templates/ComfyUI-Loco/{name}.jpg")))
+        picture = Image.open(io.BytesIO(server.content(f"/api/workflow_templates/ComfyUI-Loco/{quote(name)}.jpg")))
         assert picture.format == "JPEG"
         assert min(picture.size) >= 400
 
@@ -117,7 +118,7 @@ def test_the_same_graph_run_again_shows_its_text_again(server):
     assert first == second
     by_class = {graph[key]["class_type"]: text for key, text in first.items()}
     assert by_class.keys() == {"LoCo_LayerSelect", "LoCo_EditSolve", "LoCo_EditApply"}
-    assert by_class["LoCo_LayerSelect"] == "layers 8-9: u1.0, u2.0"
+    assert by_class["LoCo_LayerSelect"] == "layers 8-9, blocks u1.0, u2.0"
     assert by_class["LoCo_EditSolve"].startswith("gone: ")  # checked on the model
     assert by_class["LoCo_EditApply"] == 'layers 8-9 respond to "pointillism" as to "a painting"'
 

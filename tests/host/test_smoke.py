@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.xdist_group("smoke")
 
 HELP_PAGES = ROOT / "web" / "docs"
-FIND_STYLE = ROOT / "workflows" / "api" / "demo_find_style.json"
+FIND_STYLE = ROOT / "workflows" / "api" / "Demo 4 - Find the layers of a style.json"
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def test_cancelled_work_tells_how_far_it_was(pack, said):
 
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         pack("nodes.host.stopped").told_when_stopped(Node).execute()
-    assert said[-1] == (NODE, "Stopped at 4 of about 20 rows of the denoiser, probing the layers.")
+    assert said[-1] == (NODE, "Stopped at 20%, probing the layers.")
 
 
 def test_a_search_that_is_cancelled_tells_that_it_will_go_on(pack, said):

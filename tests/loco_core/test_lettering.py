@@ -118,3 +118,13 @@ def test_no_line_is_wider_than_its_image(text):
 
 def test_words_stay_whole_where_they_fit():
     assert wrapped("a painting of a house", FONT, 100) == ["a painting of a", "house"]
+
+
+def test_images_before_and_after_stand_below_their_prompts():
+    images = np.zeros((3, 64, 64, 3), np.uint8)
+    plain = before_after_sheet("gone", images, images)
+    named = before_after_sheet("gone", images, images, ["a cat", "a cat", "a dog"])
+    line = named[30 : 30 + len(named) - len(plain)]
+    assert len(line) > 0
+    drawn = [bool((line[:, start : start + 60] < 128).any()) for start in (90, 156, 222)]
+    assert drawn == [True, False, True]  # a prompt is said once, above the first of its images

@@ -14,3 +14,8 @@ def test_the_brief_is_the_result_alone():
 
 def test_two_reports_are_told_as_one():
     assert FOUND + MORE == Report(("found", "go on", "beware"), ("3 rows", "7 seconds"))
+
+
+def test_warnings_are_told_before_all_else():
+    warned = FOUND + Report(("WARNING: it is wrong",))
+    assert warned.brief == "WARNING: it is wrong\nfound\ngo on"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-APPS = ["demo_remove_concept", "sd15_remove_style", "sdxl_remove_style"]
+APPS = ["Demo 1 - Remove a concept", "2 Remove a style - SD 1.5", "1 Remove a style - SDXL"]
 BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 
 

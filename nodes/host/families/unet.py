@@ -11,10 +11,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import V_PREDICTION
 
 from ....loco_core.models.families.unet import UNET
-from ....loco_core.models.layers import Address, ModelLayers, Part, TextLayer
+from ....loco_core.models.layers import ModelLayers, Part, TextLayer
+from ..compiled import uncompiled
 
-# Where the host keeps the patches of a run that text layers call before W_K and W_V.
-PATCHES = "attn2_patch"
 # The first layer that SDXL's pooled embedding meets, as its first inputs; image sizes follow.
 POOLED_LAYER = "diffusion_model.label_emb.0.0"
 
@@ -47,20 +46,9 @@ def find_layers(model: ModelPatcher) -> ModelLayers | None:
     )
 
 
-def uncompiled(module: torch.nn.Module) -> torch.nn.Module:
-    """The module as it was before torch.compile, which wraps it in another."""
-    return getattr(module, "_orig_mod", module)
-
-
 def add_patch(model: ModelPatcher, patch: Callable[..., Any]) -> None:
     """Has every text layer of `model` call `patch` before W_K and W_V."""
     model.set_model_attn2_patch(patch)
-
-
-def address(options: dict[str, Any]) -> Address:
-    """The address of the layer that calls a patch, from the host's options."""
-    block, number = options["block"]
-    return block, number, options["block_index"]
 
 
 def pooled_layer(model: ModelPatcher) -> torch.nn.Linear:

@@ -1,4 +1,4 @@
-"""ComfyUI's own frontend in headless Chromium, against a real server with the checkpoints that the workflows name."""
+"""ComfyUI's own frontend in headless Chromium, against a real server with the models that the workflows name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from demo.server import ROOT, Server
+from host.browser import narrow_models
 from host.browser.chromium import chromium
 from host.full_size.checkpoints import checkpoint
 
@@ -43,7 +44,10 @@ SET_WIDGETS = """changes => app.graph.nodes.forEach(node => (node.widgets ?? [])
 
 
 def install_models(folder: Path) -> None:
-    """Puts full-size checkpoints and the demo's scorer where a user's are, by the names that the workflows have."""
+    """Puts models where a user's are, by the names that the workflows have: full-size checkpoints, narrow transformers
+    and the demo's scorer.
+    """
+    narrow_models.install(folder)
     checkpoints, scorer = folder / "models" / "checkpoints", folder / "models" / "open_clip" / "ViT-B-16"
     for place in (checkpoints, scorer):
         place.mkdir(parents=True, exist_ok=True)
@@ -81,6 +85,11 @@ class Frontend:
 
     def links(self) -> int:
         return self.page.evaluate("() => app.graph.links.size")
+
+    def titles(self, node_type: str) -> dict[str, str]:
+        """The titles of the nodes of a type, by node id."""
+        nodes = self.page.evaluate("() => app.graph.nodes.map(({ id, type, title }) => [String(id), type, title])")
+        return {node_id: title for node_id, type_, title in nodes if type_ == node_type}
 
     def prompt(self) -> dict:
         """The workflow in the API form."""

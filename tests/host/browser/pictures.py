@@ -1,8 +1,9 @@
 """Writes what the frontend makes of workflows and nodes: COMFYUI_PATH=... python tests/host/browser/pictures.py
 
-For every workflow the API form in workflows/api/, where it has changed, and a picture for the Templates browser: of the
-demo's after a run, of those for real checkpoints before one, for no image made here would show what such a checkpoint
-does. For every node a picture for its help page, with the values that it begins with.
+For every workflow the API form in workflows/api/, where it has changed, and a cover for the Templates browser: what it
+does, in large letters, above its pictures before and after, or its map. Of those for real checkpoints the cover shows
+the graph, for no image made here would show what such a checkpoint does. For every node a picture for its help page,
+with the values that it begins with.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -18,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [os.environ["COMFYUI_PATH"], str(ROOT), str(ROOT / "tests")]
 
 import conftest  # noqa: E402, F401 - sets ComfyUI up
-from PIL import Image  # noqa: E402
+from PIL import Image, ImageDraw, ImageFont, ImageOps  # noqa: E402
 
 from host.browser.frontend import API, CLASSIC, WORKFLOWS, Frontend, open_frontend, running_server  # noqa: E402
 
@@ -27,6 +29,12 @@ WINDOW = {"width": 1800, "height": 1300}
 # Where the graph begins in the window, right of the sidebar and below the menu.
 LEFT, TOP = 120, 120
 MARGIN = 20
+# Pixels of a cover, its colours, and the place of its pictures. The Templates browser shows it at a third of the size.
+COVER, PAPER, INK, DIM = (720, 480), "#20222a", "#ffffff", "#9aa0ad"
+BAND = 130
+EDGED = {"stroke_width": 4, "stroke_fill": PAPER}
+# "1 Remove a style - SDXL", "Demo 1 - Remove a concept".
+NAME = re.compile(r"\d+ (?P<does>.+) - (?P<model>.+)|(?P<demo>Demo) \d+ - (?P<shows>.+)")
 PLACE = """([scale, left, top]) => {
     const boxes = [...app.graph.groups, ...app.graph.nodes].map(item => item.boundingRect ?? item._bounding);
     const x = Math.min(...boxes.map(box => box[0])), y = Math.min(...boxes.map(box => box[1]));
@@ -61,9 +69,33 @@ def write_workflow(frontend: Frontend, workflow: Path) -> None:
     prompt, api = frontend.prompt(), API / workflow.name
     if not api.is_file() or json.loads(api.read_text(encoding="utf-8")) != prompt:
         api.write_text(json.dumps(prompt, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if workflow.stem.startswith("demo_"):
-        frontend.run()
-    picture(frontend, 0.6).save(workflow.with_suffix(".jpg"), quality=85)
+    name = NAME.fullmatch(workflow.stem)
+    if name["demo"]:
+        outputs, titles = frontend.run(), frontend.titles("SaveImage")
+        shown = {title: frontend.server.images(outputs[node]["images"])[0] for node, title in titles.items()}
+        made = [Image.open(path).convert("RGB") for title, path in shown.items() if title in ("Before", "After")]
+        made = made or [Image.open(next(iter(shown.values()))).convert("RGB")]
+    else:
+        made = [picture(frontend, 0.6)]
+    cover(name["does"] or name["shows"], name["model"] or "demo model", made).save(
+        workflow.with_suffix(".jpg"), quality=90
+    )
+
+
+def cover(does: str, model: str, pictures: list[Image.Image]) -> Image.Image:
+    """What a workflow does, above its one picture, or those before and after."""
+    sheet, width = Image.new("RGB", COVER, PAPER), COVER[0] // len(pictures)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((24, 16), does, fill=INK, font=ImageFont.load_default(44))
+    pen.text((24, 76), model, fill=DIM, font=ImageFont.load_default(32))
+    room = width - 24, COVER[1] - BAND - 16
+    for number, shown in enumerate(pictures):
+        fitted = ImageOps.contain(shown, room)
+        sheet.paste(fitted, (number * width + (width - fitted.width) // 2, BAND))
+        if len(pictures) > 1:
+            label = ("before", "after")[number]
+            pen.text((number * width + 32, COVER[1] - 60), label, fill=INK, font=ImageFont.load_default(32), **EDGED)
+    return sheet
 
 
 def write_node(frontend: Frontend, page: Path, number: int) -> None:

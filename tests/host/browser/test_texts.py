@@ -1,13 +1,16 @@
-"""What nodes say is where they are: in a subgraph that was closed while it ran, and after the page is loaded again."""
+"""What nodes say and show is where they are: in a subgraph that was closed while it ran, and after the page is loaded
+again.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
-from demo.server import Server
+from demo.server import ROOT, Server
 from host.browser.frontend import CLASSIC, NODES_2, Frontend, open_frontend
 
 pytestmark = pytest.mark.slow
@@ -33,7 +36,12 @@ OPEN = """() => {
 }"""
 SAID = """() => app.canvas.graph.nodes.filter(node => node.type === "LoCo_LayerSelect")
     .flatMap(node => node.widgets.filter(({ name }) => name === "$$node-text-preview")).map(({ value }) => value)"""
-CHOSEN = "layers 8-9: u1.0, u2.0"
+PROBE = ROOT / "workflows" / "Demo 3 - Probe the layers.json"
+PICTURES = """() => app.graph.nodes.filter(node => node.type === "LoCo_Probe")
+    .flatMap(({ id }) => [...document.querySelectorAll(`[data-node-id="${id}"] img`)].map(({ src }) => src))"""
+BOXES = """() => app.graph.nodes.find(node => node.type === "LoCo_Probe").widgets
+    .map(({ element }) => element?.style.backgroundImage ?? "").join()"""
+CHOSEN = "layers 8-9, blocks u1.0, u2.0"
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +85,46 @@ def test_a_subgraph_that_was_closed_while_it_ran_shows_the_texts_of_its_nodes_wh
     reload(page)
     page.page.evaluate(OPEN)
     wait_for_text(page)
+
+
+def test_what_was_shown_while_a_node_worked_gives_way_to_its_pictures(page):
+    """In classic by the host's pictures of the node, in Nodes 2.0 by what is drawn."""
+    page.load(PROBE)
+    page.set_widgets({"LoCo_Probe": {"steps": 2, "levels": 2}})
+    page.run()
+    page.page.wait_for_function("() => !Object.keys(app.nodePreviewImages).length", timeout=10_000)
+    page.page.wait_for_timeout(2000)  # of drawing both pictures, if one stayed
+    if page.rendering == NODES_2:
+        (shown,) = page.page.evaluate(PICTURES)
+        assert "/view?filename=" in shown
+
+
+def test_text_boxes_are_named_in_both_renderings(page):
+    page.load(PROBE)
+    shown = page.page.content() if page.rendering == NODES_2 else unquote(page.page.evaluate(BOXES))
+    name = "concept_prompts" if page.rendering == NODES_2 else ">concept prompts</text>"
+    assert name in shown
+
+
+# Of the text on LoCo Layer Select: how much of it lies below its box, in pixels, and how words are broken.
+SHOWN = """() => {
+    const text = [...document.querySelectorAll(".break-all")].find(each => each.textContent.startsWith("Stopped."));
+    const box = text.closest(".overflow-y-auto"), hidden = box.scrollHeight - box.clientHeight;
+    return { text: text.textContent, hidden, breaks: getComputedStyle(text).wordBreak };
+}"""
+
+
+def test_a_mistake_is_on_its_node_as_a_whole_sentence_without_broken_words(server):
+    with open_frontend(server, CLASSIC) as page:
+        page.page.evaluate(GRAPH)
+        page.page.evaluate(
+            """() => app.graph.nodes.find(({ type }) => type === "LoCo_LayerSelect").widgets
+                .find(({ name }) => name === "layers").value = "abc" """
+        )
+        page.page.evaluate("() => app.queuePrompt(0)")
+        page.page.wait_for_function("() => document.body.textContent.includes('Stopped. layers:')", timeout=30_000)
+        page.page.wait_for_timeout(1000)
+        shown = page.page.evaluate(SHOWN)
+    assert shown["text"].startswith("Stopped. layers: 'abc' is not understood; give indices like")
+    assert shown["hidden"] <= 1
+    assert shown["breaks"] == "normal"

@@ -1,8 +1,8 @@
 """Every workflow in ComfyUI's own frontend: loaded, converted to the API form, and run.
 
-Those for real checkpoints run on full-size ones with random weights by the same file names, with fewer and smaller
-images and fewer prompts; tests/loco_core/test_workflows.py reads the prompts they are saved with. A picture of each is
-left in screenshots/.
+Those for real checkpoints run on full-size ones with random weights by the same file names, those for transformers on
+narrow ones, with fewer and smaller images and fewer prompts; tests/loco_core/test_workflows.py reads the prompts they
+are saved with. A picture of each is left in screenshots/.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ ONE_PROMPT = {"concept_prompts": "a house in the style of Van Gogh", "target_pro
 QUICK = {
     "KSampler": {"steps": 2},
     "EmptyLatentImage": {"width": 64, "height": 64, "batch_size": 2},
+    "EmptySD3LatentImage": {"width": 64, "height": 64, "batch_size": 2},
     "LoCo_EditSolve": {"preserve": "a photo of a cat", "settings": "by hand", "size": 64},
+    "LoCo_Remove": {"preserve": "a cat", "size": 64},
+    "LoCo_NeuronAblate": {"size": 64},
     "LoCo_NeuronDetect": {"without": "a photo of a cat\na photo of a dog\nMonet"},
     "LoCo_LayerSearch": {**QUICK_IMAGES, **ONE_PROMPT, "steps": 1},
     "LoCo_ErasureReport": {**QUICK_IMAGES, **ONE_PROMPT, "keep_prompts": "a house"},
 }
 # For the demo model, which must show the style: what needs its layers does not run without.
-QUICK_DEMO = QUICK | {"LoCo_LayerSearch": {"seed_count": 1, "steps": 5}, "LoCo_EditSolve": {}}
+QUICK_DEMO = QUICK | {"LoCo_LayerSearch": {"seed_count": 1, "steps": 5}, "LoCo_EditSolve": {}, "LoCo_Remove": {}}
 
 # Below a zoom of 0.57 the classic rendering draws no text.
 READABLE = 0.6
@@ -41,7 +44,7 @@ READABLE = 0.6
 HALF_DONE = """() => app.graph.nodes.filter(({ id, type }) =>
     type.startsWith("LoCo_") && app.nodeOutputs[id]?.images && app.nodePreviewImages[id]).map(({ type }) => type)"""
 
-DEMOS = [path for path in WORKFLOWS if path.stem.startswith("demo_")]
+DEMOS = [path for path in WORKFLOWS if path.stem.startswith("Demo ")]
 every_workflow = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
 classic = pytest.mark.parametrize("frontend", [CLASSIC], indirect=True)
 both_renderings = pytest.mark.parametrize("frontend", [CLASSIC, NODES_2], indirect=True)

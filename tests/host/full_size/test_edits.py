@@ -42,6 +42,7 @@ def solved(pack, execute):
         if family not in known:
             (layers, _) = execute("LoCo_LayerSelect", model=loaded.model, preset="style")
             comfy.model_management.load_models_gpu([loaded.model, loaded.clip.patcher])
+            encode(loaded.clip, ["weights are read from the file at their first use, which is not the edit's doing"])
             encoding = Cost()
 
             def timed(clip, prompts):

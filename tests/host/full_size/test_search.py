@@ -23,7 +23,7 @@ def scorer(execute):
 def test_a_search_scores_every_window(execute, scorer, loaded, layer_count, pack, host, monkeypatch):
     # Random weights show no concept.
     monkeypatch.setattr(pack("loco_core.localization.verdict"), "LEAST_EFFECT", float("-inf"))
-    layers, _, plot, sheet, report, _ = execute(
+    layers, _, plot, sheet, report = execute(
         "LoCo_LayerSearch",
         model=loaded.model,
         clip=loaded.clip,

@@ -8,33 +8,21 @@ import torch
 pytest.importorskip("diffusers")
 
 import diffusers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from loco_core.diffusers_host.deepfloyd import DeepFloydEngine
 from loco_core.models.engine import Chunk, Intervention, Row, Sampling
 from loco_core.models.layers import LayerSet
+from narrow_pipelines import t5_encoder, word_tokenizer
 
-WORDS = "<pad> </s> a painting in the style of van gogh red star blue fish".split()
 SAMPLING = Sampling(3, 4.0, "ddim", "leading", 64, 64)
 ALL = LayerSet(tuple(range(22)), 22)
 STAR, FISH = "a red star in the style of van gogh", "a blue fish"
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """Words in place of T5's pieces, which nobody may download here; the end token and the padding are T5's."""
-    words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="a"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="<pad>")
-
-
 @pytest.fixture(scope="module")
 def engine() -> DeepFloydEngine:
     torch.manual_seed(0)
-    text = T5EncoderModel(
-        T5Config(vocab_size=len(WORDS), d_model=24, d_kv=8, d_ff=32, num_layers=2, num_heads=2, eos_token_id=1)
-    )
+    text = t5_encoder(24)
     unet = diffusers.UNet2DConditionModel(
         sample_size=64,
         in_channels=3,
@@ -57,7 +45,7 @@ def engine() -> DeepFloydEngine:
         beta_schedule="squaredcos_cap_v2", variance_type="learned_range", thresholding=True, sample_max_value=1.5
     )
     return DeepFloydEngine(
-        diffusers.IFPipeline(tokenizer(), text.eval(), unet, noise, None, None, None, requires_safety_checker=False)
+        diffusers.IFPipeline(word_tokenizer(), text, unet, noise, None, None, None, requires_safety_checker=False)
     )
 
 
@@ -94,11 +82,11 @@ def test_an_intervention_at_one_layer_changes_what_that_layer_reads_and_no_other
     def record(row: Row) -> None:
         read.append([])
         hooks = [
-            engine._unet.get_submodule(name).add_k_proj.register_forward_hook(lambda _, x, out: read[-1].append(x[0]))
-            for name in engine.layers.modules
+            module.add_k_proj.register_forward_hook(lambda _, x, out: read[-1].append(x[0]))
+            for module in map(engine._denoiser.get_submodule, engine.layers.modules)
         ]
         x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        engine.unet_output(x, torch.tensor(500), [row], negative, SAMPLING)
+        engine.denoiser_output(x, torch.tensor(500), [row], negative, SAMPLING)
         for hook in hooks:
             hook.remove()
 

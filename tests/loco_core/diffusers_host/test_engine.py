@@ -10,7 +10,7 @@ pytest.importorskip("diffusers")
 import diffusers
 import numpy as np
 
-from loco_core.diffusers_host.demo_model import NOISE, SCORER, demo_pipeline
+from loco_core.diffusers_host.demo_model import CHECKPOINT, NOISE, SCORER, demo_pipeline
 from loco_core.diffusers_host.engine import DiffusersEngine
 from loco_core.diffusers_host.pipelines import SAMPLERS, SPACINGS, load_pipeline
 from loco_core.editing.closed_form import EditOperator
@@ -203,19 +203,31 @@ def test_a_prompt_has_room_for_as_many_tokens_as_the_tokenizer_at_hand_says(engi
         engine.encode([" ".join(["star"] * (length - 1))])
 
 
+def test_a_single_checkpoint_is_loaded_with_the_configuration_of_a_folder(tmp_path):
+    own = demo_pipeline()
+    own.save_pretrained(tmp_path)
+    loaded = load_pipeline(CHECKPOINT, tmp_path)
+    for part in ("unet", "vae", "text_encoder"):
+        weights, others = (getattr(pipeline, part).state_dict() for pipeline in (own, loaded))
+        assert weights.keys() == others.keys()
+        assert all(torch.equal(weights[name], others[name].to(weights[name])) for name in weights)
+
+
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 
 
 def test_mistakes_are_named(engine, tmp_path):
     (star,) = engine.encode([STAR])
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    (tmp_path / "other" / "model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
     (tmp_path / "model_index.json").write_text("[]")
     narrow = edit_of(EditOperator(torch.zeros(768, 1), torch.zeros(1, 768)), LayerSet((8,), 16))
     for work, message in (
         (lambda: load_pipeline(tmp_path / "nowhere"), "nowhere is not a diffusers folder"),
         (lambda: load_pipeline(tmp_path), "diffusers cannot load"),
-        (lambda: load_pipeline(tmp_path / "other"), "it holds a FluxPipeline; use Stable Diffusion 1.x, 2.x or SDXL"),
+        (lambda: load_pipeline(CHECKPOINT), "for loco_demo.safetensors give --config too, a diffusers folder"),
+        (lambda: load_pipeline(CHECKPOINT, tmp_path / "nowhere"), "nowhere is not a diffusers folder"),
+        (lambda: load_pipeline(tmp_path / "other"), "names KandinskyPipeline; use Stable Diffusion 1.x"),
         (lambda: engine.encode([" ".join(["star"] * 80)]), "has 82 tokens with its ends; shorten it to 77"),
         (lambda: engine.generate([Row(star, 0)], Sampling(1, 1, "warp", "linspace", 64, 64)), "sampler: 'warp'"),
         (lambda: engine.generate([Row(star, 0)], Sampling(1, 1, "ddim", "warp", 64, 64)), "scheduler: 'warp'"),

@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("diffusers")
 
 import diffusers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from loco_core.diffusers_host.demo_model import NOISE, clip_tokenizer
 from loco_core.diffusers_host.engine import DiffusersEngine
@@ -22,34 +22,11 @@ from loco_core.models.engine import Intervention, Row, Sampling
 from loco_core.models.family import Naming
 from loco_core.models.layers import PROJECTIONS, LayerSet, Part
 from made_up import edit_of, recipe, shared_operator
+from narrow_pipelines import clip_encoder, narrow_vae
 
 pytestmark = pytest.mark.slow
 
 STAR, FISH = "a red star", "a blue fish in the style of woodcut"
-
-
-def text_encoder(kind: type, width: int):
-    torch.manual_seed(0)
-    return kind(
-        CLIPTextConfig(
-            hidden_size=width,
-            intermediate_size=64,
-            num_attention_heads=2,
-            num_hidden_layers=3,
-            projection_dim=width,
-            bos_token_id=49406,
-            eos_token_id=49407,
-        )
-    ).eval()
-
-
-def small_vae() -> diffusers.AutoencoderKL:
-    return diffusers.AutoencoderKL(
-        block_out_channels=(32, 32, 32, 32),
-        latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +42,8 @@ def sd2_folder(tmp_path_factory):
     )
     folder = tmp_path_factory.mktemp("sd2")
     diffusers.StableDiffusionPipeline(
-        small_vae(),
-        text_encoder(CLIPTextModel, 32),
+        narrow_vae(latent_channels=4),
+        clip_encoder(CLIPTextModel, 32),
         clip_tokenizer(),
         unet,
         diffusers.DDIMScheduler(**NOISE),
@@ -96,9 +73,9 @@ def sdxl_folder(tmp_path_factory):
     )
     folder = tmp_path_factory.mktemp("sdxl")
     diffusers.StableDiffusionXLPipeline(
-        small_vae(),
-        text_encoder(CLIPTextModel, 16),
-        text_encoder(CLIPTextModelWithProjection, 32),
+        narrow_vae(latent_channels=4),
+        clip_encoder(CLIPTextModel, 16),
+        clip_encoder(CLIPTextModelWithProjection, 32),
         clip_tokenizer(),
         clip_tokenizer(),
         unet,

@@ -75,7 +75,7 @@ def test_more_layers_are_edited_where_those_given_cannot_remove_the_concept():
     found = calibrated(asked(layers=LayerSet((3,), 4)))
     assert found.edit.recipe.layers == LayerSet((0, 1, 2, 3), 4)
     assert calibration_report(found).brief.startswith(
-        "WARNING: layers 3 alone remove 0% of it, with a side effect of 0.0%"
+        "WARNING: an edit of layer 3 alone removes 0% of it, with a side effect of 0.0%"
     )
 
 
@@ -91,8 +91,8 @@ def test_the_report_says_what_more_layers_would_remove_and_at_what_price():
     located, everywhere = trial([0.85] * 4, [0.02] * 3), trial([0.92] * 4, [0.04] * 3, EVERYWHERE)
     told = calibration_report(replace(found, trials=(located, everywhere)))
     assert told.brief.startswith(
-        "WARNING: layers 1-2 remove 85% of the concept, and 85% in one wording; layers 0-3 would remove 92%, with a "
-        "side effect of 4%"
+        "WARNING: an edit of layers 1-2 removes 85% of the concept, and 85% in one wording; one of layers 0-3 would "
+        "remove 92%, with a side effect of 4%"
     )
 
 
@@ -100,7 +100,7 @@ def test_where_nothing_removes_it_the_recipe_stays_as_it_was_and_the_report_says
     given = asked(relative_ridge=1e6)  # it holds the weights where they are
     found = calibrated(given)
     assert found.edit.recipe.settings == given.settings and found.edit.recipe.layers == HOLDING
-    assert calibration_report(found).brief.startswith("WARNING: nothing that was tried removes 90% of the concept")
+    assert calibration_report(found).brief.startswith("WARNING: the model may not know it by this name")
 
 
 def test_settings_that_leave_no_room_are_passed_over():

@@ -89,10 +89,17 @@ def test_where_nothing_is_preserved_no_scene_is_kept_that_names_the_concept():
     assert kept_wordings(recipe)
 
 
-def test_a_concept_that_is_its_own_target_is_not_asked():
-    request = EditRequest("cat\ndog", "cat\na bird", "", Attribute.OBJECT)
-    found = wordings(edit_recipe(request, EditSettings(), LAYERS, "a text encoder"))
-    assert found and all(pair.concept != pair.target for pair in found)
+@pytest.mark.parametrize(
+    ("concepts", "targets", "attribute"),
+    [
+        ("cat\ndog", "cat\na bird", Attribute.OBJECT),
+        ("a painting", "a painting", Attribute.STYLE),
+        ("a red star in woodcut", "a red star in woodcut", Attribute.STYLE),
+    ],
+)
+def test_a_concept_that_is_its_own_target_is_no_edit(concepts, targets, attribute):
+    with pytest.raises(ValueError, match="is the concept too; give what takes its place"):
+        edit_recipe(EditRequest(concepts, targets, "", attribute), EditSettings(), LAYERS, "a text encoder")
 
 
 def test_a_style_is_looked_for_in_scenes_that_differ_in_it_alone():

@@ -96,6 +96,17 @@ def test_the_verdict_is_localized_where_few_layers_side_by_side_make_most_of_the
     assert located(added(held)).kind is kind
 
 
+def test_a_single_layer_is_named_as_one():
+    assert str(probe_report(located(added({8: 1.0})))).startswith("localized: layer 8 makes 100% of the difference")
+
+
+def test_a_share_above_all_is_explained():
+    found = located(added({8: 1.2, 12: -0.2}))
+    assert "layer 8 makes 120% of the difference between the prompts, more than all layers together" in str(
+        probe_report(found)
+    )
+
+
 def test_a_window_size_that_is_asked_for_is_kept():
     found = located(added({8: 1.0}), window_size=3)
     assert len(found.layers) == len(found.smallest) == 3

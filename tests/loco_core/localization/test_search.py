@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from loco_core.localization.evaluation import SearchProgress
-from loco_core.localization.pictures import contact_sheet, model_figure, search_plot
+from loco_core.localization.pictures import contact_sheet, search_picture
 from loco_core.localization.report import result_json, search_report
 from loco_core.localization.search import images_to_make, search
 from loco_core.localization.verdict import Kind
@@ -89,7 +89,7 @@ def test_prompts_that_hardly_differ_have_no_layers_and_two_rows_of_images():
     assert (result.kind, result.layers.indices, result.smallest.indices) == (Kind.NO_EFFECT, (), ())
     assert list(result.pictures(1)) == [None, LAYERS.all]
     assert "no effect: the two prompts make hardly any difference here" in str(search_report(result))
-    assert search_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, LAYERS).ndim == 3
+    assert search_picture(result, LAYERS).ndim == contact_sheet(result).ndim == 3
 
 
 def test_four_runs_are_probed_of_prompts_and_seeds_each_at_two_of_five_levels():
@@ -143,7 +143,7 @@ def test_a_window_of_all_layers_is_shown_as_any_other():
     result = run(exhaustive(window_size=8))
     assert result.layers == LAYERS.all
     assert list(result.shares) == [result.layers]
-    assert search_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, LAYERS).ndim == 3
+    assert search_picture(result, LAYERS).ndim == contact_sheet(result).ndim == 3
     assert "layers 0-7 have 100% of the effect of all layers, and no other window fits beside them" in str(
         search_report(result)
     )
@@ -156,7 +156,7 @@ def test_a_concept_that_the_unmodified_images_do_not_show_costs_two_rows_of_imag
     assert not result.layers
     assert len(engine.made) == 2 * 4
     assert "no window was tried" in str(search_report(result))
-    assert search_plot(result).ndim == contact_sheet(result).ndim == model_figure(result, LAYERS).ndim == 3
+    assert search_picture(result, LAYERS).ndim == contact_sheet(result).ndim == 3
 
 
 def test_an_effect_that_few_images_leave_unsure_is_told_as_such():

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from loco_core.localization.pictures import contact_sheet, layer_shares, model_figure, search_plot
+from loco_core.localization.pictures import ROWS, contact_sheet, layer_shares, search_picture
 from loco_core.localization.report import layers_of_search, result_json, scores_csv, search_report
 from loco_core.prompts import PromptPair
 from made_up_search import LAYERS, PAIRS, Oil, every_effort, exhaustive, plan, run
@@ -94,15 +94,23 @@ def test_captions_are_drawn_as_plain_text(effort):
     drawings = []
     for concept in ("a (cat:1.2) in oil", "a cat in oil"):
         told = run(plan(effort=effort, pairs=(PromptPair(concept, "a cat"), PAIRS[1])))
-        drawings.append((search_plot(told), model_figure(told, LAYERS), contact_sheet(told)))
+        drawings.append((search_picture(told, LAYERS), contact_sheet(told)))
     assert all(np.array_equal(*both) for both in zip(*drawings, strict=True))
 
 
 @every_effort
 def test_dollars_in_a_prompt_begin_no_formula(effort):
     result = run(plan(effort=effort, pairs=(PromptPair("money $#$ in oil", "money $#$"), PAIRS[1])))
-    assert search_plot(result).ndim == model_figure(result, LAYERS).ndim == contact_sheet(result).ndim == 3
+    assert search_picture(result, LAYERS).ndim == contact_sheet(result).ndim == 3
 
 
 def test_a_layer_is_coloured_by_the_best_window_that_it_is_in():
     assert layer_shares(run(exhaustive()).shares, 8).tolist() == [0, 0, 0, 0, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(("every", "rows"), [(False, ROWS), (True, 2 + 7)])
+def test_a_contact_sheet_shows_the_sets_with_the_most_effect_or_every_one(every, rows):
+    """Seven windows of two of eight layers, below the unmodified images and those of all layers."""
+    sheets = [contact_sheet(run(exhaustive()), shown) for shown in (True, every)]
+    height = run(exhaustive()).thumbnails[0].shape[0] + 4
+    assert sheets[0].shape[0] - sheets[1].shape[0] == (2 + 7 - rows) * height

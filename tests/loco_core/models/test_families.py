@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from loco_core.models.families.cosmos import ANIMA
 from loco_core.models.families.deepfloyd import DEEPFLOYD
+from loco_core.models.families.joint import FLUX
 from loco_core.models.families.unet import SHAPES, UNET
 from loco_core.models.family import Naming
-from loco_core.models.layers import ModelLayers, Part
+from loco_core.models.layers import ModelLayers, Part, TextLayer
 from made_up import SD15, SDXL, unet
 
 
@@ -204,3 +206,76 @@ def test_a_search_for_the_window_size_begins_wider_in_a_larger_model():
 def test_a_model_without_a_middle_block_has_a_floor_plan_too():
     layers = unet(("input", 1, 2), ("output", 0, 1))
     assert [block.name for block in UNET.floor_plan(layers).blocks] == ["d0", "u0"]
+
+
+# --- transformers -----------------------------------------------------------------------------------------------------
+
+
+def stack(family, **kinds: int) -> ModelLayers:
+    """The layers of a transformer, by how many blocks it has of each kind."""
+    places = [(kind, number) for kind, count in kinds.items() for number in range(count)]
+    layers = tuple(TextLayer(index, *place, 0) for index, place in enumerate(places))
+    modules = tuple(f"diffusion_model.{kind}s.{number}" for kind, number in places)
+    return ModelLayers(layers, modules, 64, family)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("double 5", (5,)),
+        ("double_blocks.5", (5,)),
+        ("single 0-2", (19, 20, 21)),
+        ("d18, s0", (18, 19)),
+        ("30", (30,)),
+        ("all", tuple(range(57))),
+    ],
+)
+def test_blocks_of_a_transformer_are_written_down_by_kind_or_by_index(entry, expected):
+    assert stack(FLUX, double=19, single=38).parse(entry).indices == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("double 19", "layers: 'double 19' does not exist; this model has double blocks 0 to 18"),
+        ("m0", "layers: 'm0' is not understood; give indices like '8-9'"),
+        ("57", "layers: '57' does not exist; this model has layers 0 to 56"),
+    ],
+)
+def test_blocks_that_a_transformer_lacks_are_refused(entry, message):
+    with pytest.raises(ValueError) as raised:
+        stack(FLUX, double=19, single=38).parse(entry)
+    assert message in str(raised.value)
+
+
+def test_a_block_of_a_transformer_is_named_in_words_that_are_understood():
+    layers = stack(FLUX, double=19, single=38)
+    assert all(layers.parse(layers.block_name(index)).indices == (index,) for index in range(57))
+
+
+def test_several_blocks_of_a_transformer_are_named_as_ranges_of_a_kind():
+    layers = stack(FLUX, double=19, single=38)
+    chosen = layers.parse("7-20, 30")
+    assert layers.block_names(chosen) == "double 7-18, single 0-1, single 11"
+    assert layers.parse(layers.block_names(chosen)) == chosen
+
+
+def test_the_blocks_of_a_transformer_stand_in_rows_of_one_kind_in_forward_order():
+    layers = stack(FLUX, double=12, single=1)
+    plan = layers.family.floor_plan(layers)
+    assert [(block.name, block.row, block.indices) for block in plan.blocks] == [
+        ("d0-9", 0, tuple(range(10))),
+        ("d10-11", 1, (10, 11)),
+        ("s0", 2, (12,)),
+    ]
+    assert plan.rows == 3 and not plan.both_ways
+
+
+def test_a_transformer_has_no_layers_of_the_paper():
+    with pytest.raises(ValueError, match="^preset: the paper has none for Anima; write the layers down, or find them"):
+        stack(ANIMA, block=28).preset("style")
+
+
+def test_blocks_that_change_the_text_have_no_projection_of_its_embedding():
+    with pytest.raises(ValueError, match="^model: the blocks of Flux.1 get the text as other parts"):
+        stack(FLUX, double=19, single=38).projection(0, Part.KEYS)
