@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the same as below, for type checkers
     from .comparison.erasure import ErasurePlan, ErasureResult, erasure_report, measure_erasure
     from .diffusers_host import DEMO_SCORER, AblatedEngine, DiffusersEngine, demo_pipeline, engine_for, load_pipeline
     from .editing.calibrate import Calibration, SettingsFrom, Trial, calibrate, calibration_rows
-    from .editing.check import EditCheck, EditChecker, check_plan, check_report
+    from .editing.check import EditCheck, EditChecker, advice_for, check_plan, check_report
     from .editing.closed_form import EditOperator
     from .editing.file import load_edit, recipe_metadata, save_edit
     from .editing.lora import edit_lora
@@ -49,7 +49,7 @@ if TYPE_CHECKING:  # the same as below, for type checkers
     from .models.engine import Engine, Intervention, Row, Sampling, TextEmbedding
     from .models.family import Family, Naming
     from .models.layers import LayerSet, ModelLayers, Part, TextLayer, windows
-    from .neurons.ablation import Ablation, ChooseBy, Mode, Replacement, ablation, chosen_neurons
+    from .neurons.ablation import USUAL, Ablation, ChooseBy, Mode, Replacement, ablation, chosen_neurons
     from .neurons.detection import Neurons, NeuronTokens, Ranking, detect_neurons
     from .neurons.effects import EffectsRequest, measure_effects
     from .neurons.file import load_neurons, neuron_recipe, save_neurons
@@ -67,7 +67,7 @@ _HOMES = {
     "comparison.erasure": "ErasurePlan ErasureResult erasure_report measure_erasure",
     "diffusers_host": "AblatedEngine DEMO_SCORER DiffusersEngine demo_pipeline engine_for load_pipeline",
     "editing.calibrate": "Calibration SettingsFrom Trial calibrate calibration_rows",
-    "editing.check": "EditCheck EditChecker check_plan check_report",
+    "editing.check": "EditCheck EditChecker advice_for check_plan check_report",
     "editing.closed_form": "EditOperator",
     "editing.file": "load_edit recipe_metadata save_edit",
     "editing.lora": "edit_lora",
@@ -89,7 +89,7 @@ _HOMES = {
     "models.engine": "Engine Intervention Row Sampling TextEmbedding",
     "models.family": "Family Naming",
     "models.layers": "LayerSet ModelLayers Part TextLayer windows",
-    "neurons.ablation": "Ablation ChooseBy Mode Replacement ablation chosen_neurons",
+    "neurons.ablation": "USUAL Ablation ChooseBy Mode Replacement ablation chosen_neurons",
     "neurons.detection": "NeuronTokens Neurons Ranking detect_neurons",
     "neurons.effects": "EffectsRequest measure_effects",
     "neurons.file": "load_neurons neuron_recipe save_neurons",

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from .choices import Choice
 from .prompt_lines import COMMAS, EMPTY, Line, LineKind, read_lines, taken_text
-from .prompt_text import CJK, holds, plain_text, words
+from .prompt_text import CJK, holds, plain_text, quoted, words
 
 
 class Attribute(Choice):
@@ -235,6 +235,20 @@ def contrast_prompts(concepts: str, without: str) -> Contrast:
         tuple(groups),
         taken_text([*told, *other]),
     )
+
+
+def taken_as_one(prompts: Sequence[str]) -> tuple[str, ...]:
+    """A warning for prompts that are nothing but names with commas between them: a person may mean several."""
+    lists = [prompt for prompt in dict.fromkeys(prompts) if _looks_like_a_list(prompt)]
+    return tuple(
+        f"WARNING: {quoted(prompt)} is taken as one prompt; if it names several, give each a line of its own"
+        for prompt in lists
+    )
+
+
+def _looks_like_a_list(prompt: str) -> bool:
+    parts = [part for part in COMMAS.split(plain_text(prompt)) if part.strip()]
+    return len(parts) > 1 and all(_looks_like_a_name(part, Attribute.STYLE) for part in parts)
 
 
 def _filled(text: str, field: str) -> list[Line]:

@@ -1,6 +1,7 @@
 // Shows what nodes say: where they are, a subgraph that was closed while it ran too, and again when the page is loaded
-// again. The host shows a text itself only while its node runs, and only in the graph that is on the canvas. Drops the
-// pictures that a node showed while it worked once it has made its own. And names text boxes where the host does not.
+// again. The host shows a text itself only while its node runs, and only in the graph that is on the canvas. Says of a
+// changed model that goes nowhere that it does. Drops the pictures that a node showed while it worked once it has made
+// its own. And names text boxes where the host does not.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
@@ -31,12 +32,21 @@ function keep(outputs) {
   }
 }
 
+// A node cannot know whether the model that it has changed is used.
+const NOWHERE = "WARNING: the model that this node gives is not connected: connect it to the sampler";
+
+function goesNowhere(node) {
+  const [output] = node.outputs ?? [];
+  return output?.type === "MODEL" && !output.links?.length;
+}
+
 // The host looks for a node without colons in its id in the graph on the canvas. Nodes 2.0 shows Markdown, where two
 // blanks before its end break a line.
 function show(id) {
   const node = findNode(id);
   if (node?.comfyClass?.startsWith("LoCo_") && node.graph === app.canvas.graph) {
-    const text = texts.get(id).replaceAll("\n", "  \n");
+    const lines = [...(goesNowhere(node) ? [NOWHERE] : []), texts.get(id)];
+    const text = lines.join("\n").replaceAll("\n", "  \n");
     api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text });
   }
 }
@@ -121,6 +131,12 @@ app.registerExtension({
     for (const { element, name } of node.widgets ?? []) {
       if (element instanceof HTMLTextAreaElement) nameBox(element, name.replaceAll("_", " "));
     }
+    const changed = node.onConnectionsChange;
+    node.onConnectionsChange = function (...change) {
+      const answer = changed?.apply(this, change);
+      setTimeout(() => [...texts.keys()].filter((id) => findNode(id) === this).forEach(show)); // once the link is there
+      return answer;
+    };
   },
   async afterConfigureGraph() {
     await remember();

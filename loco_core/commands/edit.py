@@ -22,6 +22,7 @@ from .. import (
     Ridge,
     SettingsFrom,
     Tokens,
+    advice_for,
     calibrate,
     calibration_report,
     calibration_rows,
@@ -135,7 +136,8 @@ def edit(settings: Settings, replacing: Replacing, **given: Any) -> None:
     solved = solve_edit(engine.encode, recipe) if calibration is None else calibration.edit
     _save(solved, engine, chosen)
     check = calibration.check if calibration is not None and chosen.strength == 1 else None
-    report = where + check_report(check or _checked(engine, solved, settings, chosen.strength)) + edit_report(solved)
+    found = check or _checked(engine, solved, settings, chosen.strength)
+    report = where + check_report(found, advice_for(solved.recipe)) + edit_report(solved)
     if calibration is not None:
         report += calibration_report(calibration)
     click.echo(f"{report}\nsaved as {out / 'lora.safetensors'}")
@@ -161,7 +163,7 @@ def _recipe(
     plan = place_plan(recipe, settings.sampling, settings.seed)
     if chosen.layers is not None:
         with options.counted_rows(plan.rows(1), "looking whether it is there") as on_rows:
-            return recipe, held(recipe, Prober(engine, plan, settings.rows, on_rows).measure([layers]))
+            return recipe, held(layers, Prober(engine, plan, settings.rows, on_rows).measure([layers]))
     with options.counted_rows(about_rows(plan, engine.layers), "looking where it is") as on_rows:
         found = localize(Prober(engine, plan, settings.rows, on_rows), engine.layers)
     own, where = placed(recipe, found)

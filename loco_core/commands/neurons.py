@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from .. import (
+    USUAL,
     AblatedEngine,
     ChooseBy,
     DiffusersEngine,
@@ -124,7 +125,7 @@ def detect(settings: Settings, **given: Any) -> None:
 @dataclass(frozen=True)
 class AblateChoices:
     file: Path
-    count: int
+    count: int | None
     rank_by: Ranking
     mode: Mode
     scale: float | None
@@ -135,7 +136,7 @@ class AblateChoices:
 
 @neurons.command()
 @NEURONS
-@click.option("--count", type=click.IntRange(0), default=100, show_default=True, help="How many neurons.")
+@click.option("--count", type=click.IntRange(0), help="How many neurons.  [default: a quarter of them]")
 @RANK_BY
 @click.option(
     "--mode",
@@ -156,14 +157,15 @@ def ablate(settings: Settings, **given: Any) -> None:
     if (chosen.scale is not None) != (mode is Mode.SCALE):
         raise ValueError("scale: --mode scale and --scale, 0 to 2, go together")
     engine, found = _fitting(settings, chosen.file)
-    ablated = chosen_neurons(found, ChooseBy.COUNT, chosen.count, ranking=chosen.rank_by)
+    count = USUAL if chosen.count is None else chosen.count
+    ablated = chosen_neurons(found, ChooseBy.COUNT, count, ranking=chosen.rank_by)
     change = ablation(found, ablated, mode, chosen.scale or 0.0)
     total = 2 * len(chosen.prompts) * chosen.seeds
     with options.counted(total) as progress:
         maker = options.image_maker(settings, chosen.seeds, total, progress)
         before = maker.make(engine, chosen.prompts, "before")
         after = maker.make(AblatedEngine(engine, change), chosen.prompts, "after")
-    title = f"{chosen.count} of {found.count} neurons, {mode}"
+    title = f"{sum(map(len, ablated.values()))} of {found.count} neurons, {mode}"
     options.write_sheet(out / "before_after.png", title, before, after)
     click.echo(f"{title}\nlook at {out / 'before_after.png'}")
     if mode is not Mode.MEAN:

@@ -7,10 +7,12 @@ At a noise level that an unmodified run passes, let D(c) be the denoised predict
 prompt c, D'(c) that of the edited model, and d = D(c') - D(c) for the same words without the concept:
 
     removed(c) = <D'(c) - D(c), d> / <d, d>          1 where the concept is as good as not said
-    side(p) = |D'(p) - D(p)| / |D(p) - D("")|        of a prompt p that is to stay: 0 where it does
+    side(p) = |D'(p) - D(p)| / |D - D("")|           of a prompt p that is to stay: 0 where it does
 
-Concepts are asked in wordings that the edit was not solved on. Levels are pooled as a probe's are. An edited layer is
-one that gets (I + A) c in place of c: so an edit is an intervention, and no weight is touched.
+What a prompt does, |D - D("")|, is the root mean square over all that are to stay: so a prompt that says little to the
+model counts little, however it changes. Concepts are asked in wordings that the edit was not solved on. Levels are
+pooled as a probe's are. An edited layer is one that gets (I + A) c in place of c: so an edit is an intervention, and no
+weight is touched.
 """
 
 from __future__ import annotations
@@ -157,7 +159,7 @@ class EditChecker:
         return EditCheck(
             plan=self._plan,
             removed=(along / whole)[:count].numpy(),
-            side=(changed / whole).sqrt()[count:].numpy(),
+            side=(changed[count:] / whole[count:].mean()).sqrt().numpy(),
             rows=self._levels.rows,
         )
 
@@ -195,11 +197,16 @@ class Advice:
 
     asked: str = "wordings that the edit was not solved on"
     more: str = "name it in other words too, one per line"
-    less: str = "to change less, apply the edit at a strength below 1 (LoCo Edit Apply)"
+    less: str = "to change less, give the edit to LoCo Edit Apply, at a strength below 1"
     enough: str = "if pictures still show it, name it in other words too, one per line"
 
 
 OF_EDIT = Advice()
+
+
+def advice_for(recipe: EditRecipe) -> Advice:
+    """What to do about an edit of this recipe."""
+    return OF_EDIT if recipe.preserve else replace(OF_EDIT, less="write what must stay into 'preserve', one per line")
 
 
 def check_report(check: EditCheck, advice: Advice = OF_EDIT) -> Report:
@@ -217,7 +224,7 @@ def check_report(check: EditCheck, advice: Advice = OF_EDIT) -> Report:
         kept = side.mean <= LITTLE
         result[0] += f"; the rest is {'kept' if kept else 'NOT kept'}, it changes by {percent(side.mean)}"
         figures.append(
-            f"prompts that are to stay change by {percent(side.mean)} of what they do{_interval(side, least=0.0)}; "
+            f"prompts that are to stay change by {percent(side.mean)} of what prompts do{_interval(side, least=0.0)}; "
             f"most, {percent(check.side.max())}, {most}"
         )
         if not kept:

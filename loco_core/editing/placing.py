@@ -15,6 +15,7 @@ from ..localization.probe import Probe
 from ..localization.probe_report import localization_text
 from ..localization.verdict import LEAST_SHARE, Kind
 from ..models.engine import Sampling
+from ..models.layers import LayerSet
 from ..prompts import PromptPair
 from ..report import Report, percent
 from .recipe import EditRecipe
@@ -23,6 +24,10 @@ from .wordings import telling_pairs
 # Steps of the run in which a concept is looked for.
 STEPS = 20
 NOTHING_EDITED = "NOTHING IS EDITED: write the concept as your prompts say it, and look at its spelling"
+IN_NO_FEW = (
+    "no few layers side by side hold it, so {layers} are edited. Where the model does not know a name, this is so too: "
+    "look at an image of it first"
+)
 HARDLY_KNOWN = "WARNING: the model hardly knows the concept: look at its spelling, and write it as your prompts say it"
 
 
@@ -44,15 +49,16 @@ def placed(recipe: EditRecipe, found: Localization) -> tuple[EditRecipe | None, 
     where = localization_text(found)
     if found.kind is Kind.NO_EFFECT:
         return None, Report((NOTHING_EDITED, where))
-    return replace(recipe, layers=found.place), Report((), (f"where it is: {where}",))
+    told = () if found.kind is not Kind.SPREAD else (f"WARNING: {IN_NO_FEW.format(layers=found.place.named)}",)
+    return replace(recipe, layers=found.place), Report(told, (f"where it is: {where}",))
 
 
-def held(recipe: EditRecipe, probe: Probe) -> Report:
-    """A warning where the model does not know the recipe's concepts, or has them in other layers than the recipe's."""
-    share = probe.share(recipe.layers)
+def held(layers: LayerSet, probe: Probe) -> Report:
+    """A warning where the model does not know the concepts that were probed, or has them in other layers than these."""
+    share = probe.share(layers)
     if probe.size < HARDLY_ANY:
         return Report((HARDLY_KNOWN,))
-    made = f"{recipe.layers.named} {'makes' if len(recipe.layers) == 1 else 'make'} {percent(share)} of the concept"
+    made = f"{layers.named} {'makes' if len(layers) == 1 else 'make'} {percent(share)} of the concept"
     if share < LEAST_SHARE:
         return Report((f"WARNING: {made}; give no layers, and those that make it are measured",))
     return Report((), (made,))

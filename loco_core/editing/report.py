@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..prompt_text import quoted
+from ..prompts import taken_as_one
 from ..report import Report, percent
-from .calibrate import LEAST, WANTED, Calibration, Trial
+from .calibrate import WANTED, Calibration, Trial
 from .recipe import EditRecipe, EditSettings, Preservation, Ridge
 from .solve import LITTLE_ROOM, Edit
 
@@ -38,7 +39,8 @@ def edit_report(edit: Edit) -> Report:
 
 def _warnings(edit: Edit) -> list[str]:
     """What may keep the edit from doing what it should."""
-    recipe, figures, lines = edit.recipe, edit.figures, []
+    recipe, figures = edit.recipe, edit.figures
+    lines = [*taken_as_one([pair.concept for pair in recipe.pairs])]
     if figures.chunks > 1:
         lines.append(
             f"WARNING: a concept prompt fills {figures.chunks} chunks of tokens, and its words may remove less of the "
@@ -58,12 +60,13 @@ def _warnings(edit: Edit) -> list[str]:
 
 
 def _changed_text(recipe: EditRecipe) -> str:
-    """Which concept becomes which target, and how many more there are."""
+    """Which concept becomes which target; of several, the first."""
     changes = [(named.name, named.target) for named in recipe.named]
     changes = changes or [(pair.concept, pair.target) for pair in recipe.pairs]
     (concept, target), *others = changes
-    more = f", and to {len(others)} more as to theirs" if others else ""
-    return f"{quoted(concept)} as to {quoted(target) if target else 'the empty prompt'}{more}"
+    if others:
+        return f"{quoted(concept)} and {len(others)} more as to what takes their place"
+    return f"{quoted(concept)} as to {quoted(target) if target else 'the empty prompt'}"
 
 
 def calibration_report(calibration: Calibration) -> Report:
@@ -101,8 +104,8 @@ def _shortcomings(calibration: Calibration) -> list[str]:
     elif not best.enough:
         lines.append(
             "WARNING: the model may not know it by this name: look at its spelling, or name it in other words too. "
-            f"Nothing that was tried, all layers included, removes {WANTED:.0%} of it, and {LEAST:.0%} in every "
-            "wording; this is the best"
+            f"The best edit of all that were tried removes {percent(best.check.removed_share)} of it, and "
+            f"{percent(best.check.removed.min())} in one wording"
         )
     if used.layers != given.layers:
         before = next(trial.check for trial in calibration.trials if trial.recipe.layers == given.layers)

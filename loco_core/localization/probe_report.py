@@ -9,8 +9,6 @@ from .verdict import Kind
 
 # Windows in the text of a report.
 LISTED = 5
-# Degrees of freedom from which on an interval says more than the runs themselves.
-LEAST_FREEDOM = 3
 # A share that needs a word of explanation.
 MORE_THAN_ALL = 1.05
 
@@ -39,7 +37,7 @@ def _spread_of_runs(found: Localization) -> str:
     share = found.probe.estimate(found.layers)
     if share.images == 1:
         return ""
-    if share.freedom >= LEAST_FREEDOM:
+    if share.has_interval:
         return f" (95 % interval {share.low:.0%} to {share.high:.0%})"
     runs = found.probe.shares_by_run(found.layers)
     return f" ({runs.min():.0%} to {runs.max():.0%} in {len(runs)} runs)"

@@ -75,8 +75,8 @@ def _ahead(verdict: Verdict) -> list[str]:
 
 
 def _points(value: Estimate) -> str:
-    """An estimate with half its 95 % interval."""
-    reach = f" \u00b1 {value.high - value.mean:.2f}" if value.freedom else ""
+    """An estimate with half its 95 % interval, where it has one."""
+    reach = f" \u00b1 {value.high - value.mean:.2f}" if value.has_interval else ""
     return f"{value.mean:.2f}{reach} points"
 
 
@@ -120,7 +120,7 @@ def _score_lines(result: SearchResult) -> list[str]:
     for layers in [table.whole, *ranked]:
         effect = result.effect(layers)
         name = "all layers" if layers == table.whole else layers.named
-        reach = f" \u00b1 {effect.high - effect.mean:.2f}" if effect.freedom else ""
+        reach = f" \u00b1 {effect.high - effect.mean:.2f}" if effect.has_interval else ""
         score = result.mean_score(layers)
         lines.append(f"  {name:<13} {score:6.2f}  ({plan.sign * effect.mean:+.2f}{reach}; {effect.images})")
     left = len(others) - len(ranked)

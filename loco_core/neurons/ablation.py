@@ -1,6 +1,6 @@
 """Ablation: which of the detected neurons are replaced, and what takes the place of their outputs (paper, section 7).
 
-chosen = chosen_neurons(neurons, ChooseBy.COUNT, 640)
+chosen = chosen_neurons(neurons, ChooseBy.COUNT, USUAL)
 change = ablation(neurons, chosen, Mode.MEAN)
 """
 
@@ -13,6 +13,10 @@ import torch
 
 from ..choices import Choice
 from .detection import Neurons, Place, Ranking
+
+# The count that stands for the usual share of the neurons that there are. As many as this share removed a style from
+# the demo model (benchmarks/neurons.py).
+USUAL, USUAL_SHARE = -1, 0.25
 
 
 class ChooseBy(Choice):
@@ -72,7 +76,8 @@ def chosen_neurons(
 ) -> dict[Place, torch.Tensor]:
     """The neurons that stand first in the ranking, by place, their dimensions ascending.
 
-    `count` of all, or of each layer (keys and values together), or those with |z| of `threshold` or more.
+    `count` of all, or of each layer (keys and values together), or those with |z| of `threshold` or more. The count
+    USUAL is a share of those that there are.
     """
     ranked, choose_by = neurons.ranked(ranking), ChooseBy.parse(choose_by, "choose by")
     if choose_by is ChooseBy.THRESHOLD:
@@ -81,6 +86,8 @@ def chosen_neurons(
     if choose_by is ChooseBy.COUNT_PER_LAYER:
         groups, where = [[one for one in ranked if one[0][0] == layer] for layer in neurons.layers], "a layer"
     fewest = min(len(group) for group in groups)
+    if count == USUAL:
+        count = round(USUAL_SHARE * fewest)
     if not 0 <= count <= fewest:
         raise ValueError(f"count: {count}; there are {fewest} of these neurons in {where}, so give 0 to {fewest}")
     return by_place(neuron for group in groups for neuron in group[:count])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..prompts import taken_as_one
 from ..report import Report
 from .detection import FALSE_DISCOVERIES, Neurons, Ranking
 
@@ -11,7 +12,8 @@ def neuron_report(neurons: Neurons) -> Report:
     found = neurons.significant()
     largest = max(float(score.z.abs().max()) for score in neurons.scores.values())
     parts = " and ".join(dict.fromkeys(str(projection) for _, projection in neurons.scores))
-    result = [f"{found} of {neurons.count} neurons respond to the concept, in {neurons.layers.named}, {parts}"]
+    result = [*taken_as_one(neurons.with_concept)]
+    result.append(f"{found} of {neurons.count} neurons respond to the concept, in {neurons.layers.named}, {parts}")
     if not found:
         result.append("none is sure: give more prompts, or other layers or tokens; ablating the first is a guess")
     figures = [

@@ -19,6 +19,8 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
+# Degrees of freedom from which on an interval says more than the images themselves.
+LEAST_FREEDOM = 3
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Estimate:
     @property
     def high(self) -> float:
         return self.mean + self._reach
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether its interval is worth telling."""
+        return self.freedom >= LEAST_FREEDOM
 
     @property
     def _reach(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.editing.check import check_report
+from ...loco_core.editing.check import advice_for, check_report
 from ..host.edit_check import Measuring
 from ..host.layers import read_layers
 from ..host.progress import node_output
@@ -55,7 +55,7 @@ class EditCheckNode(io.ComfyNode):
     def execute(cls, model, clip, edit, strength: float, seed: int, size: int, batch_rows: int) -> io.NodeOutput:
         measuring = Measuring(model, clip, read_layers(model), size, seed, batch_rows, cls.hidden.unique_id)
         found = measuring.checked(edit, strength)
-        report = check_report(found)
+        report = check_report(found, advice_for(edit.recipe))
         return node_output(cls, report, found.mean_removed.mean, found.mean_side.mean, report=report)
 
 

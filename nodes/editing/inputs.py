@@ -9,7 +9,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...loco_core.editing.calibrate import SettingsFrom
-from ...loco_core.editing.check import check_report
+from ...loco_core.editing.check import advice_for, check_report
 from ...loco_core.editing.recipe import (
     PRESERVED_TOLERANCE,
     RELATIVE_LAMBDA,
@@ -243,4 +243,4 @@ def full_report(edit: Edit, settings: Report, measuring: Measuring | None) -> Re
     """All that is said of an edit: what it does to the model, where one is connected, comes first."""
     if measuring is None or edit.recipe.changes_nothing:
         return edit_report(edit) + settings
-    return check_report(measuring.checked(edit)) + edit_report(edit) + settings
+    return check_report(measuring.checked(edit), advice_for(edit.recipe)) + edit_report(edit) + settings

@@ -88,7 +88,7 @@ class EditSolveNode(io.ComfyNode):
         if recipe is None:
             return node_output(cls, ExecutionBlocker(where.brief), where, report=where)
         if layers is not None and measuring is not None and not recipe.changes_nothing:
-            where += held(recipe, measuring.probed(recipe))
+            where += held(layers, measuring.probed(recipe))
         edit, settings = inputs.solve(clip, recipe, measuring, cls.hidden.unique_id)
         report = where + full_report(edit, settings, measuring)
         return node_output(cls, edit, report, report=report)

@@ -21,7 +21,7 @@ from ...loco_core.localization.localize import Localization, about_rows, localiz
 from ...loco_core.localization.plan import ProbePlan
 from ...loco_core.localization.probe import Probe, Prober
 from ...loco_core.models.engine import Sampling
-from ...loco_core.models.layers import ModelLayers
+from ...loco_core.models.layers import LayerSet, ModelLayers
 from ...loco_core.neurons.detection import Neurons
 from ...loco_core.prompts import PromptPair
 from .editing import check_fits, check_shapes
@@ -77,7 +77,13 @@ class Measuring:
 
     def probed(self, recipe: EditRecipe) -> Probe:
         """What the recipe's own layers make of the difference between its concepts and their targets."""
-        plan, layers = place_plan(recipe, self.sampling, self.seed), recipe.layers
+        return self._probed(place_plan(recipe, self.sampling, self.seed), recipe.layers)
+
+    def probed_between(self, pairs: Sequence[PromptPair], layers: LayerSet) -> Probe:
+        """What these layers make of the difference between the prompts of these pairs."""
+        return self._probed(pairs_plan(pairs, self.sampling, self.seed), layers)
+
+    def _probed(self, plan: ProbePlan, layers: LayerSet) -> Probe:
         self.layers.chosen(layers)
 
         def measure() -> Probe:

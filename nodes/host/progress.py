@@ -99,7 +99,7 @@ class ImageProgress:
 
     def __init__(self, images: int, steps: int, node_id: str | None, intro: str, resumed: str = "") -> None:
         self._steps, self._node_id, self._resumed = steps, node_id, resumed
-        _PLACES[node_id] = f"the beginning{resumed}"
+        _PLACES[node_id] = f"0 of {images} images"
         self._bar = comfy.utils.ProgressBar(images * steps)
         self._begun = time.monotonic()
         show_text(intro, node_id)

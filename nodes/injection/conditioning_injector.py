@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.models.layers import Part
+from ...loco_core.models.layers import LayerSet, Part
+from ...loco_core.report import Report
 from ..host.branches import Branch, Schedule, Scope
 from ..host.injection import InjectionSettings, inject
 from ..host.layers import read_layers
+from ..host.progress import node_output
 from ..inputs.shared import ANY_MODEL, schedule_inputs, strength_input
 from ..sockets import Layers
 
@@ -28,6 +30,9 @@ class ConditioningInjectorNode(io.ComfyNode):
                 "mix prompts",
                 "other prompt",
                 "other prompt for layers",
+                "give layers another prompt",
+                "another prompt for layers",
+                "two prompts in one picture",
             ],
             description="Gives the chosen cross-attention layers another prompt. All other layers get the prompt of "
             "the sampler. Several of these nodes can follow each other, each for its own layers. No weight changes.",
@@ -70,7 +75,12 @@ class ConditioningInjectorNode(io.ComfyNode):
                     "Other models have none for single layers.",
                 ),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="The model whose chosen layers get this prompt.")],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model whose chosen layers get this prompt."),
+                io.String.Output(display_name="text", tooltip="Which layers get this prompt."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,  # so that a cached run shows the text again
         )
 
     @classmethod
@@ -88,7 +98,21 @@ class ConditioningInjectorNode(io.ComfyNode):
     ) -> io.NodeOutput:
         scope = Scope(Branch.parse(branch, "branch"), Schedule(start_percent, end_percent))
         settings = InjectionSettings(Part.parse(part, "part"), strength, scope, pooled)
-        return io.NodeOutput(inject(model, read_layers(model), conditioning, layers, settings))
+        injected = inject(model, read_layers(model), conditioning, layers, settings)
+        report = _told(layers, strength)
+        return node_output(cls, injected, report, report=report)
+
+
+def _told(layers: LayerSet, strength: float) -> Report:
+    """Which layers get which prompt."""
+    if not layers:
+        return Report(("no layer is chosen: all get the prompt of the sampler",))
+    if not strength:
+        return Report(("strength 0: all layers get the prompt of the sampler",))
+    others = layers.layer_count - len(layers)
+    verb = "gets" if len(layers) == 1 else "get"
+    share = "" if strength == 1 else f", at strength {strength:g}"
+    return Report((f"{layers.named} {verb} this prompt{share}; the other {others} that of the sampler",))
 
 
 NODES = [ConditioningInjectorNode]

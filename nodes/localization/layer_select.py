@@ -21,7 +21,15 @@ class LayerSelectNode(io.ComfyNode):
             node_id="LoCo_LayerSelect",
             display_name="LoCo Layer Select",
             category="loco/find layers",
-            search_aliases=["choose layers", "pick layers", "layers by hand", "layer preset", "unet blocks"],
+            search_aliases=[
+                "choose layers",
+                "pick layers",
+                "layers by hand",
+                "layers 8-9",
+                "layer numbers",
+                "layer preset",
+                "unet blocks",
+            ],
             description="Chooses cross-attention layers by hand, or those that the paper found. Layers are counted "
             "from 0 in forward order: down, middle, up. The node shows them by index and by block.",
             inputs=[

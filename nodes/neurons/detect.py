@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ...loco_core.editing.placing import held
 from ...loco_core.localization.probe_report import localization_text
 from ...loco_core.localization.verdict import Kind
 from ...loco_core.models.layers import LayerSet, Part
@@ -89,6 +90,8 @@ class NeuronDetectNode(io.ComfyNode):
         measuring = Measuring(model, clip, read_layers(model), node_id=cls.hidden.unique_id)
         if layers is None:
             layers, where = _looked_for(measuring, contrast)
+        elif contrast.pairs and layers:
+            where = held(layers, measuring.probed_between(contrast.pairs, layers))
         engine = measuring.engine
         neurons = detect_neurons(engine, contrast, layers, part, tokens, lambda done, total: stop_if_cancelled())
         report, plot = where + neuron_report(neurons), to_image(neuron_plot(neurons))

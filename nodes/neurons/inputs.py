@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from comfy_api.latest import io
 
-from ...loco_core.neurons.ablation import Ablation, ChooseBy, Mode, ablation, chosen_neurons
+from ...loco_core.neurons.ablation import USUAL, Ablation, ChooseBy, Mode, ablation, chosen_neurons
 from ...loco_core.neurons.detection import Neurons, Ranking
 
 
@@ -37,11 +37,11 @@ def choice_inputs() -> list[io.Input]:
         ),
         io.Int.Input(
             "count",
-            default=640,
-            min=0,
+            default=USUAL,
+            min=USUAL,
             max=1_000_000,
-            tooltip="How many neurons. More neurons remove more of the style and, in the end, more of the rest. Start "
-            "with a quarter of them, which is what the demo model needs: 640 for two layers of SD 1.5. The paper takes "
+            tooltip="How many neurons. -1: a quarter of them, which is what the demo model needs; of two layers of SD "
+            "1.5 that is 640. More neurons remove more of the style and, in the end, more of the rest. The paper takes "
             "30 to 200 of the 1280 in a layer.",
         ),
         io.Float.Input(

@@ -96,8 +96,6 @@ def good(host, encoder, demo, files, vision) -> dict[str, dict]:
         inputs[node_id] |= {"width": 128, "height": 128, "steps": 2}
     inputs["LoCo_Probe"]["levels"] = 2
     inputs["LoCo_EditSolve"] |= {"settings": "by hand", "model": NOT_CONNECTED}
-    for node_id in ("LoCo_NeuronAblate", "LoCo_NeuronExportLoRA"):
-        inputs[node_id]["count"] = 100  # of fewer than a full-size model has
     return inputs
 
 

@@ -75,6 +75,20 @@ def close(one: torch.Tensor, other: torch.Tensor, relative: float = 1e-5) -> Non
 # --- neutral settings -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("layers", "strength", "said"),
+    [
+        ((8, 9), 1.0, "layers 8-9 get this prompt; the other 14 that of the sampler"),
+        ((8,), 0.5, "layer 8 gets this prompt, at strength 0.5; the other 15 that of the sampler"),
+        ((), 1.0, "no layer is chosen: all get the prompt of the sampler"),
+        ((8, 9), 0.0, "strength 0: all layers get the prompt of the sampler"),
+    ],
+)
+def test_the_node_says_which_layers_get_which_prompt(execute, demo, encode, layers, strength, said):
+    given = {"model": demo.model, "conditioning": encode(OTHER), "layers": LayerSet(layers, 16), "strength": strength}
+    assert execute("LoCo_ConditioningInjector", **given)[1] == said
+
+
 def test_injecting_the_same_prompt_changes_nothing_at_all(demo, encode, inject):
     own, negative = encode(OWN), encode(NEGATIVE)
     plain = sample(demo.model, own, negative)

@@ -198,7 +198,7 @@ def test_the_report_names_the_clip_skip(execute, host, demo):
 def test_combined_edits_are_one_solved_jointly(execute, demo, solve):
     (one, _), (other, _), (both, _) = solve(), solve("halftone"), solve("woodcut\nhalftone")
     joint, report = execute("LoCo_EditCombine", clip=demo.clip, edit_1=one, edit_2=other)
-    assert report.startswith('layers 8-9 respond to "woodcut" as to "a painting", and to 1 more as to theirs\n')
+    assert report.startswith('layers 8-9 respond to "woodcut" and 1 more as to what takes their place\n')
     assert "solved on 8 prompts" in report
     one, other = shared_operator(joint), shared_operator(both)
     difference = one.up @ one.down - other.up @ other.down
@@ -300,6 +300,12 @@ def test_neurons_are_looked_for_where_the_style_is_when_no_layers_are_given(dete
     neurons, _, report = detect(layers=None)
     assert neurons.layers.indices == (8, 9)
     assert "where it is: localized: layers 8-9 make" in report
+
+
+def test_layers_that_do_not_hold_the_style_are_told(detect):
+    _, _, report = detect(layers=LayerSet((2, 3), 16))
+    assert report.startswith("WARNING: layers 2-3 make ")
+    assert not detect()[2].startswith("WARNING")
 
 
 @pytest.mark.parametrize("text", ["a photo of a {cat|dog}", "a photo of {}", "a {0} star"])

@@ -45,7 +45,7 @@ def test_cancelled_work_tells_how_far_it_was(pack, said):
 
 def test_a_search_that_is_cancelled_tells_that_it_will_go_on(pack, said):
     bar = pack("nodes.host.progress").ImageProgress(20, 5, NODE, "20 images", "; Run goes on from here")
-    assert pack("nodes.host.progress").place(NODE) == "the beginning; Run goes on from here"
+    assert pack("nodes.host.progress").place(NODE) == "0 of 20 images"  # there is nothing to go on from
     bar.on_batch(16, 20, "layers 8-9", np.zeros((8, 8, 3), np.uint8))
     assert pack("nodes.host.progress").place(NODE) == "16 of 20 images; Run goes on from here"
 

@@ -27,8 +27,13 @@ def test_the_report_of_all_windows_names_the_best_its_score_and_the_verdict():
     text = str(search_report(run(exhaustive())))
     assert "style: layers 4-5 of 8" in text
     assert "localized: layers 4-5 have 100% of the effect of all layers.\n" in text
-    assert "20.00 \u00b1 0.00 points ahead of the best window apart from it" in text
-    assert "layers 4-5     10.00  (-20.00 \u00b1 0.00; 4)" in text
+    assert "20.00 points ahead of the best window apart from it" in text
+    assert "layers 4-5     10.00  (-20.00; 4)" in text
+
+
+def test_scores_have_an_interval_from_enough_images_on():
+    text = str(search_report(run(exhaustive(seeds=(7, 8, 9)))))
+    assert "20.00 \u00b1 0.00 points ahead" in text and "(-20.00 \u00b1 0.00; 6)" in text
 
 
 @every_effort

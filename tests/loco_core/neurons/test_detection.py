@@ -12,7 +12,7 @@ from scipy import stats
 
 from loco_core.models.engine import TextEmbedding
 from loco_core.models.layers import PROJECTIONS, LayerSet, Part
-from loco_core.neurons.ablation import ChooseBy, Mode, Replacement, ablation, chosen_neurons
+from loco_core.neurons.ablation import USUAL, ChooseBy, Mode, Replacement, ablation, chosen_neurons
 from loco_core.neurons.detection import Neurons, NeuronScores, NeuronTokens, Ranking, detect_neurons
 from loco_core.neurons.file import load_neurons, save_neurons
 from loco_core.neurons.pictures import neuron_plot
@@ -196,6 +196,14 @@ def test_a_count_per_layer_takes_as_many_of_each(neurons):
         assert sum(len(numbers) for place, numbers in chosen.items() if place[0] == layer) == 5
 
 
+@pytest.mark.parametrize(("choose_by", "count"), [(ChooseBy.COUNT, 16), (ChooseBy.COUNT_PER_LAYER, 6)])
+def test_the_usual_count_is_a_quarter_of_what_there_is(neurons, choose_by, count):
+    chosen, told = (chosen_neurons(neurons, choose_by, asked) for asked in (USUAL, count))
+    assert {place: numbers.tolist() for place, numbers in chosen.items()} == {
+        place: numbers.tolist() for place, numbers in told.items()
+    }
+
+
 def test_a_threshold_takes_all_beyond_it(neurons):
     chosen = chosen_neurons(neurons, ChooseBy.THRESHOLD, 0, 3.0)
     for place, score in neurons.scores.items():
@@ -321,7 +329,7 @@ def test_what_cannot_be_compared_is_refused(change, sentence):
     [
         (ChooseBy.COUNT, 65, "count: 65; there are 64 of these neurons in layers 8-9, so give 0 to 64"),
         (ChooseBy.COUNT_PER_LAYER, 25, "count: 25; there are 24 of these neurons in a layer, so give 0 to 24"),
-        (ChooseBy.COUNT, -1, "count: -1"),
+        (ChooseBy.COUNT, -2, "count: -2"),
     ],
 )
 def test_more_neurons_than_there_are_cannot_be_chosen(neurons, choose_by, count, sentence):
