@@ -200,7 +200,7 @@ def preserved_prompts(text: str, attribute: Attribute, concepts: str) -> Preserv
         if line.is_bare_name:
             taken.append(replace(line, prompts=_expanded(line.text, attribute)))
         else:
-            kind = LineKind.PROMPT if _has_style(line.text) else own
+            kind = LineKind.PROMPT if has_style(line.text) else own
             taken.append(replace(line, kind=kind, prompts=(line.text,)))
     contexts = dict.fromkeys(line.text for line in taken if line.kind is LineKind.CONTEXT)
     return Preserved(_prompts(taken), tuple(contexts), taken_text(taken))
@@ -217,7 +217,7 @@ def contrast_prompts(concepts: str, without: str) -> Contrast:
     if not told:
         raise ValueError("concept: empty; give at least one line")
     _check_apart(other, [line for line in told if line.is_bare_name], style)
-    contexts = tuple(line.text for line in other if not (line.is_bare_name or _has_style(line.text)))
+    contexts = tuple(line.text for line in other if not (line.is_bare_name or has_style(line.text)))
 
     def taken(line: Line) -> Line:
         if line.is_bare_name:
@@ -235,6 +235,11 @@ def contrast_prompts(concepts: str, without: str) -> Contrast:
         tuple(groups),
         taken_text([*told, *other]),
     )
+
+
+def has_style(prompt: str) -> bool:
+    """Whether it says that it is in a style."""
+    return STYLE.search(plain_text(prompt)) is not None
 
 
 def taken_as_one(prompts: Sequence[str]) -> tuple[str, ...]:
@@ -334,10 +339,6 @@ def _in_style(prompt: str, name: str) -> str:
 def _unstyled(name: str) -> str:
     """The name of a style without a word for it at the end, or "by" before it."""
     return STYLE_BEGINNING.sub(r"\1", STYLE_ENDING.sub("", name))
-
-
-def _has_style(prompt: str) -> bool:
-    return STYLE.search(plain_text(prompt)) is not None
 
 
 def _prompts(taken: Sequence[Line]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import TypeVar
 
-from ..prompts import Attribute, NamedConcept, PromptPair
+from ..prompts import Attribute, NamedConcept, PromptPair, has_style
 from .recipe import EditRecipe
 
 Item = TypeVar("Item")
@@ -30,6 +30,10 @@ PROMPT_WORDINGS = ("{prompt}, highly detailed", "masterpiece, best quality, {pro
 KEPT_WORDING = "{prompt}, highly detailed"
 # Words of fewer letters stand in every text.
 LEAST_LETTERS = 3
+# Styles that any model knows. Where one is removed and none is preserved, a check looks at some of them: they are what
+# such an edit is most likely to change.
+OTHER_STYLES = ("watercolor", "stained glass", "pixel art", "Picasso")
+MOST_STYLES = 2
 # A check asks so many wordings, and so many prompts that are to stay.
 MOST_WORDINGS, MOST_KEPT = 8, 6
 
@@ -54,7 +58,15 @@ def kept_wordings(recipe: EditRecipe) -> tuple[str, ...]:
     """What the recipe preserves, in other words; where that is nothing, scenes in which no concept is named."""
     named = {word for pair in recipe.pairs for word in words(pair.concept)}
     preserved = recipe.preserve or tuple(scene for scene in SCENES if not named & words(scene)) or SCENES
-    return tuple(filled(KEPT_WORDING, prompt=prompt) for prompt in spread(preserved, MOST_KEPT))
+    styled: list[str] = []
+    if any(own.attribute is Attribute.STYLE for own in recipe.named) and not any(map(has_style, recipe.preserve)):
+        others = [style for style in OTHER_STYLES if not named & words(style)][:MOST_STYLES]
+        styled = [
+            filled(STYLE_SAID, name=style, scene=scene)
+            for style, scene in zip(others, itertools.cycle(_scenes(recipe)), strict=False)
+        ]
+    asked = (*spread(preserved, MOST_KEPT - len(styled)), *styled)
+    return tuple(filled(KEPT_WORDING, prompt=prompt) for prompt in asked)
 
 
 def telling_pairs(recipe: EditRecipe, most: int) -> tuple[PromptPair, ...]:

@@ -85,6 +85,13 @@ def demo(host: SimpleNamespace) -> SimpleNamespace:
 
 
 @pytest.fixture(scope="session")
+def demo_transformer(host: SimpleNamespace, demo: SimpleNamespace) -> SimpleNamespace:
+    """The demo transformer through the stock loader, with the demo model's clip and vae."""
+    (model,) = host.nodes.UNETLoader().load_unet("loco_demo_transformer.safetensors", "default")
+    return SimpleNamespace(model=model, clip=demo.clip, vae=demo.vae)
+
+
+@pytest.fixture(scope="session")
 def engine_of(pack):
     """engine_of(model, clip, vae) -> a ComfyEngine."""
     engine, layers = pack("nodes.host.engine"), pack("nodes.host.layers")
