@@ -39,9 +39,17 @@ EDIT_LAYERS = "The layers to edit, from LoCo Layer Search, LoCo Layer Select or 
 
 UNCHECKED = "not checked, and settings as given: connect a model, and they are measured, and the edit is checked"
 
-THINGS = ("a woman", "a man", "a cat", "a dog", "a house", "a street", "a forest", "the sea")
-# A default for checkpoints of photos and paintings: some of what most people's prompts are about.
-PRESERVE = "\n".join(f"a photo of {thing}" for thing in THINGS)
+# Some of what most people's prompts are about: people, an animal, and plain things in colours, which small models know.
+PRESERVE = """a woman
+a man
+a cat
+a red house
+a green tree
+a blue boat
+a yellow star
+a purple cup
+a red fish
+the moon"""
 
 
 def concept_input() -> io.Input:
