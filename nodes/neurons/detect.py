@@ -88,12 +88,13 @@ class NeuronDetectNode(io.ComfyNode):
     def execute(cls, model, clip, concept: str, without: str, part: str, tokens: str, layers=None) -> io.NodeOutput:
         contrast, where = contrast_prompts(concept, without), Report(())
         measuring = Measuring(model, clip, read_layers(model), node_id=cls.hidden.unique_id)
-        if layers is None:
+        given = layers is not None
+        if not given:
             layers, where = _looked_for(measuring, contrast)
-        elif contrast.pairs and layers:
-            where = held(layers, measuring.probed_between(contrast.pairs, layers))
         engine = measuring.engine
         neurons = detect_neurons(engine, contrast, layers, part, tokens, lambda done, total: stop_if_cancelled())
+        if given and contrast.pairs:
+            where = held(layers, measuring.probed_between(contrast.pairs, layers))
         report, plot = where + neuron_report(neurons), to_image(neuron_plot(neurons))
         return node_output(cls, neurons, plot, report, report=report, images=(plot,))
 

@@ -155,7 +155,7 @@ CASES = [
     ("LoCo_NeuronDetect", {"concept": ""}, "concept: empty; give at least one line"),
     (
         "LoCo_NeuronDetect",
-        {"layers": "not connected", "concept": "a cat in the style of Van Gogh\na dog in the style of Van Gogh"},
+        {"layers": "not connected", "concept": "a horse in the style of Van Gogh\na dog in the style of Van Gogh"},
         "layers: none are connected; connect layers, or give the style's name, and they are measured",
     ),
     (
