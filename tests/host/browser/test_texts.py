@@ -42,6 +42,22 @@ PICTURES = """() => app.graph.nodes.filter(node => node.type === "LoCo_Probe")
 BOXES = """() => app.graph.nodes.find(node => node.type === "LoCo_Probe").widgets
     .map(({ element }) => element?.style.backgroundImage ?? "").join()"""
 CHOSEN = "layers 8-9, blocks u1.0, u2.0"
+# A node that changes the model, between the loader and nothing; then with what takes its model.
+INJECT = """() => {
+    const [loader, select] = app.graph.nodes;
+    const types = ["CLIPTextEncode", "LoCo_ConditioningInjector", "LoCo_LayerSelect"];
+    const [prompt, injector, last] = types.map(type => LiteGraph.createNode(type));
+    [prompt, injector, last].forEach((node, place) => { app.graph.add(node); node.pos = [400 * place, 500]; });
+    loader.connect(1, prompt, 0);
+    loader.connect(0, injector, 0);
+    prompt.connect(0, injector, 1);
+    select.connect(0, injector, 2);
+    loader.connect(0, last, 0);
+}"""
+CONNECT = """() => app.graph.nodes.find(({ type }) => type === "LoCo_ConditioningInjector")
+    .connect(0, app.graph.nodes.at(-1), 0)"""
+INJECTED = """() => app.graph.nodes.find(({ type }) => type === "LoCo_ConditioningInjector").widgets
+    .find(({ name }) => name === "$$node-text-preview")?.value ?? ``"""
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +113,14 @@ def test_what_was_shown_while_a_node_worked_gives_way_to_its_pictures(page):
     if page.rendering == NODES_2:
         (shown,) = page.page.evaluate(PICTURES)
         assert "/view?filename=" in shown
+
+
+def test_a_changed_model_that_goes_nowhere_is_told_until_it_is_connected(page):
+    page.page.evaluate(INJECT)
+    page.run()
+    page.page.wait_for_function(f"() => ({INJECTED})().startsWith('WARNING: the model that')", timeout=10_000)
+    page.page.evaluate(CONNECT)
+    page.page.wait_for_function(f"() => ({INJECTED})().startsWith('layers 8-9 get this prompt')", timeout=10_000)
 
 
 def test_text_boxes_are_named_in_both_renderings(page):
