@@ -28,35 +28,18 @@ MODES = ("weights", "context")
 
 
 @pytest.fixture(scope="session")
-def solved(pack, execute):
-    """solved(family, loaded) -> the edit that the node solves with its defaults, and what solving and applying cost.
+def solved(execute):
+    """solved(family, loaded) -> an edit of the style's preset layers that preserves nothing, solved once per family.
 
-    Of the style's preset layers, once per family. Applying is not over before the host has patched the weights. The
-    third of the three is the cost of encoding the prompts, a part of the second.
+    Of random weights it changes a prompt's latents by more than any type of weights rounds; one that keeps the default
+    prompts does not.
     """
-    known: dict[str, tuple] = {}
-    node = pack("nodes.editing.inputs")
-    encode = node.encode
+    known: dict[str, object] = {}
 
-    def run(family: str, loaded: Loaded) -> tuple:
+    def run(family: str, loaded: Loaded):
         if family not in known:
             (layers, _) = execute("LoCo_LayerSelect", model=loaded.model, preset="style")
-            comfy.model_management.load_models_gpu([loaded.model, loaded.clip.patcher])
-            encode(loaded.clip, ["weights are read from the file at their first use, which is not the edit's doing"])
-            encoding = Cost()
-
-            def timed(clip, prompts):
-                begun = time.perf_counter()
-                embeddings = encode(clip, prompts)
-                encoding.seconds += time.perf_counter() - begun
-                return embeddings
-
-            with cost() as measured, pytest.MonkeyPatch.context() as patch:
-                patch.setattr(node, "encode", timed)
-                edit, _ = execute("LoCo_EditSolve", clip=loaded.clip, layers=layers)
-                edited, _ = execute("LoCo_EditApply", model=loaded.model, edit=edit)
-                comfy.model_management.load_models_gpu([edited])
-            known[family] = edit, measured, encoding
+            known[family], _ = execute("LoCo_EditSolve", clip=loaded.clip, layers=layers, concept=PROMPT, preserve="")
         return known[family]
 
     return run
@@ -92,8 +75,25 @@ def in_both_modes(execute):
 
 
 @pytest.mark.parametrize("family", ["sdxl"])
-def test_the_default_edit_of_sdxl_takes_little_memory(solved, loaded, family, record_property):
-    edit, measured, encoding = solved(family, loaded)
+def test_the_default_edit_of_sdxl_takes_little_memory(pack, execute, loaded, family, record_property, monkeypatch):
+    """From solving until the host has patched the weights; encoding the prompts is timed apart, too."""
+    (layers, _) = execute("LoCo_LayerSelect", model=loaded.model, preset="style")
+    node, encoding = pack("nodes.editing.inputs"), Cost()
+    encode = node.encode
+    comfy.model_management.load_models_gpu([loaded.model, loaded.clip.patcher])
+    encode(loaded.clip, ["weights are read from the file at their first use, which is not the edit's doing"])
+
+    def timed(clip, prompts):
+        begun = time.perf_counter()
+        embeddings = encode(clip, prompts)
+        encoding.seconds += time.perf_counter() - begun
+        return embeddings
+
+    monkeypatch.setattr(node, "encode", timed)
+    with cost() as measured:
+        edit, _ = execute("LoCo_EditSolve", clip=loaded.clip, layers=layers)
+        edited, _ = execute("LoCo_EditApply", model=loaded.model, edit=edit)
+        comfy.model_management.load_models_gpu([edited])
     record_property("sdxl_edit_seconds", measured.seconds)
     record_property("sdxl_encode_seconds", encoding.seconds)
     record_property("sdxl_extra_mb", measured.extra_mb)
@@ -120,7 +120,7 @@ def test_a_second_solve_of_sdxl_encodes_the_line_that_changed_alone(execute, loa
 def test_weights_context_and_lora_are_the_same_edit_of_float16_weights(
     execute, solved, by_lora, encode, loaded_float16, family, record_property
 ):
-    model, (edit, *_) = loaded_float16.model, solved(family, loaded_float16)
+    model, edit = loaded_float16.model, solved(family, loaded_float16)
     assert model.model_dtype() == torch.float16
     prompt = encode(loaded_float16.clip, PROMPT)
     models = [execute("LoCo_EditApply", model=model, edit=edit, mode=mode)[0] for mode in MODES]
@@ -149,8 +149,7 @@ def test_an_edit_with_the_pooled_embedding_does_the_same_in_both_modes(execute, 
 @pytest.mark.parametrize("family", ["sd15_inpainting", "sdxl_refiner"])
 def test_a_relative_of_the_three_families_is_edited_in_both_modes(execute, in_both_modes, encode, loaded):
     (layers, _) = execute("LoCo_LayerSelect", model=loaded.model, layers="8-9")
-    asked = {"layers": layers, "concept": PROMPT, "preserve": ""}
-    edit, _ = execute("LoCo_EditSolve", clip=loaded.clip, **asked)
+    edit, _ = execute("LoCo_EditSolve", clip=loaded.clip, layers=layers, concept=PROMPT, preserve="")
     agreed = in_both_modes(loaded.model, edit, encode(loaded.clip, PROMPT))
     assert agreed.effect >= EFFECT
     assert agreed.difference <= 1e-3  # float32 sums in another order
@@ -165,7 +164,7 @@ ROUNDING = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 0.1, torch
 @SD15
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_weights_of_every_type_are_edited_alike_in_both_modes(solved, in_both_modes, encode, loaded, family, dtype):
-    edit, *_ = solved(family, loaded)
+    edit = solved(family, loaded)
     kept = load(family, dtype).model
     weight = kept.get_model_object("diffusion_model.output_blocks.3.1.transformer_blocks.0.attn2.to_k.weight")
     assert weight.dtype == dtype
@@ -201,7 +200,7 @@ def small_card(monkeypatch):
 def test_a_model_loaded_in_part_is_edited_as_a_whole_one(
     execute, solved, small_card, encode, loaded, family, mode, share
 ):
-    edit, *_ = solved(family, loaded)
+    edit = solved(family, loaded)
     prompt = encode(loaded.clip, PROMPT)
     edited, _ = execute("LoCo_EditApply", model=loaded.model, edit=edit, mode=mode)
     unedited, whole = sample(loaded.model, prompt), sample(edited, prompt)
@@ -216,7 +215,7 @@ def test_a_model_loaded_in_part_is_edited_as_a_whole_one(
 
 @SD15
 def test_a_saved_edited_model_comes_back_with_the_edit_in_it(host, execute, solved, encode, loaded_float16, family):
-    edit, *_ = solved(family, loaded_float16)
+    edit = solved(family, loaded_float16)
     prompt = encode(loaded_float16.clip, PROMPT)
     edited, _ = execute("LoCo_EditApply", model=loaded_float16.model, edit=edit)
     ModelSave().save(edited, "diffusion_models/full_size")
@@ -242,7 +241,7 @@ def compiled(model: ModelPatcher) -> ModelPatcher:
 def test_a_compiled_model_takes_an_injection_and_a_context_edit(execute, solved, encode, loaded, family):
     """After it ran without them, too: the host lets compiled code live on when patches come and go."""
     torch.compiler.reset()
-    edit, *_ = solved(family, loaded)
+    edit = solved(family, loaded)
     prompt, other = encode(loaded.clip, PROMPT), encode(loaded.clip, OTHER)
     fast, unchanged = compiled(loaded.model), sample(loaded.model, prompt)
 

@@ -14,7 +14,9 @@ from host.full_size.measures import agreement, relative, sample
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
 
 THREE = pytest.mark.parametrize("family", ["sd15", "sd21", "sdxl"])
-CONCEPT, WITHOUT = "Van Gogh", "a photo of a cat\na painting of a house\nMonet"
+# Not a name: the node would measure whether the layers make it, which takes a processor minutes.
+CONCEPT = "a cat in the style of Van Gogh\na house in the style of Van Gogh"
+WITHOUT = "a photo of a cat\na painting of a house\nMonet"
 PROMPT = "a painting of a house in the style of Van Gogh"
 # Of the preset layers.
 VALUES = {"sd15": 2 * 1280, "sd21": 2 * 1280 + 640, "sdxl": 3 * 1280}
