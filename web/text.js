@@ -1,5 +1,5 @@
-// Shows what nodes say: where they are, a subgraph that was closed while it ran too, and again when the page is loaded
-// again. The host shows a text itself only while its node runs, and only in the graph that is on the canvas. Says of a
+// Shows what nodes say: where they are, a subgraph that was closed while it ran too, on that subgraph's own node, and
+// again when the page is loaded again. The host shows a text itself only while its node runs, and only in the graph that is on the canvas. Says of a
 // changed model that goes nowhere that it does. Drops the pictures that a node showed while it worked once it has made
 // its own. And names text boxes where the host does not.
 import { api } from "../../scripts/api.js";
@@ -25,10 +25,16 @@ function findNode(id) {
   return node;
 }
 
+function isOurs(node) {
+  return Boolean(node?.comfyClass?.startsWith("LoCo_"));
+}
+
 function keep(outputs) {
   for (const [id, output] of Object.entries(outputs)) {
     const text = output?.text?.join("\n");
-    if (text) texts.set(id, text);
+    if (!text) continue;
+    texts.delete(id); // the last to speak is the last
+    texts.set(id, text);
   }
 }
 
@@ -42,12 +48,24 @@ function goesNowhere(node) {
 
 // The host looks for a node without colons in its id in the graph on the canvas. Nodes 2.0 shows Markdown, where two
 // blanks before its end break a line.
+function showOn(node, text) {
+  if (node.graph !== app.canvas.graph) return;
+  api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text: text.replaceAll("\n", "  \n") });
+}
+
+// What the nodes in a subgraph say, in the order of their work, each line once.
+function saidInside(id) {
+  const inside = [...texts.keys()].filter((other) => other.startsWith(`${id}:`) && isOurs(findNode(other)));
+  return [...new Set(inside.flatMap((other) => texts.get(other).split("\n")))].join("\n");
+}
+
 function show(id) {
   const node = findNode(id);
-  if (node?.comfyClass?.startsWith("LoCo_") && node.graph === app.canvas.graph) {
-    const lines = [...(goesNowhere(node) ? [NOWHERE] : []), texts.get(id)];
-    const text = lines.join("\n").replaceAll("\n", "  \n");
-    api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text });
+  if (!isOurs(node)) return;
+  showOn(node, [...(goesNowhere(node) ? [NOWHERE] : []), texts.get(id)].join("\n"));
+  for (let end = id.lastIndexOf(":"); end > 0; end = id.lastIndexOf(":", end - 1)) {
+    const around = id.slice(0, end);
+    showOn(findNode(around), saidInside(around));
   }
 }
 
@@ -72,7 +90,7 @@ function makeRoom(node, text) {
 // What was shown while the node worked would stay: in classic in place of its pictures, in Nodes 2.0 below them. Only
 // the host's own store drops it there, and extensions are given no other way to it.
 function dropPreview(id) {
-  if (!findNode(id)?.comfyClass?.startsWith("LoCo_")) return;
+  if (!isOurs(findNode(id))) return;
   const frontend = document.getElementById("vue-app")?.__vue_app__;
   const outputs = frontend?.config.globalProperties.$pinia?._s.get("nodeOutput");
   if (outputs?.revokePreviewsByExecutionId) {
@@ -109,7 +127,7 @@ async function remember() {
 // Whatever a node says, also why it stopped.
 api.addEventListener("progress_text", ({ detail }) => {
   const node = findNode(String(detail.nodeId));
-  if (node?.comfyClass?.startsWith("LoCo_")) {
+  if (isOurs(node) || node?.subgraph) {
     setTimeout(() => makeRoom(node, detail.text), 50); // once the host has made room for a line or two
   }
 });
@@ -127,7 +145,7 @@ app.registerExtension({
     app.canvas.canvas.addEventListener("litegraph:set-graph", showAll);
   },
   nodeCreated(node) {
-    if (!node.comfyClass?.startsWith("LoCo_")) return;
+    if (!isOurs(node)) return;
     for (const { element, name } of node.widgets ?? []) {
       if (element instanceof HTMLTextAreaElement) nameBox(element, name.replaceAll("_", " "));
     }

@@ -25,6 +25,9 @@ CONNECT = """([checkpoint, values]) => {
     blueprint.connect(blueprint.findOutputSlot("report"), preview, 0);
     return preview.id;
 }"""
+# What the closed blueprint says on its node, and what is saved of it.
+SAID = 'app.graph.nodes[0].widgets.find(({ name }) => name === "$$node-text-preview")?.value'
+SAVED = "app.graph.nodes[0].serialize().widgets_values"
 
 
 @pytest.mark.parametrize("frontend", [CLASSIC, NODES_2], indirect=True)
@@ -41,6 +44,9 @@ def test_the_blueprint_is_found_by_its_deed_and_removes_a_style(frontend):
     preview = page.evaluate(CONNECT, ["loco_demo.safetensors", VALUES])
     (report,) = frontend.run()[str(preview)]["text"]
     assert report.startswith("gone: ") and 'layers 8-9 respond to "woodcut" as to "a painting"' in report
+    said = page.wait_for_function(SAID).json_value()
+    assert said.count(report.split("\n")[0]) == said.count("layers 8-9 respond to") == 1
+    assert page.evaluate(SAVED) == list(VALUES.values())  # what it says is not a value of the workflow
 
 
 def test_the_nodes_of_the_blueprint_have_the_inputs_that_it_knows(browser_server):
