@@ -323,7 +323,7 @@ def load_engine(settings: Settings) -> DiffusersEngine:
 def load_editable_engine(settings: Settings) -> DiffusersEngine:
     """The same; an error where the model has no W_K and W_V that gets the prompt's embedding."""
     engine = load_engine(settings)
-    engine.layers.check_editable()
+    engine.layers.check_projections()
     return engine
 
 

@@ -51,7 +51,6 @@ def edit_lora(
     values, so that neither leaves float16's range.
     """
     naming = Naming.parse(naming, "naming")
-    layers.chosen(edit.recipe.layers)
     layers.check_width(edit.width, "edit")
     if edit.pooled is not None and pooled_weight is None:
         raise ValueError("pooled: the edit changes the pooled embedding too; give the weight that this one meets first")
@@ -59,10 +58,10 @@ def edit_lora(
         raise ValueError(f"strength: {strength}; give a number")
     thin = {operator: _orthonormal(operator) for operator in set(edit.operators.values())}
     factors: dict[str, Factors] = {}
-    for index, operator in edit.operators.items():
-        for projection, weight in zip(PROJECTIONS, weights(index), strict=True):
+    for index, names in layers.edited(edit.recipe.layers).items():
+        for projection, weight in zip(PROJECTIONS[: len(names)], weights(index), strict=True):
             key = layers.family.lora_key(layers[index], projection, layers, naming)
-            factors[key] = _balanced(strength, weight, thin[operator])
+            factors[key] = _balanced(strength, weight, thin[edit.operators[index]])
     if edit.pooled is not None and pooled_weight is not None:
         wide = edit.pooled.widened(pooled_weight.shape[1])
         factors[layers.family.pooled_lora_key(naming)] = _balanced(strength, pooled_weight, _orthonormal(wide))

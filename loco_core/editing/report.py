@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..models.layers import ModelLayers
 from ..prompt_text import quoted
 from ..prompts import taken_as_one
 from ..report import Report, percent
@@ -35,6 +36,19 @@ def edit_report(edit: Edit) -> Report:
         lines.append(f"preserved: tokens to {figures.token_error:.1%}")
     verb = "responds" if len(recipe.layers) == 1 else "respond"
     return Report((f"{recipe.layers.named} {verb} to {_changed_text(recipe)}", *_warnings(edit)), tuple(lines))
+
+
+def applied_report(layers: ModelLayers, edit: Edit) -> Report:
+    """What an edit is of blocks that change the text; nothing of others."""
+    recipe = edit.recipe
+    if not layers.family.joint or not recipe.layers:
+        return Report(())
+    if recipe.layers != layers.all:
+        some = layers.block_names(recipe.layers)
+        where = f"{some} read each prompt in the edited form, the other blocks as it is"
+        return Report((), (f"{where}: that acts while sampling, at up to twice the time a step, and is no LoRA",))
+    how = f"by the weight {layers.text_in}" if layers.text_in else "while sampling, and is no LoRA"
+    return Report((), (f"a concept edit: all blocks read each prompt in the edited form. It acts {how}",))
 
 
 def _warnings(edit: Edit) -> list[str]:

@@ -100,7 +100,7 @@ def solve_edit(encode: Encode, recipe: EditRecipe, on_prompts: OnPrompts = lambd
         for pair, concept in zip(part, encode([pair.concept for pair in part]), strict=True):
             target = known[pair.target]
             tokens.add(pair, *token_pairs(concept, target, settings.tokens))
-            chunks = max(chunks, len(concept.chunks))
+            chunks = max(chunks, 1 + len(concept.filled))
             if pooled is not None:
                 pooled.add(pair, _pooled(concept).T, _pooled(target).T)
         on_prompts(start + len(part))

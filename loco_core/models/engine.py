@@ -46,7 +46,8 @@ class TextEmbedding:
     """What the text layers are conditioned on for a prompt.
 
     tokens: [T, d], one row per token. chunks: the parts in which the prompt was encoded, one after the other; a short
-    prompt is one. pooled: [p] where the model has one.
+    prompt is one, or one for each of the encoders whose rows follow each other. Empty where it is not known which rows
+    are of which words. pooled: [p] where the model has one.
     """
 
     prompt: str
@@ -63,16 +64,23 @@ class TextEmbedding:
     def tails(self) -> list[range]:
         """Of each chunk, the rows that carry the words before them.
 
-        In the last chunk these are the last subject token, the end of text and the padding. A chunk that the prompt
-        goes on after has no padding: there all words carry what stands before them, so its tail is all but its start.
+        These are the last subject token, the end of text and the padding. A chunk that the prompt goes on after has no
+        padding: there all words carry what stands before them, so its tail is all but its start.
         """
-        *full, last = self.chunks
-        return [*(range(chunk.first_subject, chunk.stop) for chunk in full), range(last.last_subject, last.stop)]
+        return [
+            range(chunk.first_subject if chunk in self.filled else chunk.last_subject, chunk.stop)
+            for chunk in self.chunks
+        ]
+
+    @property
+    def filled(self) -> list[Chunk]:
+        """The chunks that the prompt goes on after."""
+        return [chunk for chunk in self.chunks[:-1] if chunk.end_of_text == chunk.stop - 1]
 
 
 Encode = Callable[[Sequence[str]], list[TextEmbedding]]
-# A layer's (W_K, W_V), [d_out, d] each.
-Weights = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
+# A layer's (W_K, W_V), [d_out, d] each; see Engine.key_value_weights.
+Weights = Callable[[int], tuple[torch.Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -167,6 +175,9 @@ class Engine(Protocol):
         """
         ...
 
-    def key_value_weights(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The effective W_K and W_V of a layer, [d_out, d] each, with every patch on them."""
+    def key_value_weights(self, layer: int) -> tuple[torch.Tensor, ...]:
+        """The effective W_K and W_V of a layer, [d_out, d] each, with every patch on them.
+
+        Of blocks that change the text, the one weight by which text comes in.
+        """
         ...

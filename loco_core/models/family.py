@@ -115,7 +115,9 @@ class Family(ABC):
 
     @abstractmethod
     def lora_key(self, layer: TextLayer, projection: Part, layers: ModelLayers, naming: Naming) -> str:
-        """The key of a projection's weight in a LoRA file, up to the name of the factor."""
+        """The key of a projection's weight in a LoRA file, up to the name of the factor. Of blocks that change the
+        text, that of the layer by which it comes in.
+        """
 
     def pooled_lora_key(self, naming: Naming) -> str:
         """The same for the weight that the pooled embedding meets first."""

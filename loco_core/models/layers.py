@@ -106,6 +106,8 @@ class ModelLayers:
 
     modules: the name of each layer's module in the program that runs the model. levels: of a U-Net, how many ResNets
     each of its levels has on the way down, the finest level first. predicts_v: whether it predicts v and not the noise.
+    text_in: of blocks that change the text, the linear layer by which the prompt's embedding comes in, by name, if it
+    gets that as it is. pooled_in: the first layer that a pooled embedding meets, if there is one.
     """
 
     layers: tuple[TextLayer, ...]
@@ -114,6 +116,8 @@ class ModelLayers:
     family: Family
     levels: tuple[int, ...] = ()
     predicts_v: bool = False
+    text_in: str = ""
+    pooled_in: str = ""
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -147,14 +151,34 @@ class ModelLayers:
                 "use the CLIP that belongs to this model"
             )
 
-    def check_editable(self) -> None:
-        """An error where there is no W_K and W_V that gets the prompt's embedding."""
+    def check_projections(self) -> None:
+        """An error where layers have no W_K and W_V of their own that get the prompt's embedding."""
         if self.family.joint:
             raise ValueError(
                 f"model: the blocks of {self.model_name} get the text as other parts of the model have changed it, so "
-                "what they know can be found, and blocks can be given another prompt, but there is nothing to edit in "
-                "closed form"
+                "they have no neurons of the prompt. LoCo Remove a Concept, in ComfyUI, removes concepts from it"
             )
+
+    def edited(self, chosen: LayerSet) -> dict[int, tuple[str, ...]]:
+        """What an edit of these layers changes: by layer, the names of modules.
+
+        Each has its W_K and W_V. Blocks that change the text have one weight together, by which it comes in: an edit of
+        all blocks changes it, and the first block stands for them.
+        """
+        self.chosen(chosen)
+        if not self.family.joint:
+            return {layer: tuple(self.projection(layer, part) for part in PROJECTIONS) for layer in chosen}
+        if chosen != self.all:
+            raise ValueError(
+                f"layers: {self.block_names(chosen)}; some blocks of this model have no weights of their own for the "
+                f"prompt's embedding, so such an edit acts while sampling alone. For one of weights give '{ALL}'"
+            )
+        if not self.text_in:
+            raise ValueError(
+                f"model: {self.model_name} normalises the prompt's embedding before a weight meets it, so edits act "
+                "while sampling alone"
+            )
+        return {0: (self.text_in,)}
 
     def check_part(self, part: Part) -> None:
         """An error where another prompt cannot be given to keys or values alone."""
@@ -163,7 +187,7 @@ class ModelLayers:
 
     def projection(self, layer: int, projection: Part) -> str:
         """The name of the module that is W_K or W_V of a layer."""
-        self.check_editable()
+        self.check_projections()
         return f"{self.modules[layer]}.{self.family.projections[projection]}"
 
     def parse(self, text: str) -> LayerSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...loco_core.editing.report import edit_report
+from ...loco_core.editing.report import applied_report, edit_report
 from ...loco_core.report import Report
 from ..host.branches import Schedule
 from ..host.editing import EditMode, apply_edit, is_applied
@@ -49,7 +49,8 @@ class EditApplyNode(io.ComfyNode):
                     advanced=True,
                     tooltip="weights: a patch on the K and V weights, which costs nothing while sampling. context: a "
                     "change of the embedding that the layers get, with the same effect. Choose it for weights that "
-                    "cannot be patched, and to use the percents.",
+                    "cannot be patched, and to use the percents. Some blocks of a Flux, SD 3, Qwen-Image or Z-Image "
+                    "are always edited so.",
                 ),
                 *schedule_inputs(" Only with mode 'context'."),
             ],
@@ -66,14 +67,16 @@ class EditApplyNode(io.ComfyNode):
         cls, model, edit, strength: float, mode: str, start_percent: float, end_percent: float
     ) -> io.NodeOutput:
         schedule = Schedule(start_percent, end_percent)
-        edited = apply_edit(model, read_layers(model), edit, strength, EditMode.parse(mode, "mode"), schedule)
+        layers = read_layers(model)
+        edited = apply_edit(model, layers, edit, strength, EditMode.parse(mode, "mode"), schedule)
         if not strength:
             report = Report(("nothing is edited: strength 0",))
         elif not edit.recipe.layers:
             report = Report(("nothing is edited: the edit has no layers",))
         else:
             told = (f"strength {strength:g} is the opposite of the edit: {OPPOSITE}",) if strength < 0 else ()
-            report = Report((TWICE, *told) if is_applied(model, edit) else told) + edit_report(edit)
+            warned = Report((TWICE, *told) if is_applied(model, edit) else told)
+            report = warned + edit_report(edit) + applied_report(layers, edit)
         return node_output(cls, edited, report, report=report)
 
 

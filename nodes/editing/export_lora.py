@@ -53,8 +53,10 @@ class EditExportLoRANode(io.ComfyNode):
         path = output_path(filename_prefix, ".safetensors")
         layers = read_layers(model)
         check_fits(model, layers, edit)
-        weights = with_bar(ComfyEngine(model, None, None, layers).key_value_weights, len(edit.operators))
-        tensors = edit_lora(of_rank(edit, rank), layers, weights, strength, naming, pooled_weight(model, edit))
+        weights = with_bar(
+            ComfyEngine(model, None, None, layers).key_value_weights, len(layers.edited(edit.recipe.layers))
+        )
+        tensors = edit_lora(of_rank(edit, rank), layers, weights, strength, naming, pooled_weight(model, layers, edit))
         save_lora(tensors, path, layers, {**recipe_metadata(edit, versions()), "loco_strength": str(strength)})
         own = min(rank, edit.figures.rank) or edit.figures.rank
         report = Report(

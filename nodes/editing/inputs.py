@@ -21,7 +21,7 @@ from ...loco_core.editing.recipe import (
     Tokens,
     edit_recipe,
 )
-from ...loco_core.editing.report import calibration_report, edit_report
+from ...loco_core.editing.report import applied_report, calibration_report, edit_report
 from ...loco_core.editing.solve import Edit, solve_edit
 from ...loco_core.models.layers import LayerSet
 from ...loco_core.prompt_lines import EMPTY, files_named, with_files
@@ -249,6 +249,9 @@ def files_changed_at(*texts: str | None) -> list[float]:
 
 def full_report(edit: Edit, settings: Report, measuring: Measuring | None) -> Report:
     """All that is said of an edit: what it does to the model, where one is connected, comes first."""
-    if measuring is None or edit.recipe.changes_nothing:
+    if measuring is None:
         return edit_report(edit) + settings
-    return check_report(measuring.checked(edit), advice_for(edit.recipe)) + edit_report(edit) + settings
+    report = edit_report(edit) + applied_report(measuring.layers, edit) + settings
+    if edit.recipe.changes_nothing:
+        return report
+    return check_report(measuring.checked(edit), advice_for(edit.recipe)) + report

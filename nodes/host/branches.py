@@ -28,7 +28,16 @@ from ...loco_core.choices import Choice
 from .compiled import is_compiled, run_uncompiled, uncompiled
 from .families import PATCHES
 from .families.joint import blocks_of
-from .streams import STREAMS, OtherText, call_with_streams, padded_alike, rows_of_call
+from .streams import (
+    STREAMS,
+    OtherText,
+    StreamPatch,
+    TextEdit,
+    call_with_streams,
+    own_text,
+    padded_alike,
+    rows_of_call,
+)
 from .turns import in_order
 
 Made = TypeVar("Made")
@@ -243,19 +252,27 @@ def _tell_rows(
     if not streams:
         return executor(x, t, c_concat, c_crossattn, control, options, **rest)
     model = executor.class_obj
-    others = [other for patch in streams for other in patch.others(model, x, options)]
+    transformer = uncompiled(model.diffusion_model)
+    blocks = blocks_of(transformer)
+    others = [other for patch in streams if isinstance(patch, StreamPatch) for other in patch.others(model, x, options)]
+    own = own_text(c_crossattn, rest, blocks)
+    for patch in streams:
+        if isinstance(patch, TextEdit):
+            others = patch.edited(own, others, options)
 
     def call(other: OtherText | None) -> torch.Tensor:
         if other is None:
             return executor(x, t, c_concat, c_crossattn, control, options, **rest)
         rows, alone = list(other.rows), {**options, "wrappers": {}}  # those of other nodes may count calls
-        own = rows_of_call(other, {"c_concat": c_concat, **rest}, len(x))
-        return model._apply_model(x[rows], t[rows], control=None, transformer_options=alone, **own)
+        said = rows_of_call(other, {"c_concat": c_concat, **rest}, len(x))
+        return model._apply_model(x[rows], t[rows], control=None, transformer_options=alone, **said)
 
-    transformer = uncompiled(model.diffusion_model)
-    tokens = [c_crossattn.shape[1], *(patch.tokens for patch in streams), *(len(other) for other in others)]
+    tokens = [len(own), *(patch.tokens for patch in streams), *(len(other) for other in others)]
     with padded_alike(transformer, max(tokens)):
-        return call_with_streams(call, blocks_of(transformer), others)
+        if len(others) == 1 and others[0].replaces(own):
+            whole = rows_of_call(others[0], {"c_concat": c_concat, **rest}, len(x))
+            return executor(x, t, control=control, transformer_options=options, **whole)
+        return call_with_streams(call, blocks, others)
 
 
 def _read(marks: torch.Tensor | None, count: int) -> CallRows | None:

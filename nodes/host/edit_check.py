@@ -48,9 +48,6 @@ class Measuring:
     batch_rows: int = 16
     node_id: str | None = None
 
-    def __post_init__(self) -> None:
-        self.layers.check_editable()
-
     @property
     def sampling(self) -> Sampling:
         size = self.size or self.layers.family.image_size(self.layers)

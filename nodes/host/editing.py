@@ -13,10 +13,11 @@ from comfy.weight_adapter.base import WeightAdapterBase
 from ...loco_core.choices import Choice
 from ...loco_core.editing.closed_form import EditOperator
 from ...loco_core.editing.solve import Edit
-from ...loco_core.models.layers import PROJECTIONS, Address, LayerSet, ModelLayers
+from ...loco_core.models.layers import Address, LayerSet, ModelLayers
 from ...loco_core.report import Report
 from .branches import ALWAYS, KEY, Run, Schedule, prepared, tell_branches
-from .families import PATCHES, add_patch, unet
+from .families import PATCHES, add_patch
+from .streams import STREAMS, TextEdit
 from .text_patch import TextPatch, address
 from .turns import Turn
 from .weights import effective_weight, patch_weights
@@ -28,7 +29,7 @@ EDITED_BEFORE = (
 
 
 class EditMode(Choice):
-    """What is patched: W_K and W_V, or what they get."""
+    """What is patched: the weights that the prompt's embedding meets, or what they get."""
 
     WEIGHTS = "weights"
     CONTEXT = "context"
@@ -85,6 +86,22 @@ class ContextEdit(TextPatch):
 
 
 @dataclass(frozen=True, eq=False)
+class BlockEdit(TextEdit):
+    """Blocks that change the text read each prompt c as (I + strength A) c."""
+
+    operator: EditOperator
+    strength: float
+    schedule: Schedule
+    places: frozenset[Address]
+
+    def covers(self, options: dict[str, Any]) -> bool:
+        return self.schedule.covers(options)
+
+    def changed(self, context: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+        return changed_rows(self.operator, self.strength, context, options.get(KEY))
+
+
+@dataclass(frozen=True, eq=False)
 class PooledEdit:
     """A wrapper of the model's call: the same for the pooled embedding, the first inputs of `y`."""
 
@@ -125,8 +142,9 @@ def apply_edit(
 
     Only an edit of the context can begin and end with the denoising.
     """
-    check_schedule(mode, schedule)
     check_fits(model, layers, edit)
+    mode = mode_for(layers, edit, mode)
+    check_schedule(mode, schedule)
     edited = model.clone()
     if strength == 0 or not edit.operators:
         return edited
@@ -135,10 +153,22 @@ def apply_edit(
         return edited
     operators = {layers[index].address: operator for index, operator in edit.operators.items()}
     tell_branches(edited)
-    add_patch(edited, layers, ContextEdit(operators, strength, schedule))
+    if layers.family.joint:
+        (operator,) = {*operators.values()}
+        edited.set_model_patch(BlockEdit(operator, strength, schedule, frozenset(operators)), STREAMS)
+    else:
+        add_patch(edited, layers, ContextEdit(operators, strength, schedule))
     if edit.pooled is not None:
-        _add_pooled(edited, PooledEdit(edit.pooled, strength, schedule))
+        _add_pooled(edited, PooledEdit(edit.pooled, strength, schedule), layers.pooled_in)
     return edited
+
+
+def mode_for(layers: ModelLayers, edit: Edit, wanted: EditMode) -> EditMode:
+    """How the edit is applied: some blocks that change the text have no weights of their own to patch, and all of them
+    only where the prompt's embedding meets a weight as it is.
+    """
+    weightless = layers.family.joint and not (layers.text_in and edit.recipe.layers == layers.all)
+    return EditMode.CONTEXT if weightless else wanted
 
 
 def earlier_edit(model: ModelPatcher) -> Report:
@@ -156,10 +186,11 @@ def _carried(model: ModelPatcher) -> list[torch.Tensor]:
     """The first factor of every operator of the edits that the model carries."""
     adapters = [patch[1] for patches in model.patches.values() for patch in patches]
     ups = [adapter.weights[0] for adapter in adapters if isinstance(adapter, EditAdapter)]
-    for patch in model.model_options["transformer_options"].get("patches", {}).get(PATCHES, []):
+    patches = model.model_options["transformer_options"].get("patches", {})
+    for patch in patches.get(PATCHES, []):
         change = getattr(patch, "patch", patch)
         ups += [operator.up for operator in change.operators.values()] if isinstance(change, ContextEdit) else []
-    return ups
+    return ups + [patch.operator.up for patch in patches.get(STREAMS, []) if isinstance(patch, BlockEdit)]
 
 
 def check_schedule(mode: EditMode, schedule: Schedule) -> None:
@@ -184,31 +215,36 @@ def check_shapes(
     layers.check_width(width, "edit")
     if pooled_width is None:
         return
-    inputs = unet.pooled_layer(model).in_features
+    if not layers.pooled_in:
+        raise ValueError("pooled: this model gets no pooled embedding; switch it off (it is for SDXL, SD 3 and Flux.1)")
+    if layers.family.joint and chosen != layers.all:
+        raise ValueError("pooled: all blocks get the pooled embedding together; give all of them, or switch it off")
+    inputs = model.get_model_object(layers.pooled_in).in_features
     if pooled_width > inputs:
         raise ValueError(f"edit: its pooled embedding is {pooled_width} wide, the model gets {inputs} inputs")
 
 
-def pooled_weight(model: ModelPatcher, edit: Edit) -> torch.Tensor | None:
+def pooled_weight(model: ModelPatcher, layers: ModelLayers, edit: Edit) -> torch.Tensor | None:
     """The first weight that the pooled embedding meets, where the edit changes it."""
-    return None if edit.pooled is None else effective_weight(model, unet.POOLED_LAYER)
+    return None if edit.pooled is None else effective_weight(model, layers.pooled_in)
 
 
-def _add_pooled(model: ModelPatcher, change: PooledEdit) -> None:
+def _add_pooled(model: ModelPatcher, change: PooledEdit, layer: str) -> None:
     """The newest acts first, as an edit of weights does; the first of the host's wrappers is the outermost."""
-    changes = [change, *model.get_wrappers(WrappersMP.APPLY_MODEL, unet.POOLED_LAYER)]
-    model.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, unet.POOLED_LAYER)
+    changes = [change, *model.get_wrappers(WrappersMP.APPLY_MODEL, layer)]
+    model.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, layer)
     for each in changes:
-        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, unet.POOLED_LAYER, each)
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, layer, each)
 
 
 def _patch_weights(model: ModelPatcher, layers: ModelLayers, edit: Edit, strength: float) -> None:
     keys = {
-        f"{layers.projection(index, projection)}.weight": operator
-        for index, operator in edit.operators.items()
-        for projection in PROJECTIONS
+        f"{name}.weight": edit.operators[index]
+        for index, names in layers.edited(edit.recipe.layers).items()
+        for name in names
     }
     if edit.pooled is not None:
-        keys[f"{unet.POOLED_LAYER}.weight"] = edit.pooled.widened(unet.pooled_layer(model).in_features)
+        inputs = model.get_model_object(layers.pooled_in).in_features
+        keys[f"{layers.pooled_in}.weight"] = edit.pooled.widened(inputs)
     adapters = {key: EditAdapter({key}, [operator.up, operator.down]) for key, operator in keys.items()}
     patch_weights(model, adapters, "choose mode 'context'", strength)

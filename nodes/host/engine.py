@@ -62,7 +62,7 @@ class ComfyEngine:
         return ComfyEngine(model, self._clip, self._vae, self.layers)
 
     def encode(self, prompts: Sequence[str]) -> list[TextEmbedding]:
-        embeddings = encode(self._clip, prompts, self._model, whole=self.layers.family.joint)
+        embeddings = encode(self._clip, prompts, self._model, joint=self.layers.family.joint)
         self._longest = max([self._longest, *(len(embedding.tokens) for embedding in embeddings)])
         return embeddings
 
@@ -217,10 +217,12 @@ class ComfyEngine:
             raise ValueError("vae: NaN or Inf in an image; start ComfyUI with --fp32-vae, or load another VAE")
         return images
 
-    def key_value_weights(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        names = (self.layers.projection(layer, projection) for projection in PROJECTIONS)
-        keys, values = (effective_weight(self._model, name) for name in names)
-        return keys, values
+    def key_value_weights(self, layer: int) -> tuple[torch.Tensor, ...]:
+        if self.layers.family.joint:
+            names = (self.layers.text_in,)
+        else:
+            names = tuple(self.layers.projection(layer, projection) for projection in PROJECTIONS)
+        return tuple(effective_weight(self._model, name) for name in names)
 
 
 def _sigmas(model: ModelPatcher, sampling: Sampling) -> torch.Tensor:

@@ -110,6 +110,10 @@ class OtherText:
     conds: Mapping[str, torch.Tensor]
     strength: float = 1.0
 
+    def replaces(self, own: OtherText) -> bool:
+        """Whether it is read by all that might read `own`, so that one stream is enough."""
+        return (self.rows, self.places, self.strength) == (own.rows, own.places, 1.0)
+
     def __len__(self) -> int:
         """Tokens of the prompt."""
         return self.conds[CONTEXT].shape[1]
@@ -145,16 +149,56 @@ def prompt_conds(
     return {name: own["model_conds"][name].cond for name in names if name in own["model_conds"]}
 
 
-class StreamPatch(ABC):
-    """A patch that gives some blocks another prompt. tokens: so many at least all prompts are padded to, where a model
-    places the image behind the text.
+class BlocksPatch:
+    """A patch of what some blocks read. tokens: so many at least all prompts are padded to, where a model places the
+    image behind the text.
     """
 
     tokens: int = 0
 
+
+class StreamPatch(BlocksPatch, ABC):
+    """A patch that gives some blocks another prompt."""
+
     @abstractmethod
     def others(self, model: BaseModel, x: torch.Tensor, options: dict[str, Any]) -> Sequence[OtherText]:
         """Which rows of this call, on latents `x`, read which prompts in which blocks."""
+
+
+class TextEdit(BlocksPatch, ABC):
+    """A patch that has the blocks at `places` read every prompt, own or other, in a changed form."""
+
+    places: frozenset[Address]
+
+    @abstractmethod
+    def covers(self, options: dict[str, Any]) -> bool:
+        """Whether it acts in this call."""
+
+    @abstractmethod
+    def changed(self, context: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+        """A prompt's embedding [rows, T, d] in the changed form."""
+
+    def edited(self, own: OtherText, others: Sequence[OtherText], options: dict[str, Any]) -> list[OtherText]:
+        """The others with this edit. own: every row of the call, with what it gets for its own prompt, and the blocks
+        that may read it.
+        """
+        if not self.covers(options):
+            return list(others)
+        taken: dict[int, frozenset[Address]] = {}
+        for other in others:
+            for row, places in zip(other.rows, other.places, strict=True):
+                taken[row] = taken.get(row, frozenset()) | places
+        free = tuple(places - taken.get(row, frozenset()) for row, places in zip(own.rows, own.places, strict=True))
+        found = []
+        for text in (*others, replace(own, places=free)):
+            inside = tuple(places & self.places for places in text.places)
+            outside = tuple(places - self.places for places in text.places)
+            if any(outside) and text in others:
+                found.append(replace(text, places=outside))
+            if any(inside):
+                conds = {**text.conds, CONTEXT: self.changed(text.conds[CONTEXT], options)}
+                found.append(replace(text, places=inside, conds=conds))
+        return found
 
 
 def call_with_streams(
@@ -297,6 +341,13 @@ def padded_alike(transformer: torch.nn.Module, tokens: int) -> Iterator[None]:
         yield
     finally:
         del transformer.embed_cap
+
+
+def own_text(context: torch.Tensor, values: Mapping[str, Any], blocks: Sequence[Block]) -> OtherText:
+    """A call's own prompts, one for each of its rows, which any block may read. values: its other conditionings."""
+    rows, every = tuple(range(len(context))), frozenset(block.address for block in blocks)
+    said = {name: values[name] for name in TEXT_CONDS if values.get(name) is not None}
+    return OtherText(rows, (every,) * len(rows), {CONTEXT: context, **said})
 
 
 def rows_of_call(other: OtherText, values: Mapping[str, Any], count: int) -> dict[str, Any]:

@@ -66,25 +66,25 @@ _KEPT: WeakKeyDictionary[CLIP, KeptEmbeddings] = WeakKeyDictionary()
 
 
 def encode(
-    clip: CLIP, prompts: Sequence[str], model: ModelPatcher | None = None, whole: bool = False
+    clip: CLIP, prompts: Sequence[str], model: ModelPatcher | None = None, joint: bool = False
 ) -> list[TextEmbedding]:
-    """Text embeddings of prompts at weight 1. Anima's are completed by the model. whole: for models that are only given
-    whole prompts, of whatever text encoder: a prompt is one chunk.
+    """Text embeddings of prompts at weight 1. Anima's are completed by the model. joint: for models whose blocks change
+    the text, which get whole prompts of any text encoder: which rows are of which words need not be known.
     """
     kept, found = _KEPT.setdefault(clip, KeptEmbeddings()), []
-    how = clip.patcher.patches_uuid, clip.layer_idx, str(clip.tokenizer_options), whole
+    how = clip.patcher.patches_uuid, clip.layer_idx, str(clip.tokenizer_options)
     for prompt in prompts:
         comfy.model_management.throw_exception_if_processing_interrupted()
         encoded = kept.get((how, prompt))
         if encoded is None:
-            encoded = _encoded(clip, prompt, whole)
+            encoded = _encoded(clip, prompt)
             if not names_inversion(prompt):  # its file may change
                 kept.put((how, prompt), encoded)
         found.append(encoded)
-    return [_completed(encoded, model) for encoded in found]  # after all others, for a GPU may not hold both
+    return [_completed(encoded, model, joint) for encoded in found]  # after all others, for a GPU may not hold both
 
 
-def _completed(encoded: Encoded, model: ModelPatcher | None) -> TextEmbedding:
+def _completed(encoded: Encoded, model: ModelPatcher | None, joint: bool) -> TextEmbedding:
     """What the model's layers get."""
     embedding = encoded.embedding
     if encoded.adapted_to is not None:
@@ -93,6 +93,8 @@ def _completed(encoded: Encoded, model: ModelPatcher | None) -> TextEmbedding:
         tokens = cosmos.adapted(model, embedding.tokens, encoded.adapted_to)
         (chunk,) = embedding.chunks
         embedding = replace(embedding, tokens=tokens, chunks=(replace(chunk, stop=len(tokens)),), pooled=None)
+    if joint and not (embedding.chunks and embedding.chunks[-1].stop == len(embedding.tokens)):
+        return replace(embedding, chunks=())
     _check(embedding)
     return embedding
 
@@ -102,7 +104,7 @@ def names_inversion(prompt: str) -> bool:
     return _TEXTUAL_INVERSION.search(prompt) is not None
 
 
-def _encoded(clip: CLIP, prompt: str, whole: bool) -> Encoded:
+def _encoded(clip: CLIP, prompt: str) -> Encoded:
     towers = clip.tokenize(prompt, return_word_ids=True)
     _check_inversions(clip, towers, prompt)
     _check_found(clip, prompt)
@@ -111,13 +113,15 @@ def _encoded(clip: CLIP, prompt: str, whole: bool) -> Encoded:
     tokens, pooled = given["cond"], given["pooled_output"]
     if not torch.isfinite(tokens).all():
         raise ValueError(f"clip: NaN or Inf in the text embedding of {prompt!r}")
+    adapted_to = given.get(cosmos.ADAPTED_TO)
+    chunks = _chunks_of_rows(clip, towers, tokens.shape[1]) if adapted_to is None else ()
     embedding = TextEmbedding(
         prompt=prompt,
         tokens=tokens[0].float().cpu(),
-        chunks=(Chunk(0, 0, tokens.shape[1] - 1, tokens.shape[1]),) if whole else _chunks(clip, towers),
+        chunks=chunks or _chunks(clip, towers),
         pooled=None if pooled is None else pooled[0].float().cpu(),
     )
-    return Encoded(embedding, given.get(cosmos.ADAPTED_TO))
+    return Encoded(embedding, adapted_to)
 
 
 def text_encoder(clip: CLIP) -> str:
@@ -128,19 +132,58 @@ def text_encoder(clip: CLIP) -> str:
 
 def _chunks(clip: CLIP, towers: Mapping[str, list[list[Token]]]) -> tuple[Chunk, ...]:
     """The chunks of the embedding. Where an encoder has several towers of CLIP, the host cuts them to the shortest."""
-    tower = T5 if T5 in towers else min(towers, key=lambda name: sum(map(len, towers[name])))
-    end_token = getattr(_tower(clip.tokenizer, tower), "end_token", None)
-    chunks, start = [], 0
+    return _chunks_of(clip, T5 if T5 in towers else _shortest(towers), towers)
+
+
+def _shortest(towers: Mapping[str, list[list[Token]]]) -> str:
+    return min(towers, key=lambda name: sum(map(len, towers[name])))
+
+
+def _chunks_of(clip: CLIP, tower: str, towers: Mapping[str, list[list[Token]]], start: int = 0) -> tuple[Chunk, ...]:
+    """The chunks of a tower whose first token is at row `start`; empty where no token ends a text."""
+    end_token, chunks = getattr(_tower(clip.tokenizer, tower), "end_token", None), []
     for tokens in towers[tower]:
         words = [place for place, (_, _, word) in enumerate(tokens) if word]
         end = words[-1] + 1 if words else 0
         while end < len(tokens) and not _is(tokens[end], end_token):
             end += 1
         if end == len(tokens):
-            raise ValueError("clip: its tokens have no end-of-text token; use the CLIP that belongs to this model")
+            return ()
         chunks.append(Chunk(start, start + (words[0] if words else end), start + end, start + len(tokens)))
         start += len(tokens)
     return tuple(chunks)
+
+
+def _chunks_of_rows(clip: CLIP, towers: Mapping[str, list[list[Token]]], rows: int) -> tuple[Chunk, ...]:
+    """The chunks of an embedding of so many rows: of towers side by side, of T5 after them, or what a person wrote into
+    the template of a language model. Empty where that cannot be told.
+    """
+    starts = _starts(clip, towers, rows)
+    empty = clip.tokenize("", return_word_ids=True)
+    if len(starts) == 1 and any(_words(empty[name]) for name in starts):
+        return _chunk_in_template(towers, empty, *starts.items())
+    beside = {name: towers[name] for name in starts if name != T5}
+    chunks = _chunks_of(clip, _shortest(beside), towers) if beside else ()
+    return chunks + (_chunks_of(clip, T5, towers, starts[T5]) if T5 in starts else ())
+
+
+def _chunk_in_template(
+    towers: Mapping[str, list[list[Token]]], empty: Mapping[str, list[list[Token]]], started: tuple[str, int]
+) -> tuple[Chunk, ...]:
+    """The one chunk of a tower: its words are what differs from the empty prompt in the same template."""
+    name, start = started
+    own, template = ([token for chunk in given[name] for token, *_ in chunk] for given in (towers, empty))
+    before = _common(own, template)
+    after = min(_common(own[::-1], template[::-1]), len(template) - before)
+    end = min(start + len(own) - after, start + len(own) - 1)
+    first = max(0, min(start + before, end))
+    return (Chunk(0, first, end, start + len(own)),)
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    places = (place for place, (own, its) in enumerate(zip(one, other, strict=False)) if own != its)
+    return next(places, min(len(one), len(other)))
 
 
 def concept_rows(clip: CLIP, embedding: TextEmbedding, target: str) -> list[int]:
@@ -218,7 +261,9 @@ def _check_found(clip: CLIP, prompt: str) -> None:
 
 
 def _check(embedding: TextEmbedding) -> None:
-    """An error where the encoder returned something else than the prompt's tokens."""
+    """An error where the encoder returned something else than the prompt's tokens, or does not tell where it ends."""
+    if not embedding.chunks:
+        raise ValueError("clip: its tokens have no end-of-text token; use the CLIP that belongs to this model")
     prompt, given, asked = embedding.prompt, len(embedding.tokens), embedding.chunks[-1].stop
     if given != asked:
         raise ValueError(

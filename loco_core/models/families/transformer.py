@@ -50,10 +50,7 @@ class Transformer(Family):
         )
 
     def lora_key(self, layer: TextLayer, projection: Part, layers: ModelLayers, naming: Naming) -> str:
-        if naming is Naming.DIFFUSERS:
-            raise ValueError(f"naming: LoRAs of {layers.model_name} have no other names than kohya's; choose 'kohya'")
-        module = layers.projection(layer.index, projection).partition(".")[2]
-        return f"lora_unet_{module.replace('.', '_')}"
+        return kohya_key(layers.projection(layer.index, projection).partition(".")[2], naming)
 
     def lora_metadata(self, layers: ModelLayers, naming: Naming) -> dict[str, str]:
         return {}
@@ -77,6 +74,13 @@ class Transformer(Family):
             for number, row in enumerate(rows)
         ]
         return FloorPlan(tuple(blocks), (), len(rows))
+
+
+def kohya_key(module: str, naming: Naming) -> str:
+    """How kohya's scripts name the weight of a module of the original code."""
+    if naming is Naming.DIFFUSERS:
+        raise ValueError("naming: LoRAs of transformers have no other names than kohya's here; choose 'kohya'")
+    return f"lora_unet_{module.replace('.', '_')}"
 
 
 def _row_name(row: Sequence[TextLayer]) -> str:

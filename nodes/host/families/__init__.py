@@ -28,5 +28,4 @@ def add_patch(model: ModelPatcher, layers: ModelLayers, patch: Callable[..., Any
     """Has every text layer of `model` call `patch(n, context, value, options)` before W_K and W_V; it returns the three
     as the layer is to have them.
     """
-    layers.check_editable()
     MODULES[layers.family].add_patch(model, patch)

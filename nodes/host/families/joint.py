@@ -38,14 +38,14 @@ LUMINA_JOINT = BlockKind(
 )
 WAN_BLOCK = BlockKind(("x",), image="x", text="context", output=None, changes_text=False)
 FLUX_BLOCKS = {"double": ("double_blocks", DOUBLE), "single": ("single_blocks", SINGLE)}
-# By the host's class: its family, what first gets the prompt, and by kind where its blocks are and how they are called.
-MODELS: dict[type[nn.Module], tuple[JointTransformer, str, dict[str, tuple[str, BlockKind]]]] = {
-    MMDiT: (SD3, "context_embedder", {"joint": ("joint_blocks", SD3_JOINT)}),
-    Flux: (FLUX, "txt_in", FLUX_BLOCKS),
-    Chroma: (CHROMA, "txt_in", FLUX_BLOCKS),
-    QwenImageTransformer2DModel: (QWEN_IMAGE, "txt_in", {"block": ("transformer_blocks", QWEN)}),
-    NextDiT: (LUMINA, "cap_embedder.1", {"layer": ("layers", LUMINA_JOINT)}),
-    WanModel: (WAN, "text_embedding.0", {"block": ("blocks", WAN_BLOCK)}),
+# By the host's class: its family, and by kind where its blocks are and how they are called.
+MODELS: dict[type[nn.Module], tuple[JointTransformer, dict[str, tuple[str, BlockKind]]]] = {
+    MMDiT: (SD3, {"joint": ("joint_blocks", SD3_JOINT)}),
+    Flux: (FLUX, FLUX_BLOCKS),
+    Chroma: (CHROMA, FLUX_BLOCKS),
+    QwenImageTransformer2DModel: (QWEN_IMAGE, {"block": ("transformer_blocks", QWEN)}),
+    NextDiT: (LUMINA, {"layer": ("layers", LUMINA_JOINT)}),
+    WanModel: (WAN, {"block": ("blocks", WAN_BLOCK)}),
 }
 
 
@@ -54,20 +54,29 @@ def find_layers(model: ModelPatcher) -> ModelLayers | None:
     transformer = uncompiled(model.get_model_object("diffusion_model"))
     if not isinstance(transformer, tuple(MODELS)):
         return None
-    family, first, _ = _known(transformer)
+    family, _ = _known(transformer)
     blocks = blocks_of(transformer)
-    places = {id(module): name for name, module in transformer.named_modules()}
+    modules = dict(transformer.named_modules())
+    places = {id(module): name for name, module in modules.items()}
     return ModelLayers(
         layers=tuple(TextLayer(index, *block.address) for index, block in enumerate(blocks)),
         modules=tuple(f"diffusion_model.{places[id(block.module)]}" for block in blocks),
-        width=transformer.get_submodule(first).in_features,
+        width=modules[family.text_in].in_features,
         family=family,
+        text_in="" if _changes_embedding(transformer, family) else f"diffusion_model.{family.text_in}",
+        pooled_in=f"diffusion_model.{family.pooled_in}" if family.pooled_in in modules else "",
     )
+
+
+def _changes_embedding(transformer: nn.Module, family: JointTransformer) -> bool:
+    """Whether it changes the prompt's embedding before the layer by which text comes in."""
+    before = (getattr(transformer, name, None) for name in ("txt_norm", "context_processor"))
+    return family.normed or any(module is not None for module in before)
 
 
 def blocks_of(transformer: nn.Module) -> list[Block]:
     """Its blocks, in forward order."""
-    _, _, kinds = _known(transformer)
+    _, kinds = _known(transformer)
     refiner = getattr(transformer, "context_refiner", [None])
     return [
         Block((name, number, 0), module, kind, refiner[-1])
@@ -76,5 +85,5 @@ def blocks_of(transformer: nn.Module) -> list[Block]:
     ]
 
 
-def _known(transformer: nn.Module) -> tuple[JointTransformer, str, dict[str, tuple[str, BlockKind]]]:
+def _known(transformer: nn.Module) -> tuple[JointTransformer, dict[str, tuple[str, BlockKind]]]:
     return next(known for kind, known in MODELS.items() if isinstance(transformer, kind))

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import V_PREDICTION
 
@@ -15,7 +14,7 @@ from ....loco_core.models.layers import ModelLayers, Part, TextLayer
 from ..compiled import uncompiled
 
 # The first layer that SDXL's pooled embedding meets, as its first inputs; image sizes follow.
-POOLED_LAYER = "diffusion_model.label_emb.0.0"
+POOLED_LAYER = "label_emb.0.0"
 
 _LAYER_NAME = re.compile(r"(input|middle|output)_blocks?(?:\.(\d+))?\.\d+\.transformer_blocks\.(\d+)\.attn2")
 
@@ -28,7 +27,8 @@ def find_layers(model: ModelPatcher) -> ModelLayers | None:
     layers: list[TextLayer] = []
     names: list[str] = []
     unet = uncompiled(model.get_model_object("diffusion_model"))
-    for name, _ in unet.named_modules():
+    modules = dict(unet.named_modules())
+    for name in modules:
         if found := _LAYER_NAME.fullmatch(name):
             block, number, inner = found[1], int(found[2] or 0), int(found[3])
             layers.append(TextLayer(len(layers), block, 0 if block == "middle" else number, inner))
@@ -43,17 +43,10 @@ def find_layers(model: ModelPatcher) -> ModelLayers | None:
         family=UNET,
         levels=tuple(unet.num_res_blocks),
         predicts_v=isinstance(model.get_model_object("model_sampling"), V_PREDICTION),
+        pooled_in=f"diffusion_model.{POOLED_LAYER}" if POOLED_LAYER in modules else "",
     )
 
 
 def add_patch(model: ModelPatcher, patch: Callable[..., Any]) -> None:
     """Has every text layer of `model` call `patch` before W_K and W_V."""
     model.set_model_attn2_patch(patch)
-
-
-def pooled_layer(model: ModelPatcher) -> torch.nn.Linear:
-    """The first layer that the pooled embedding meets."""
-    try:
-        return model.get_model_object(POOLED_LAYER)
-    except (AttributeError, IndexError):
-        raise ValueError("pooled: this model gets no pooled embedding; switch it off (it is for SDXL)") from None

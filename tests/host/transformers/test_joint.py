@@ -107,12 +107,12 @@ def test_a_transformer_whose_blocks_are_not_known_is_refused_by_name(host, pack)
         pack("nodes.host.layers").read_layers(model)
 
 
-def test_what_has_no_static_keys_is_not_edited(pack, execute, demo, model):
-    layers = LayerSet((1,), 6)
-    with pytest.raises(ValueError, match="^model: the blocks of .* get the text as other parts"):
+def test_what_has_no_static_keys_has_no_neurons(pack, execute, demo, model):
+    with pytest.raises(ValueError, match="^model: the blocks of .* they have no neurons of the prompt"):
         pack("nodes.host.layers").read_layers(model).projection(1, "keys")
-    with pytest.raises(ValueError, match="^model: the blocks of .* get the text as other parts"):
-        execute("LoCo_EditSolve", model=model, clip=demo.clip, layers=layers, concept="x", size=64)
+    asked = {"concept": "x", "without": "a cat", "layers": LayerSet((1,), 6)}
+    with pytest.raises(ValueError, match="^model: the blocks of .* they have no neurons of the prompt"):
+        execute("LoCo_NeuronDetect", model=model, clip=demo.clip, **asked)
 
 
 # --- two streams ------------------------------------------------------------------------------------------------------

@@ -40,6 +40,34 @@ def test_chosen_blocks_read_another_prompt_in_a_graph(execute, narrow, host):
     assert (some - plain).norm() > 1e-3 * plain.norm()
 
 
-def test_an_edit_says_why_it_is_not_made(execute, narrow):
-    with pytest.raises(ValueError, match="^model: the blocks of .* get the text as other parts"):
-        execute("LoCo_Remove", model=narrow.model, clip=narrow.clip, concept="Van Gogh", preserve="a cat", size=64)
+def test_the_words_of_a_prompt_are_found_among_the_rows_of_its_embedding(narrow, engine_of, pack):
+    """In what each text encoder gives, templates and several towers included: that of the last word ends them."""
+    engine = engine_of(narrow.model, narrow.clip)
+    (own,) = engine.encode([PLAIN])
+    last = pack("nodes.host.text_encoder").concept_rows(narrow.clip, own, PLAIN.rpartition(" ")[0])
+    assert [chunk.last_subject for chunk in own.chunks] == last
+    words = len(PLAIN.split())
+    assert all(words <= chunk.end_of_text - chunk.first_subject <= words + 1 for chunk in own.chunks)  # T5 parts "a"
+
+
+@pytest.mark.parametrize("chosen", ["all", "2-4"])
+def test_a_concept_is_removed_from_its_prompts_in_a_graph(execute, narrow, host, chosen):
+    """With random weights: the prompt that is preserved changes less than that of the concept."""
+    encode = host.nodes.CLIPTextEncode().encode
+    layers, _ = execute("LoCo_LayerSelect", model=narrow.model, layers=chosen)
+    asked = {"concept": STYLED, "target": PLAIN, "preserve": "a cat", "settings": "by hand"}
+    edit, _ = execute("LoCo_EditSolve", clip=narrow.clip, layers=layers, **asked)
+    edited, text = execute("LoCo_EditApply", model=narrow.model, edit=edit)
+    latent = {"samples": torch.zeros(1, 16, 8, 8)}
+    changes = []
+    with torch.inference_mode():
+        for prompt in (STYLED, "a cat"):
+            own, empty = (encode(narrow.clip, words)[0] for words in (prompt, ""))
+            plain, made = (
+                host.nodes.common_ksampler(model, 0, 2, 1.0, "euler", "simple", own, empty, latent)[0]["samples"]
+                for model in (narrow.model, edited)
+            )
+            changes.append(((made - plain).norm() / plain.norm()).item())
+    assert changes[1] < changes[0]
+    assert changes[0] > 1e-4
+    assert ("a concept edit" in text) == (chosen == "all")

@@ -110,7 +110,7 @@ def test_sd3_and_flux_are_not_edited_nor_sampled_as_in_the_paper(tmp_path, capsy
     for asked, sentence in (
         (
             ["edit", *WOODCUT],
-            "get the text as other parts of the model have changed it, so what they know can be found",
+            "get the text as other parts of the model have changed it, so they have no neurons",
         ),
         (["inject", "--prompt", STAR, "--other", "a", "--layers", "1", "--preset", "paper"], "sampler: 'pndm'; give"),
     ):
