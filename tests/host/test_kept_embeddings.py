@@ -19,9 +19,9 @@ def encode(pack, monkeypatch):
     module = pack("nodes.host.text_encoder")
     asked, encoded = [], module._encoded
 
-    def watched(clip, prompt, whole):
+    def watched(clip, prompt):
         asked.append(prompt)
-        return encoded(clip, prompt, whole)
+        return encoded(clip, prompt)
 
     monkeypatch.setattr(module, "_encoded", watched)
 
