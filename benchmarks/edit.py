@@ -1,6 +1,6 @@
 """Our edits beside UCE's, SPEED's, OCE's and the paper's: what is erased, what is kept, and what it costs.
 
-    python benchmarks/edit.py                     # an hour and a half on two cores; COMFYUI_PATH for the modes
+    python benchmarks/edit.py                     # two hours on two cores; COMFYUI_PATH for modes and transformer
     python benchmarks/edit.py --planting FOLDER   # as long again; a model that demo/train.py has trained
 
 Everybody edits the same concept prompts towards the same targets and is given the same prompts to preserve. What is
@@ -8,7 +8,8 @@ free in a method, its tokens, layers, ridge and retain weights, is tuned by the 
 every style and of five at once, and of every fact (edit_methods.py); every style and fact, three styles at once and
 five are then measured on others (edit_bench.py). Ours is `automatic`: its settings come from what the model predicts,
 without the judge, for each edit anew; `ours by hand` is tuned as the peers are. `published` is each with its authors'
-settings. Writes results/edit.json and edit.png. The last line of the output is one line of JSON.
+settings. On the demo transformer peers edit the weight by which text comes in, as `text_in` does; `localized` is ours
+at the blocks that know it. Writes results/edit.json and edit.png. The last line of the output is one line of JSON.
 
 What a method came to on a model is kept in the file that --jobs names, a line each, and is not measured again.
 """
@@ -16,7 +17,6 @@ What a method came to on a model is kept in the file that --jobs names, a line e
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import sys
@@ -29,7 +29,8 @@ from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT))
+# Without this folder, for a file in it has a package's name; the root comes last, for ComfyUI has a module `nodes` too.
+sys.path[:] = [*(path for path in sys.path if path != str(ROOT / "benchmarks")), str(ROOT)]
 
 import numpy as np  # noqa: E402 - the path comes first
 import torch  # noqa: E402
@@ -39,13 +40,24 @@ from scipy import stats  # noqa: E402
 from benchmarks import solve_time  # noqa: E402
 from benchmarks.edit_bench import (  # noqa: E402
     SAMPLING,
+    TRANSFORMER,
     Bench,
     Task,
     bench_of,
     held_out_sheet,
     validation_sheet,
 )
-from benchmarks.edit_methods import METHODS, REFUSALS, Method, Size, automatic, edited, named, tuned  # noqa: E402
+from benchmarks.edit_methods import (  # noqa: E402
+    METHODS,
+    REFUSALS,
+    TEXT_IN_METHODS,
+    Method,
+    Size,
+    automatic,
+    edited,
+    named,
+    tuned,
+)
 from benchmarks.modes import modes_difference  # noqa: E402
 from benchmarks.processes import in_processes, say  # noqa: E402
 from demo.world import COUNTRIES, STYLES  # noqa: E402
@@ -75,6 +87,8 @@ TUNED_ON = {
     for attribute in (Attribute.STYLE, Attribute.FACT)
 }
 AUTOMATIC, BY_HAND = "automatic", "ours by hand"
+# Of a transformer: ours at the layer by which text comes in.
+TEXT_IN = "text_in"
 COLOURS = {"erased": "#d1495b", "kept_styles": "#2b6777", "kept_objects": "#8d99ae"}
 
 
@@ -100,7 +114,7 @@ def measured_rows(
 
 def of_method(folder: Path, name: str) -> dict:
     """A method on a model: tuned and, on the demo model, as published."""
-    bench, method = bench_of(folder), METHODS[name]
+    bench, method = bench_of(folder), methods_of(folder)[name]
     best, seen = {}, []
     for attribute, tasks in TUNED_ON.items():
         measured = {task: own for task in tasks if (own := bench.measured(task, validation_sheet)).known}
@@ -118,10 +132,16 @@ def of_method(folder: Path, name: str) -> dict:
     }
 
 
-def of_automatic(folder: Path) -> dict:
+def methods_of(folder: Path) -> dict[str, Method]:
+    """What is tuned on a model."""
+    return TEXT_IN_METHODS if folder == TRANSFORMER else METHODS
+
+
+def of_automatic(folder: Path, everywhere: bool = False) -> dict:
+    """Ours on a model, at the layers that know what is to go, or everywhere."""
     bench = bench_of(folder)
-    rows = measured_rows(bench, TASKS, partial(automatic, bench))
-    return {"planting": folder.name, "method": AUTOMATIC, "rows": rows}
+    rows = measured_rows(bench, TASKS, partial(automatic, bench, everywhere=everywhere))
+    return {"planting": folder.name, "method": TEXT_IN if everywhere else AUTOMATIC, "rows": rows}
 
 
 def mean_of(rows: Sequence[dict], name: str, attribute: Attribute, count: int = 1) -> float:
@@ -199,17 +219,33 @@ def compared(folders: Sequence[Path], kept: Path | None) -> list[dict]:
     done = {(one["planting"], one["method"]) for one in found}
     with in_processes() as pool:
         jobs = [pool.submit(of_automatic, folder) for folder in folders if (folder.name, AUTOMATIC) not in done]
-        for folder, (name, method) in itertools.product(folders, METHODS.items()):
-            if (folder.name, name_of(method)) not in done:
-                jobs.append(pool.submit(of_method, folder, name))
+        if TRANSFORMER in folders and (TRANSFORMER.name, TEXT_IN) not in done:
+            jobs.append(pool.submit(of_automatic, TRANSFORMER, everywhere=True))
+        for folder in folders:
+            for name, method in methods_of(folder).items():
+                if (folder.name, name_of(method)) not in done:
+                    jobs.append(pool.submit(of_method, folder, name))
         for job in as_completed(jobs):
             found.append(job.result())
             say(json.dumps(without_seen(found[-1])))
             if kept:
                 with kept.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(found[-1]) + "\n")
-    order = [(folder.name, method) for folder in folders for method in (AUTOMATIC, *map(name_of, METHODS.values()))]
+    methods = [*map(name_of, METHODS.values()), *TEXT_IN_METHODS]
+    order = [(folder.name, method) for folder in folders for method in (AUTOMATIC, TEXT_IN, *methods)]
     return sorted(found, key=lambda one: order.index((one["planting"], one["method"])))
+
+
+def transformer_summary(found: Sequence[dict]) -> dict[str, dict[str, float]]:
+    """By method, ours at the blocks that know a style first."""
+    names = {AUTOMATIC: "localized"}
+    return {
+        names.get(one["method"], one["method"]): {
+            name: mean_of(one["rows"], name, Attribute.STYLE) for name in ("harmonic", "side", "erased", "removed")
+        }
+        | {f"{name}_facts": mean_of(one["rows"], name, Attribute.FACT) for name in ("harmonic", "side")}
+        for one in found
+    }
 
 
 def without_seen(one: dict) -> dict:
@@ -226,16 +262,18 @@ def main() -> None:
     parser.add_argument("--planting", action="append", type=Path, default=[], metavar="FOLDER", help="another model")
     parser.add_argument("--jobs", type=Path, metavar="FILE", help="where results are kept while others are measured")
     arguments = parser.parse_args()
+    comfyui = os.environ.get("COMFYUI_PATH")
     found = compared([DEMO, *(folder.resolve() for folder in arguments.planting)], arguments.jobs)
+    of_transformer = compared([TRANSFORMER], arguments.jobs) if comfyui else []
     costs, speedup = solve_time.measure()
     solves = {count: asdict(cost) for count, cost in costs.items()}
     say(f"{json.dumps(solves)}, {speedup} times as fast as the paper's form")
     modes, effect = None, None
-    if os.environ.get("COMFYUI_PATH"):
+    if comfyui:
         from demo.server import Server
 
         with tempfile.TemporaryDirectory() as output:
-            with Server(Path(os.environ["COMFYUI_PATH"]), Path(output)) as server:
+            with Server(Path(comfyui), Path(output)) as server:
                 modes, effect = modes_difference(server)
         say(f"modes: {modes:.1e} apart, effect {effect:.2f} of the latent")
     style = Attribute.STYLE
@@ -256,12 +294,13 @@ def main() -> None:
         "lora_mb": {"demo": round(max(row["file_bytes"] for row in own) / 1e6, 3), "sdxl": costs[1].lora_mb},
         "preservation_error": max(preservation_error(bench_of(DEMO), task) for task in TASKS[: len(STYLES)]),
         "modes_difference": modes,
+        "transformer": transformer_summary(of_transformer),
     }
     content = {
         "summary": summary,
         "solves": {count: asdict(cost) for count, cost in costs.items()},
         "modes_effect": effect,
-        "edits": [without_seen(one) for one in found],
+        "edits": [without_seen(one) for one in (*found, *of_transformer)],
     }
     write_text(RESULTS / "edit.json", json.dumps(content, indent=1) + "\n")
     write_picture(RESULTS / "edit.png", plot(found))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -30,10 +32,15 @@ from demo.world import (
 from loco_core.diffusers_host.demo_model import CHECKPOINT, DEMO, demo_pipeline
 from loco_core.diffusers_host.engine import DiffusersEngine
 from loco_core.editing.check import CheckPlan, EditChecker, prompts_plan
+from loco_core.editing.lora import edit_lora
 from loco_core.editing.recipe import EditRecipe, EditRequest, EditSettings, edit_recipe
-from loco_core.models.engine import Row, Sampling, TextEmbedding
+from loco_core.editing.solve import Edit
+from loco_core.models.engine import Engine, Row, Sampling, TextEmbedding
+from loco_core.models.layers import LayerSet, Part
 from loco_core.prompts import Attribute, PromptPair
 
+# In place of a folder: the demo transformer.
+TRANSFORMER = DEMO / "diffusion_models"
 ROWS = 32
 # The seeds of images of one prompt are so far apart.
 BETWEEN_COPIES = 10_000
@@ -118,16 +125,25 @@ validation_sheet = SheetOf(TRAINING_TEMPLATES, wording=0, seed=5000, count=3, ot
 held_out_sheet = SheetOf(HELD_OUT_TEMPLATES, wording=1, seed=1000, count=12, others=4, far=2)
 
 
-class Bench:
-    """A model on diffusers, and what its images show."""
+class Bench(ABC):
+    """A model, and what its images show. found: the layers that know styles, and those that know facts."""
 
-    def __init__(self, folder: Path) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.pipeline = demo_pipeline(folder / CHECKPOINT.relative_to(DEMO)).to(device)
-        self.engine, self.judge = DiffusersEngine(self.pipeline), load_judge()
-        self.found = planted(folder)
+    def __init__(self, engine: Engine, found: Mapping[Attribute, LayerSet]) -> None:
+        self.engine, self.judge, self.found = engine, load_judge(), found
         self._embeddings: dict[str, TextEmbedding] = {}
         self._measured: dict[tuple[Task, SheetOf], Measured] = {}
+
+    @abstractmethod
+    def weights(self, layers: LayerSet, part: Part) -> list[torch.Tensor]:
+        """The weights that an edit of a part of these layers changes, to be written to."""
+
+    @abstractmethod
+    def edited(self, edit: Edit) -> AbstractContextManager[None]:
+        """The engine carries the edit while the context lasts."""
+
+    @abstractmethod
+    def lora(self, edit: Edit) -> dict[str, torch.Tensor]:
+        """The edit as a LoRA; empty where there is none of it."""
 
     def encode(self, prompts: Sequence[str]) -> list[TextEmbedding]:
         for prompt in prompts:
@@ -176,9 +192,32 @@ class Bench:
         }
 
 
+class UNetBench(Bench):
+    """A model on diffusers."""
+
+    def __init__(self, folder: Path) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._pipeline = demo_pipeline(folder / CHECKPOINT.relative_to(DEMO)).to(device)
+        super().__init__(DiffusersEngine(self._pipeline), planted(folder))
+
+    def weights(self, layers: LayerSet, part: Part) -> list[torch.Tensor]:
+        names = [self.engine.layers.projection(layer, own) for layer in layers for own in part.projections]
+        return [self._pipeline.unet.get_submodule(name).weight.data for name in names]
+
+    def edited(self, edit: Edit) -> AbstractContextManager[None]:
+        return self.engine.edited(edit)
+
+    def lora(self, edit: Edit) -> dict[str, torch.Tensor]:
+        return edit_lora(edit, self.engine.layers, self.engine.key_value_weights)
+
+
 @lru_cache(maxsize=1)
 def bench_of(folder: Path) -> Bench:
-    return Bench(folder)
+    if folder == TRANSFORMER:
+        from benchmarks.transformer_bench import TransformerBench  # needs ComfyUI
+
+        return TransformerBench()
+    return UNetBench(folder)
 
 
 class Measured:

@@ -17,7 +17,6 @@ import torch
 from benchmarks import peers
 from benchmarks.edit_bench import ROWS, SAMPLING, Bench, Measured, Task
 from loco_core.editing.calibrate import calibrate
-from loco_core.editing.lora import edit_lora
 from loco_core.editing.recipe import EditSettings, Preservation, Tokens
 from loco_core.editing.solve import Edit, solve_edit
 from loco_core.editing.token_pairs import token_pairs
@@ -188,6 +187,44 @@ METHODS = {
 }
 
 
+DOUBLE_PROJECTIONS = Method(
+    "double_projections",
+    {
+        "tokens": Tokens.LAST_SUBJECT,
+        "everywhere": True,
+        "part": Part.VALUES,
+        "all_tokens": False,
+        "left_out": peers.DP_LEFT_OUT,
+        "safe": False,
+    },
+    {
+        "tokens": TOKENS,
+        "preserved": PRESERVED,
+        "left_out": _each("left_out", (0.001, 0.03, 0.1, 0.3)),
+        "safe": _each("safe", (False, True)),
+    },
+    lambda weight, given, asked: peers.double_projections(
+        weight,
+        given.originals,
+        torch.cat([given.targets, given.preserved], 1) if asked["safe"] else given.targets,
+        given.preserved,
+        asked["left_out"],
+    ),
+)
+
+
+def _of_one_weight(method: Method) -> Method:
+    """For models in which the prompt's embedding meets one weight."""
+    choices = {name: own for name, own in method.choices.items() if name not in ("part", "layers")}
+    return replace(method, published={**method.published, "everywhere": True}, choices=choices)
+
+
+# Of a transformer, the weight by which text comes in.
+TEXT_IN_METHODS = {
+    method.name: _of_one_weight(method) for method in (METHODS["uce"], METHODS["oce"], DOUBLE_PROJECTIONS)
+}
+
+
 def layers_of(bench: Bench, task: Task, params: Params) -> LayerSet:
     return bench.engine.layers.all if params["everywhere"] else bench.found[task.attribute]
 
@@ -203,11 +240,7 @@ def edited(bench: Bench, method: Method, task: Task, params: Params) -> Iterator
             yield size
         return
     given = columns_of(bench, task, params)
-    weights = [
-        bench.pipeline.unet.get_submodule(bench.engine.layers.projection(layer, projection)).weight.data
-        for layer in layers_of(bench, task, params)
-        for projection in params["part"].projections
-    ]
+    weights = bench.weights(layers_of(bench, task, params), params["part"])
     before = [weight.clone() for weight in weights]
     try:
         for weight in weights:
@@ -222,17 +255,19 @@ def edited(bench: Bench, method: Method, task: Task, params: Params) -> Iterator
 @contextmanager
 def applied(bench: Bench, edit: Edit) -> Iterator[Size]:
     """The same for an edit of ours, whose file is a LoRA."""
-    tensors = edit_lora(edit, bench.engine.layers, bench.engine.key_value_weights)
+    tensors = bench.lora(edit)
     file_bytes = sum(tensor.numel() * HALF for tensor in tensors.values())
-    size = Size(2 * len(edit.recipe.layers), edit.figures.rank, file_bytes)
-    with bench.engine.edited(edit):
-        yield size
+    with bench.edited(edit):
+        yield Size(sum("up" in name for name in tensors), edit.figures.rank, file_bytes)
 
 
 @contextmanager
-def automatic(bench: Bench, task: Task) -> Iterator[Size]:
-    """The bench's model is edited as the product does it: with settings that it measures, without the judge."""
-    found = calibrate(bench.engine, bench.recipe(task), SAMPLING, 0, ROWS)
+def automatic(bench: Bench, task: Task, everywhere: bool = False) -> Iterator[Size]:
+    """The bench's model is edited as the product does it: with settings that it measures, without the judge. At the
+    layers that know it, or everywhere.
+    """
+    recipe = replace(bench.recipe(task), layers=layers_of(bench, task, {"everywhere": everywhere}))
+    found = calibrate(bench.engine, recipe, SAMPLING, 0, ROWS)
     with applied(bench, found.edit) as size:
         yield size
 

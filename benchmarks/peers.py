@@ -18,6 +18,9 @@ SPEED_THRESHOLD, SPEED_AUGMENTED, SPEED_RETAIN, SPEED_CLUSTERS = 0.1, 10, 1.0, 3
 # OCE's for a style, in its authors' scripts.
 OCE_ERASE, OCE_CONCEPTS, OCE_GENERAL, OCE_WEIGHT = 500.0, 1.0, 10.0, 10.0
 
+# Of what Double Projections preserves, directions below this share of the strongest are left out: none but rounding.
+DP_LEFT_OUT = 1e-3
+
 # Directions of outputs below this share of the strongest are rounding: the tokens of a tail are nearly collinear.
 SPAN_TOLERANCE = 0.03
 
@@ -68,6 +71,22 @@ def oce(
     if torch.linalg.det(rotation) < 0:
         rotation[:, -1] *= -1
     return rotation @ weight
+
+
+def double_projections(
+    weight: torch.Tensor,
+    originals: torch.Tensor,
+    safe: torch.Tensor,
+    preserved: torch.Tensor,
+    left_out: float = DP_LEFT_OUT,
+) -> torch.Tensor:
+    """Double Projections (arXiv 2604.10032): a concept's token becomes its projection onto what the safe tokens span,
+    by the least change that leaves the leading directions of the preserved ones as they are.
+    """
+    proxies = safe @ torch.linalg.pinv(safe, rtol=SPAN_TOLERANCE) @ originals
+    left, singular, _ = torch.linalg.svd(preserved, full_matrices=True)
+    free = left[:, int((singular > left_out * singular[0]).sum()) :]
+    return weight + weight @ (proxies - originals) @ torch.linalg.pinv(free.T @ originals, rtol=SPAN_TOLERANCE) @ free.T
 
 
 def _span(columns: torch.Tensor) -> torch.Tensor:

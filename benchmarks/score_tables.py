@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT))
+# Without this folder, for a file in it has a package's name; the root comes last, for ComfyUI has a module `nodes` too.
+sys.path[:] = [*(path for path in sys.path if path != str(ROOT / "benchmarks")), str(ROOT)]
 
 import numpy as np  # noqa: E402 - the path comes first
 

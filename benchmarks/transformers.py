@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Without this file's folder, for it has a package's name; the root comes last, for ComfyUI has a module `nodes` too.
+# Without this folder, for a file in it has a package's name; the root comes last, for ComfyUI has a module `nodes` too.
 sys.path[:] = [*(path for path in sys.path if path != str(ROOT / "benchmarks")), str(ROOT)]
 
 import pytest  # noqa: E402 - the path comes first

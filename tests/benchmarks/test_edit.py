@@ -12,7 +12,7 @@ pytest.importorskip("diffusers")
 
 from benchmarks import edit_methods
 from benchmarks.edit import TASKS, TUNED_ON
-from benchmarks.edit_bench import Bench, Task, held_out_sheet, validation_sheet
+from benchmarks.edit_bench import Bench, Task, bench_of, held_out_sheet, validation_sheet
 from benchmarks.edit_methods import METHODS, applied, columns_of, edited, layers_of
 from loco_core.diffusers_host.demo_model import DEMO
 from loco_core.editing.recipe import Tokens
@@ -24,7 +24,7 @@ TASK = Task(Attribute.STYLE, ("woodcut",))
 
 @pytest.fixture(scope="module")
 def bench() -> Bench:
-    return Bench(DEMO)
+    return bench_of(DEMO)
 
 
 def weights(bench: Bench) -> list[torch.Tensor]:

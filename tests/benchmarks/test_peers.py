@@ -63,3 +63,11 @@ def test_oces_edit_rotates_the_outputs_away_from_the_concept_and_changes_no_leng
     assert torch.nn.functional.cosine_similarity(own, other, dim=0).max() < 0.5
     gently = peers.oce(weight, originals, targets, preserved, general, erase=0.0)
     torch.testing.assert_close(gently, weight)
+
+
+def test_double_projections_leave_what_is_preserved_and_map_concepts_onto_the_safe_tokens(weight, columns):
+    originals, targets, preserved = columns
+    changed = peers.double_projections(weight, originals, targets, preserved)
+    torch.testing.assert_close(changed @ preserved, weight @ preserved)
+    proxies = targets @ torch.linalg.lstsq(targets, originals).solution
+    torch.testing.assert_close(changed @ originals, weight @ proxies)
