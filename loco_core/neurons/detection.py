@@ -167,7 +167,6 @@ def detect_neurons(
     One layer's weights are in memory at a time. `on_layer(done, total)` is called after each.
     """
     part, tokens = Part.parse(part, "part"), NeuronTokens.parse(tokens, "tokens")
-    engine.layers.check_projections()
     engine.layers.chosen(layers)
     if not len(layers):
         raise ValueError("layers: empty; give at least one, like 8-9")

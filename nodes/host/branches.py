@@ -29,6 +29,7 @@ from .compiled import is_compiled, run_uncompiled, uncompiled
 from .families import PATCHES
 from .families.joint import blocks_of
 from .streams import (
+    CONTEXT,
     STREAMS,
     OtherText,
     StreamPatch,
@@ -270,8 +271,8 @@ def _tell_rows(
     tokens = [len(own), *(patch.tokens for patch in streams), *(len(other) for other in others)]
     with padded_alike(transformer, max(tokens)):
         if len(others) == 1 and others[0].replaces(own):
-            whole = rows_of_call(others[0], {"c_concat": c_concat, **rest}, len(x))
-            return executor(x, t, control=control, transformer_options=options, **whole)
+            whole = rows_of_call(others[0], rest, len(x))
+            return executor(x, t, c_concat, whole.pop(CONTEXT), control, options, **whole)
         return call_with_streams(call, blocks, others)
 
 

@@ -88,6 +88,7 @@ class NeuronDetectNode(io.ComfyNode):
     def execute(cls, model, clip, concept: str, without: str, part: str, tokens: str, layers=None) -> io.NodeOutput:
         contrast, where = contrast_prompts(concept, without), Report(())
         measuring = Measuring(model, clip, read_layers(model), node_id=cls.hidden.unique_id)
+        measuring.layers.check_projections()
         given = layers is not None
         if not given:
             layers, where = _looked_for(measuring, contrast)

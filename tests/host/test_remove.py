@@ -45,3 +45,13 @@ def test_a_fact_becomes_the_target_in_the_layers_that_know_it(remove):
     _, report, layers, _ = remove("the flag of valdoria", others, target="the flag of kestria", attribute="fact")
     assert layers == LayerSet((6, 7), 16)
     assert report.startswith("gone: ")
+
+
+def test_of_a_transformer_the_blocks_that_hold_a_style_read_each_prompt_without_it(execute, demo_transformer):
+    model, clip = demo_transformer.model, demo_transformer.clip
+    edited, report, layers, _ = execute("LoCo_Remove", model=model, clip=clip, concept="woodcut", preserve=KEPT)
+    assert layers == LayerSet((6, 7), 12)
+    assert report.startswith("gone: ") and "joint 6-7 read each prompt in the edited form" in report
+    assert not edited.patches  # some blocks have no weights of their own for the prompt
+    _, report, *_ = execute("LoCo_Remove", model=edited, clip=clip, concept="woodcut", preserve=KEPT)
+    assert report.startswith("WARNING: a node before this one has edited the model")
