@@ -58,7 +58,7 @@ def held(layers: LayerSet, probe: Probe) -> Report:
     share = probe.share(layers)
     if probe.size < HARDLY_ANY:
         return Report((HARDLY_KNOWN,))
-    made = f"{layers.named} {'makes' if len(layers) == 1 else 'make'} {percent(share)} of the concept"
+    made = f"{layers.named} {'makes' if len(layers) == 1 else 'make'} {percent(min(share, 1))} of the concept"
     if share < LEAST_SHARE:
         return Report((f"WARNING: {made}; give no layers, and those that make it are measured",))
     return Report((), (made,))
