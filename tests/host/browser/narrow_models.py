@@ -61,14 +61,14 @@ def replace_loaders() -> None:
 
 
 def _narrow(own: Callable[..., tuple], files: dict[str, str], parts: tuple[str, ...]) -> Callable[..., tuple]:
-    from host.transformers.narrow import COMPLETE
+    from host.transformers.narrow import SHALLOW
 
     @wraps(own)
     def load(self: Any, *args: Any, **kwargs: Any) -> tuple:
         name = next((files[value] for value in (*args, *kwargs.values()) if value in files), None)
         if name is None:
             return own(self, *args, **kwargs)
-        model = COMPLETE[name]()
+        model = SHALLOW[name]()
         return tuple(getattr(model, part) for part in parts)
 
     return load

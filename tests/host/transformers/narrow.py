@@ -208,41 +208,50 @@ JOINT: dict[str, tuple[type[BASE], dict]] = {
 }
 
 
-# --- with as many blocks as published, and all that a workflow needs --------------------------------------------------
+# --- with all that a workflow needs -----------------------------------------------------------------------------------
 
 
-def flux_model() -> SimpleNamespace:
+def flux_model(double: int = 19, single: int = 38) -> SimpleNamespace:
     clip = clip_of(ClipTarget(flux.FluxTokenizer, flux.flux_clip()), clip_l=CLIP_TOWER, t5xxl=T5)
-    model = joint_model("flux", depth=19, depth_single_blocks=38)
+    model = joint_model("flux", depth=double, depth_single_blocks=single)
     return SimpleNamespace(model=model, clip=clip, vae=image_vae())
 
 
-def sd3_model() -> SimpleNamespace:
+def sd3_model(blocks: int = 38) -> SimpleNamespace:
     """Without T5, as it may be loaded: the host pads what the other two give, 64 wide, to a width of 4096."""
     target = ClipTarget(sd3_clip.SD3Tokenizer, sd3_clip.sd3_clip(t5=False))
     clip = clip_of(target, clip_l=CLIP_TOWER, clip_g=CLIP_TOWER)
     context = {"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 128}}
     pooled = 2 * CLIP_TOWER["hidden_size"]
-    model = joint_model("sd3", num_blocks=38, context_embedder_config=context, adm_in_channels=pooled)
+    model = joint_model("sd3", num_blocks=blocks, context_embedder_config=context, adm_in_channels=pooled)
     model.model.diffusion_model.context_embedder.weight.data *= (4096 / 64) ** 0.5
     return SimpleNamespace(model=model, clip=clip, vae=image_vae())
 
 
-def z_image_model() -> SimpleNamespace:
+def z_image_model(blocks: int = 30) -> SimpleNamespace:
     target = ClipTarget(z_image.ZImageTokenizer, z_image.te())
     clip = clip_of(target, qwen3_4b={**QWEN, "num_hidden_layers": 3})
-    return SimpleNamespace(model=joint_model("z_image", n_layers=30), clip=clip, vae=image_vae())
+    return SimpleNamespace(model=joint_model("z_image", n_layers=blocks), clip=clip, vae=image_vae())
 
 
-def qwen_image_model() -> SimpleNamespace:
+def qwen_image_model(blocks: int = 60) -> SimpleNamespace:
     clip = clip_of(ClipTarget(qwen_image.QwenImageTokenizer, qwen_image.te()), qwen25_7b=QWEN)
-    return SimpleNamespace(model=joint_model("qwen", num_layers=60), clip=clip, vae=video_vae())
+    return SimpleNamespace(model=joint_model("qwen", num_layers=blocks), clip=clip, vae=video_vae())
 
 
+# With as many blocks as published.
 COMPLETE: dict[str, Callable[[], SimpleNamespace]] = {
     "anima": cache(partial(anima_model, 28)),
     "flux": cache(flux_model),
     "sd3": cache(sd3_model),
     "z_image": cache(z_image_model),
     "qwen": cache(qwen_image_model),
+}
+# With fewer, of which graphs in a browser ask a few hundred times. One of them names the double blocks of Flux.
+SHALLOW: dict[str, Callable[[], SimpleNamespace]] = {
+    "anima": cache(partial(anima_model, 8)),
+    "flux": cache(partial(flux_model, single=2)),
+    "sd3": cache(partial(sd3_model, 8)),
+    "z_image": cache(partial(z_image_model, 8)),
+    "qwen": cache(partial(qwen_image_model, 8)),
 }
