@@ -258,7 +258,7 @@ def applied(bench: Bench, edit: Edit) -> Iterator[Size]:
     tensors = bench.lora(edit)
     file_bytes = sum(tensor.numel() * HALF for tensor in tensors.values())
     with bench.edited(edit):
-        yield Size(sum("up" in name for name in tensors), edit.figures.rank, file_bytes)
+        yield Size(sum("lora_up" in name for name in tensors), edit.figures.rank, file_bytes)
 
 
 @contextmanager

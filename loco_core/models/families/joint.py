@@ -31,7 +31,7 @@ class JointTransformer(Transformer):
 
     name: str
     text_in: str
-    names: dict[int, str]
+    names: dict[int, str] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)
     pooled_in: str = ""
     normed: bool = False

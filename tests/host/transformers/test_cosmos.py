@@ -32,6 +32,12 @@ EVERY = range(6)
 SAMPLING = Sampling(steps=2, guidance=1.0, sampler="euler", scheduler="normal", width=64, height=64)
 
 
+@pytest.fixture(autouse=True)
+def small_images(pack, monkeypatch) -> None:
+    """In which nodes measure that ask for no size: those of the published models take a processor minutes."""
+    monkeypatch.setattr(pack("loco_core.models.families.transformer").Transformer, "image_size", lambda *_: 64)
+
+
 @pytest.fixture
 def own(narrow_model, encoded) -> SimpleNamespace:
     """The conditionings of the prompts."""

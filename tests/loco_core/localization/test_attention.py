@@ -135,7 +135,7 @@ def test_where_there_is_none_nothing_is_told(kind):
 
 
 def test_layers_that_only_read_the_text_are_not_asked():
-    unread = replace(LAYERS, family=type("ReadOnly", (type(SD3),), {"joint": False})("read-only"))
+    unread = replace(LAYERS, family=type("ReadOnly", (type(SD3),), {"joint": False})("read-only", "text_in"))
     assert located(Attentive, unread).probe.attention is None
 
 
