@@ -1,7 +1,7 @@
 // Shows what nodes say: where they are, a subgraph that was closed while it ran too, on that subgraph's own node, and
-// again when the page is loaded again. The host shows a text itself only while its node runs, and only in the graph that is on the canvas. Says of a
-// changed model that goes nowhere that it does. Drops the pictures that a node showed while it worked once it has made
-// its own. And names text boxes where the host does not.
+// again when the page is loaded again. The host shows a text itself only while its node runs, and only in the graph
+// that is on the canvas. Says of a changed model that goes nowhere that it does. Drops the pictures that a node showed
+// while it worked once it has made its own. And names text boxes where the host does not.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 

@@ -26,7 +26,7 @@ SAME_TOKEN = 1e-4
 
 def token_pairs(concept: TextEmbedding, target: TextEmbedding, tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
     """X_o and X_t of one prompt pair, [d, n] each on the CPU: token embeddings as columns, paired."""
-    if not concept.chunks:
+    if not (concept.chunks and target.chunks):
         raise ValueError(
             "clip: which rows of its embedding are of which words cannot be told; use the model's own CLIP"
         )
