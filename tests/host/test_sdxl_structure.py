@@ -139,7 +139,7 @@ def pooled_edit():
 def test_the_pooled_path_is_edited_alike_in_weights_in_context_and_by_a_lora(
     pack, engine_of, apply_edit, sdxl, layers, prompts, pooled_edit
 ):
-    label = pack("nodes.host.editing").pooled_weight(sdxl, pooled_edit)
+    label = pack("nodes.host.editing").pooled_weight(sdxl, layers, pooled_edit)
     weights = engine_of(sdxl).key_value_weights
     tensors = edit_lora(pooled_edit, layers, weights, pooled_weight=label)
     loaded, _ = comfy.sd.load_lora_for_models(sdxl, None, tensors, 1.0, 0)

@@ -247,10 +247,10 @@ COMPLETE: dict[str, Callable[[], SimpleNamespace]] = {
     "z_image": cache(z_image_model),
     "qwen": cache(qwen_image_model),
 }
-# With fewer, of which graphs in a browser ask a few hundred times. One of them names the double blocks of Flux.
+# With fewer, of which graphs in a browser ask a few hundred times.
 SHALLOW: dict[str, Callable[[], SimpleNamespace]] = {
     "anima": cache(partial(anima_model, 8)),
-    "flux": cache(partial(flux_model, single=2)),
+    "flux": cache(partial(flux_model, 6, 2)),
     "sd3": cache(partial(sd3_model, 8)),
     "z_image": cache(partial(z_image_model, 8)),
     "qwen": cache(partial(qwen_image_model, 8)),
