@@ -114,14 +114,29 @@ function showAll() {
   [...texts.keys()].forEach(show);
 }
 
-// What this workflow's nodes said in the runs that the host remembers, the oldest first.
+async function fetched(route) {
+  return (await api.fetchApi(route)).json();
+}
+
+// Nodes of other workflows have the same ids.
+function isOfThisWorkflow(prompt) {
+  return prompt?.[3]?.extra_pnginfo?.workflow?.id === rootGraph().id;
+}
+
+// What this workflow's nodes said in the runs that the host remembers, the oldest first, and since.
 async function remember() {
-  const workflow = rootGraph().id;
-  const answer = await api.fetchApi(`/history?max_items=${RUNS}`);
+  const runs = Object.values(await fetched(`/history?max_items=${RUNS}`));
+  const since = texts;
   texts = new Map();
-  for (const run of Object.values(await answer.json())) {
-    if (run.prompt[3]?.extra_pnginfo?.workflow?.id === workflow) keep(run.outputs);
-  }
+  runs.filter(({ prompt }) => isOfThisWorkflow(prompt)).forEach(({ outputs }) => keep(outputs));
+  since.forEach((text, id) => texts.set(id, text));
+}
+
+// A run goes on while another workflow is on the canvas.
+async function runsHere(promptId) {
+  const { queue_running: running } = await fetched("/queue");
+  const queued = running.find(([, id]) => id === promptId);
+  return isOfThisWorkflow(queued ?? (await fetched(`/history/${promptId}`))[promptId]?.prompt);
 }
 
 // Whatever a node says, also why it stopped.
@@ -132,7 +147,8 @@ api.addEventListener("progress_text", ({ detail }) => {
   }
 });
 
-api.addEventListener("executed", ({ detail }) => {
+api.addEventListener("executed", async ({ detail }) => {
+  if (!await runsHere(detail.prompt_id)) return;
   const id = String(detail.display_node ?? detail.node);
   keep({ [id]: detail.output });
   if (detail.output?.images) dropPreview(id);
@@ -155,6 +171,9 @@ app.registerExtension({
       setTimeout(() => [...texts.keys()].filter((id) => findNode(id) === this).forEach(show)); // once the link is there
       return answer;
     };
+  },
+  beforeConfigureGraph() {
+    texts = new Map();
   },
   async afterConfigureGraph() {
     await remember();

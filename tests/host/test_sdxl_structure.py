@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import comfy.sample
 import comfy.sd
-import comfy.supported_models
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from host.narrow_sdxl import sdxl_unet
 from loco_core.editing.closed_form import EditOperator
 from loco_core.editing.lora import edit_lora
 from loco_core.models.layers import LayerSet
@@ -20,37 +20,10 @@ pytestmark = pytest.mark.slow
 
 WIDTH = 2048
 MODES = ("weights", "context")
-UNET_CONFIG = {
-    **comfy.supported_models.SDXL.unet_config,
-    "model_channels": 32,
-    "num_head_channels": 32,
-    "num_heads": -1,
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "num_res_blocks": [2, 2, 2],
-    "channel_mult": (1, 2, 4),
-    "transformer_depth_middle": 10,
-    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-    "use_spatial_transformer": True,
-    "num_classes": "sequential",
-    "legacy": False,
-}
-
 
 @pytest.fixture(scope="module")
 def sdxl() -> ModelPatcher:
-    config = comfy.supported_models.SDXL(UNET_CONFIG)
-    config.set_inference_dtype(torch.float32, None)
-    model = config.get_model({}, device="cpu").eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.diffusion_model.named_parameters():
-            if parameter.ndim == 1:
-                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-            else:
-                parameter.normal_(std=parameter[0].numel() ** -0.5, generator=generator)
-    return ModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+    return sdxl_unet()
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,19 @@
-"""For a server in tests: the stock loaders give narrow transformers for files that workflows name."""
+"""For a server in tests: the stock loaders give narrow models for files that workflows name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
 # The files, by the folder in which their loader looks for them, and which model is in their place.
 FILES = {
-    "checkpoints": {"flux1-dev-fp8.safetensors": "flux", "sd3.5_large_fp8_scaled.safetensors": "sd3"},
+    "checkpoints": {
+        "sd_xl_base_1.0.safetensors": "sdxl",
+        "flux1-dev-fp8.safetensors": "flux",
+        "sd3.5_large_fp8_scaled.safetensors": "sd3",
+    },
     "diffusion_models": {
         "z_image_turbo_bf16.safetensors": "z_image",
         "qwen_image_fp8_e4m3fn.safetensors": "qwen",
@@ -61,14 +65,17 @@ def replace_loaders() -> None:
 
 
 def _narrow(own: Callable[..., tuple], files: dict[str, str], parts: tuple[str, ...]) -> Callable[..., tuple]:
+    from host.narrow_sdxl import sdxl_model
     from host.transformers.narrow import SHALLOW
+
+    models = {"sdxl": cache(sdxl_model), **SHALLOW}
 
     @wraps(own)
     def load(self: Any, *args: Any, **kwargs: Any) -> tuple:
         name = next((files[value] for value in (*args, *kwargs.values()) if value in files), None)
         if name is None:
             return own(self, *args, **kwargs)
-        model = SHALLOW[name]()
+        model = models[name]()
         return tuple(getattr(model, part) for part in parts)
 
     return load

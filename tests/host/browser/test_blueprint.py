@@ -9,7 +9,7 @@ import pytest
 from demo.server import ROOT
 from host.browser.frontend import CLASSIC, NODES_2
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
+pytestmark = pytest.mark.slow
 
 NAME = "Remove a Style (LoCo)"
 # What the demo model knows, in place of what the blueprint begins with.

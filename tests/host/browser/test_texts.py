@@ -41,6 +41,8 @@ PICTURES = """() => app.graph.nodes.filter(node => node.type === "LoCo_Probe")
     .flatMap(({ id }) => [...document.querySelectorAll(`[data-node-id="${id}"] img`)].map(({ src }) => src))"""
 BOXES = """() => app.graph.nodes.find(node => node.type === "LoCo_Probe").widgets
     .map(({ element }) => element?.style.backgroundImage ?? "").join()"""
+# In which the node of the same id as that of GRAPH is of the same type.
+OTHER = ROOT / "workflows" / "Demo 5 - Two prompts in one picture.json"
 CHOSEN = "layers 8-9, blocks u1.0, u2.0"
 # A node that changes the model, between the loader and nothing; then with what takes its model.
 INJECT = """() => {
@@ -91,6 +93,19 @@ def test_a_text_is_on_its_node_after_the_run_and_after_the_page_is_loaded_again(
     wait_for_text(page)
     reload(page)
     wait_for_text(page)
+
+
+def test_what_a_node_said_is_on_no_node_of_another_workflow(page):
+    page.run()
+    wait_for_text(page)
+    page.load(OTHER)
+    assert page.page.evaluate(SAID) == []
+
+
+def test_what_a_node_says_while_another_workflow_is_on_the_canvas_is_on_no_node_of_that(page):
+    page.page.evaluate("() => { app.queuePrompt(0); }")
+    page.load(OTHER)
+    assert page.page.evaluate(SAID) == []
 
 
 def test_a_subgraph_that_was_closed_while_it_ran_shows_the_texts_of_its_nodes_when_it_is_opened(page):

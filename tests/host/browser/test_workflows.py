@@ -1,8 +1,7 @@
 """Every workflow in ComfyUI's own frontend: loaded, converted to the API form, and run.
 
-Those for real checkpoints run on full-size ones with random weights by the same file names, those for transformers on
-narrow ones, with fewer and smaller images and fewer prompts; tests/loco_core/test_workflows.py reads the prompts they
-are saved with. A picture of each is left in screenshots/.
+Those for real checkpoints run on narrow models by the same file names, with fewer and smaller images and fewer prompts;
+tests/loco_core/test_workflows.py reads the prompts they are saved with. A picture of each is left in screenshots/.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from PIL import Image
 from demo.server import Server
 from host.browser.frontend import API, CLASSIC, HERE, NODES_2, WORKFLOWS, Frontend
 
-# In one process: two full-size models do not fit into memory.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
+pytestmark = pytest.mark.slow
 
 QUICK_IMAGES = {"seed_count": 1, "steps": 2, "width": 64, "height": 64, "batch_rows": 32}
 ONE_PROMPT = {"concept_prompts": "a house in the style of Van Gogh", "target_prompts": "a house"}
