@@ -10,7 +10,7 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from host.narrow_sdxl import sdxl_unet
+from host.narrow_unets import sdxl_unet
 from loco_core.editing.closed_form import EditOperator
 from loco_core.editing.lora import edit_lora
 from loco_core.models.layers import LayerSet

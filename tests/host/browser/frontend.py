@@ -15,8 +15,6 @@ from host.browser import narrow_models
 from host.browser.chromium import chromium
 
 HERE = Path(__file__).parent
-# What the workflows call a checkpoint in whose place is the demo model, a U-Net of the same layers.
-SD15 = "v1-5-pruned-emaonly.safetensors"
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 API = ROOT / "workflows" / "api"
 CLASSIC, NODES_2 = "classic", "nodes2"
@@ -43,12 +41,10 @@ SET_WIDGETS = """changes => app.graph.nodes.forEach(node => (node.widgets ?? [])
 
 
 def install_models(folder: Path) -> None:
-    """Puts models where a user's are, by the names that the workflows have: the demo's, and narrow ones."""
+    """Puts models where a user's are, by the names that the workflows have: narrow ones, and the demo's scorer."""
     narrow_models.install(folder)
-    checkpoints, scorer = folder / "models" / "checkpoints", folder / "models" / "open_clip" / "ViT-B-16"
-    for place in (checkpoints, scorer):
-        place.mkdir(parents=True, exist_ok=True)
-    (checkpoints / SD15).symlink_to(ROOT / "demo" / "checkpoints" / "loco_demo.safetensors")
+    scorer = folder / "models" / "open_clip" / "ViT-B-16"
+    scorer.mkdir(parents=True, exist_ok=True)
     clip = ROOT / "demo" / "open_clip" / "loco_demo_clip"
     shutil.copy(clip.with_suffix(".safetensors"), scorer / "open_clip_model.safetensors")
     config = {"model_cfg": json.loads(clip.with_suffix(".json").read_text()), "preprocess_cfg": {}}

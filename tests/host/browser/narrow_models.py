@@ -10,6 +10,7 @@ from typing import Any
 # The files, by the folder in which their loader looks for them, and which model is in their place.
 FILES = {
     "checkpoints": {
+        "v1-5-pruned-emaonly.safetensors": "sd15",
         "sd_xl_base_1.0.safetensors": "sdxl",
         "flux1-dev-fp8.safetensors": "flux",
         "sd3.5_large_fp8_scaled.safetensors": "sd3",
@@ -65,10 +66,10 @@ def replace_loaders() -> None:
 
 
 def _narrow(own: Callable[..., tuple], files: dict[str, str], parts: tuple[str, ...]) -> Callable[..., tuple]:
-    from host.narrow_sdxl import sdxl_model
+    from host.narrow_unets import sd15_model, sdxl_model
     from host.transformers.narrow import SHALLOW
 
-    models = {"sdxl": cache(sdxl_model), **SHALLOW}
+    models = {"sd15": cache(sd15_model), "sdxl": cache(sdxl_model), **SHALLOW}
 
     @wraps(own)
     def load(self: Any, *args: Any, **kwargs: Any) -> tuple:

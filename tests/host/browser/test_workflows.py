@@ -19,7 +19,8 @@ from host.browser.frontend import API, CLASSIC, HERE, NODES_2, WORKFLOWS, Fronte
 pytestmark = pytest.mark.slow
 
 QUICK_IMAGES = {"seed_count": 1, "steps": 2, "width": 64, "height": 64, "batch_rows": 32}
-ONE_PROMPT = {"concept_prompts": "a house in the style of Van Gogh", "target_prompts": "a house"}
+STYLED = "a house in the style of Van Gogh"
+ONE_PROMPT = {"concept_prompts": STYLED, "target_prompts": "a house"}
 # Values of widgets, by node, that make a workflow run in seconds on a CPU.
 QUICK = {
     "KSampler": {"steps": 2},
@@ -27,8 +28,9 @@ QUICK = {
     "EmptySD3LatentImage": {"width": 64, "height": 64, "batch_size": 2},
     "LoCo_EditSolve": {"preserve": "a photo of a cat", "settings": "by hand", "size": 64},
     "LoCo_Remove": {"preserve": "a cat", "size": 64},
-    "LoCo_NeuronAblate": {"size": 64},
-    "LoCo_NeuronDetect": {"without": "a photo of a cat\na photo of a dog\nMonet"},
+    "LoCo_NeuronAblate": {"count": 64, "size": 64},
+    # No name, and no prompt beside itself in the style: where that is is measured in images of the model's own size.
+    "LoCo_NeuronDetect": {"concept": f"{STYLED}\na cat in the style of Van Gogh", "without": "a dog\na boat"},
     "LoCo_LayerSearch": {**QUICK_IMAGES, **ONE_PROMPT, "steps": 1},
     "LoCo_ErasureReport": {**QUICK_IMAGES, **ONE_PROMPT, "keep_prompts": "a house"},
 }
