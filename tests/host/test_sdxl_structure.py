@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 WIDTH = 2048
 MODES = ("weights", "context")
 
+
 @pytest.fixture(scope="module")
 def sdxl() -> ModelPatcher:
     return sdxl_unet()
