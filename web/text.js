@@ -118,25 +118,32 @@ async function fetched(route) {
   return (await api.fetchApi(route)).json();
 }
 
-// Nodes of other workflows have the same ids.
-function isOfThisWorkflow(prompt) {
-  return prompt?.[3]?.extra_pnginfo?.workflow?.id === rootGraph().id;
+function workflowOf(prompt) {
+  return prompt?.[3]?.extra_pnginfo?.workflow?.id;
 }
 
-// What this workflow's nodes said in the runs that the host remembers, the oldest first, and since.
+// What this workflow's nodes said in the runs that the host remembers, the oldest first, and since. Nodes of other
+// workflows have the same ids.
 async function remember() {
   const runs = Object.values(await fetched(`/history?max_items=${RUNS}`));
   const since = texts;
   texts = new Map();
-  runs.filter(({ prompt }) => isOfThisWorkflow(prompt)).forEach(({ outputs }) => keep(outputs));
+  runs.filter(({ prompt }) => workflowOf(prompt) === rootGraph().id).forEach(({ outputs }) => keep(outputs));
   since.forEach((text, id) => texts.set(id, text));
 }
 
-// A run goes on while another workflow is on the canvas.
-async function runsHere(promptId) {
+async function findRun(promptId) {
   const { queue_running: running } = await fetched("/queue");
-  const queued = running.find(([, id]) => id === promptId);
-  return isOfThisWorkflow(queued ?? (await fetched(`/history/${promptId}`))[promptId]?.prompt);
+  return running.find(([, id]) => id === promptId) ?? (await fetched(`/history/${promptId}`))[promptId]?.prompt;
+}
+
+// The run whose nodes told something last: its id, and once it is known what was run.
+let latest = {};
+
+// A run goes on while another workflow is on the canvas.
+async function isOnCanvas(promptId) {
+  if (latest.promptId !== promptId) latest = { promptId, run: findRun(promptId) };
+  return workflowOf(await latest.run) === rootGraph().id;
 }
 
 // Whatever a node says, also why it stopped.
@@ -148,7 +155,7 @@ api.addEventListener("progress_text", ({ detail }) => {
 });
 
 api.addEventListener("executed", async ({ detail }) => {
-  if (!await runsHere(detail.prompt_id)) return;
+  if (!await isOnCanvas(detail.prompt_id)) return;
   const id = String(detail.display_node ?? detail.node);
   keep({ [id]: detail.output });
   if (detail.output?.images) dropPreview(id);

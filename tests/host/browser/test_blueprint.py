@@ -33,7 +33,7 @@ SAVED = "app.graph.nodes[0].serialize().widgets_values"
 @pytest.mark.parametrize("frontend", [CLASSIC, NODES_2], indirect=True)
 def test_the_blueprint_is_found_by_its_deed_and_removes_a_style(frontend):
     page = frontend.page
-    page.evaluate("() => app.graph.clear()")
+    page.evaluate("() => { app.graph.clear(); app.graph.id = crypto.randomUUID(); }")  # as a new one has
     page.wait_for_timeout(1500)  # of starting
     page.mouse.dblclick(800, 500)
     page.wait_for_timeout(1500)  # of opening the search

@@ -37,7 +37,7 @@ QUICK = {
 # For the demo model, which must show the style: what needs its layers does not run without.
 QUICK_DEMO = QUICK | {"LoCo_LayerSearch": {"seed_count": 1, "steps": 5}, "LoCo_EditSolve": {}, "LoCo_Remove": {}}
 # For the narrow Flux, which has fewer double blocks than the published one.
-QUICK_FLUX = QUICK | {"LoCo_LayerSelect": {"layers": "double 2-5"}}
+QUICK_FLUX = QUICK | {"LoCo_LayerSelect": {"layers": "double 1-2"}}
 
 # Below a zoom of 0.57 the classic rendering draws no text.
 READABLE = 0.6

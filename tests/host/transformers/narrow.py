@@ -249,9 +249,9 @@ COMPLETE: dict[str, Callable[[], SimpleNamespace]] = {
 }
 # With fewer, of which graphs in a browser ask a few hundred times.
 SHALLOW: dict[str, Callable[[], SimpleNamespace]] = {
-    "anima": cache(partial(anima_model, 8)),
-    "flux": cache(partial(flux_model, 6, 2)),
-    "sd3": cache(partial(sd3_model, 8)),
-    "z_image": cache(partial(z_image_model, 8)),
-    "qwen": cache(partial(qwen_image_model, 8)),
+    "anima": cache(partial(anima_model, 4)),
+    "flux": cache(partial(flux_model, 3, 2)),
+    "sd3": cache(partial(sd3_model, 4)),
+    "z_image": cache(partial(z_image_model, 4)),
+    "qwen": cache(partial(qwen_image_model, 4)),
 }
