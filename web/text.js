@@ -154,11 +154,14 @@ api.addEventListener("progress_text", ({ detail }) => {
   }
 });
 
+// Asked for at once: a server at work answers late.
+api.addEventListener("execution_start", ({ detail }) => isOnCanvas(detail.prompt_id));
+
 api.addEventListener("executed", async ({ detail }) => {
-  if (!await isOnCanvas(detail.prompt_id)) return;
   const id = String(detail.display_node ?? detail.node);
-  keep({ [id]: detail.output });
   if (detail.output?.images) dropPreview(id);
+  if (!await isOnCanvas(detail.prompt_id)) return;
+  keep({ [id]: detail.output });
   if (texts.has(id)) show(id);
 });
 
