@@ -20,16 +20,14 @@ from safetensors import safe_open
 pytest.importorskip("diffusers")
 
 from loco_core.commands import app as command_line
-from loco_core.commands import options, paper, trace
+from loco_core.commands import options, trace
 from loco_core.diffusers_host.demo_model import demo_pipeline
 from loco_core.diffusers_host.engine import DiffusersEngine
 from loco_core.diffusers_host.pipelines import best_device
 from loco_core.editing.file import load_edit
 from loco_core.localization.evaluation import SearchProgress
-from loco_core.models.layers import LayerSet
 from loco_core.prompts import Attribute
 from made_up import SD15, SDXL
-from narrow_pipelines import PIPELINES
 
 README = Path(__file__).resolve().parents[3] / "README.md"
 STAR = "a picture of a red star"
@@ -87,13 +85,6 @@ def test_a_trace_by_probe_needs_no_scorer(tmp_path, capsys, demo_folder):
     assert "localized: layers 8-9 make" in capsys.readouterr().out
     assert json.loads((tmp_path / "result.json").read_text())["scores"] is None
     assert {line["score"] for line in images_listed(tmp_path)} == {""}
-
-
-@pytest.fixture(params=PIPELINES)
-def transformer_folder(request, tmp_path_factory) -> list[str]:
-    folder = tmp_path_factory.mktemp(request.param)
-    PIPELINES[request.param]().save_pretrained(folder)
-    return ["--model", str(folder), "--size", "64"]
 
 
 @pytest.mark.slow
@@ -158,56 +149,6 @@ def test_after_ctrl_c_the_finished_images_are_there_and_the_same_command_goes_on
     assert every > 3
     assert command_line.main(asked) == 0
     assert f"{every} images of this search are known from before" in capsys.readouterr().out
-
-
-PAPER = ["paper", *QUICK, "--only", "Van Gogh", "--only", "snoopy"]
-
-
-@pytest.mark.slow
-def test_the_papers_concepts_are_searched_for_and_set_beside_the_papers_layers(tmp_path, monkeypatch, capsys):
-    found = LayerSet((8, 9), 16)
-    monkeypatch.setattr(paper, "paper_layers", lambda layers, attribute: found if attribute == "style" else None)
-    assert command_line.main([*PAPER, "--exhaustive", "--out", str(tmp_path)]) == 0
-    told = capsys.readouterr().out
-    table = json.loads((tmp_path / "table.json").read_text())
-    style, thing = table["rows"]
-    assert (style["concept"], style["paper"]) == ("Van Gogh", [8, 9])
-    assert (thing["concept"], thing["paper"], thing["probe"]["overlaps_paper"]) == ("snoopy", None, None)
-    own = style["probe"]
-    assert own["overlaps_paper"] is (bool({8, 9} & set(own["layers"])) if own["layers"] else None)
-    assert thing["exhaustive"]["verdict"] == "no effect"  # the demo model knows no Snoopy
-    with (tmp_path / "table.csv").open() as file:
-        assert [line["probe verdict"] for line in csv.DictReader(file)] == [
-            row["probe"]["verdict"] for row in table["rows"]
-        ]
-    assert all(row["probe"]["verdict"] in told for row in table["rows"])
-
-
-@pytest.mark.slow
-def test_the_papers_page_shows_the_pictures_of_every_search_and_asks_no_network(tmp_path):
-    assert command_line.main([*PAPER, "--out", str(tmp_path)]) == 0
-    html = (tmp_path / "index.html").read_text(encoding="utf-8")
-    pictures = re.findall(r'<img src="([^"]+)"', html)
-    assert len(set(pictures)) == 2 * 2
-    assert all((tmp_path / name).is_file() for name in pictures)
-    assert not re.search(r'(src|href)="(/|\w+:)', html), "it is to be moved as a folder"
-
-
-@pytest.mark.slow
-def test_a_concept_of_the_paper_is_not_searched_again_unless_the_settings_are_others(tmp_path, monkeypatch):
-    searched = []
-
-    def counted(workshop, plan, out):
-        searched.append(out.relative_to(tmp_path).as_posix())
-        return trace.find(workshop, plan, out)
-
-    monkeypatch.setattr(paper, "find", counted)
-    asked = [*PAPER[:-2], "--out", str(tmp_path)]
-    assert command_line.main(asked) == 0
-    assert command_line.main(asked) == 0
-    assert searched == ["style_van_gogh/probe"]
-    assert command_line.main([*asked, "--seed", "1"]) == 0
-    assert len(searched) == 2
 
 
 @pytest.mark.parametrize(
