@@ -4,7 +4,7 @@ Needs nothing but Python. Finds ComfyUI (COMFYUI_PATH, the one this pack is inst
 of COMFYUI_TAG) and goes on with diffusers where there is none. Uses the running interpreter where the requirements are
 installed, else a .venv made here.
 
-`test` checks style and types and runs the fast tests, in about seven minutes on two cores; `test --all` runs every
+`test` checks style and types and runs the fast tests, in about twelve minutes on two cores; `test --all` runs every
 test, for which it writes 20 GB of models; `test --clean` removes these; `test PATH...` runs the tests in those paths.
 """
 
