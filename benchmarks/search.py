@@ -40,6 +40,7 @@ sys.path[:] = [*(path for path in sys.path if path != str(ROOT / "benchmarks")),
 
 import numpy as np  # noqa: E402 - the path comes first
 
+from benchmarks.comfy_in_process import host_in_process  # noqa: E402
 from benchmarks.exhaustive_replays import (  # noqa: E402
     PAIRS,
     SEEDS,
@@ -71,7 +72,7 @@ from benchmarks.random_xl import NARROW as NARROW_XL  # noqa: E402
 from benchmarks.random_xl import PLANTED as XL_PLANTED  # noqa: E402
 from benchmarks.random_xl import ProbeCost, RandomXL, probe_cost  # noqa: E402
 from benchmarks.score_tables import FIRST_SEED, NARROW, concepts  # noqa: E402
-from benchmarks.search_overhead import host_in_process, patch_overhead  # noqa: E402
+from benchmarks.search_overhead import patch_overhead  # noqa: E402
 from loco_core.diffusers_host.demo_model import DEMO, SCORER, demo_pipeline  # noqa: E402
 from loco_core.diffusers_host.engine import DiffusersEngine  # noqa: E402
 from loco_core.files import write_text  # noqa: E402

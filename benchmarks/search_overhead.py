@@ -5,22 +5,19 @@ On the demo model, in a ComfyUI in this process: COMFYUI_PATH=... python -m benc
 
 from __future__ import annotations
 
-import asyncio
-import importlib
 import json
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.comfy_in_process import host_in_process
+
 ROWS, STEPS, GUIDANCE, SIZE, RUNS = 16, 5, 2.0, 128, 9
 CONCEPT, TARGET = "a picture of a red star in the style of woodcut", "a picture of a red star"
 
@@ -35,25 +32,6 @@ class Overhead:
     patched: float
     plain: float
     ratio: float
-
-
-def host_in_process(comfyui: str) -> tuple[Callable[[str], ModuleType], SimpleNamespace]:
-    """ComfyUI in this process, on the CPU: pack(name) -> a module of the loaded pack; the demo's model, clip, vae."""
-    sys.path.insert(0, comfyui)
-    from comfy.cli_args import args
-
-    args.cpu = args.use_pytorch_cross_attention = True
-    import utils.extra_config  # noqa: F401 - before `nodes`, or the host's `utils` is not found
-
-    import nodes
-
-    installed = Path(tempfile.mkdtemp()) / "ComfyUI-Loco"
-    installed.symlink_to(ROOT, target_is_directory=True)
-    if not asyncio.run(nodes.load_custom_node(str(installed))):
-        raise RuntimeError(f"{comfyui} did not load the pack")
-    name = str(installed).replace(".", "_x_")
-    model, clip, vae = nodes.CheckpointLoaderSimple().load_checkpoint("loco_demo.safetensors")[:3]
-    return lambda module: importlib.import_module(f"{name}.{module}"), SimpleNamespace(model=model, clip=clip, vae=vae)
 
 
 @torch.inference_mode()

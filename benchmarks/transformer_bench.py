@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
+from benchmarks.comfy_in_process import host_in_process
 from benchmarks.edit_bench import Bench
-from benchmarks.search_overhead import host_in_process
 from demo.training.stream_plan import BLOCKS, PLANTING
 from loco_core.editing.lora import edit_lora
 from loco_core.editing.solve import Edit

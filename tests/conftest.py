@@ -4,8 +4,8 @@
     python -m pytest --all      # the tests marked slow too
 
 The rule: a test is slow if it needs a full-size model or a browser, or if the fast tier (`python dev.py test`) would
-take more than a quarter of an hour with it. A slow module says so at its top, `pytestmark = pytest.mark.slow`, a slow test in
-its decorator. Slow tests run only with --all, also where a path names them.
+take more than a quarter of an hour with it. A slow module says so at its top, `pytestmark = pytest.mark.slow`, a slow
+test in its decorator. Slow tests run only with --all, also where a path names them.
 
 ComfyUI's folder comes first on the path, for it has a top-level module `nodes`; the pack's root comes last.
 """

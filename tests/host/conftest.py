@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
-import pkgutil
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -16,19 +15,10 @@ import pytest
 import torch
 from comfy.clip_vision import ClipVisionModel
 
+from benchmarks.comfy_in_process import share_core
 from loco_core.models.layers import LayerSet, Part
 
 ROOT = Path(__file__).resolve().parents[2]
-# Parts of loco_core that no node uses: they need other packages.
-NOT_OF_NODES = ("loco_core.commands", "loco_core.diffusers_host", "loco_core.__main__")
-
-
-def share_core(package: str) -> None:
-    """Lets the pack use the loco_core that tests import: the classes and choices of a second copy would be others."""
-    core = importlib.import_module("loco_core")
-    names = [found.name for found in pkgutil.walk_packages(core.__path__, "loco_core.")]
-    for name in ("loco_core", *(name for name in names if not name.startswith(NOT_OF_NODES))):
-        sys.modules[f"{package}.{name}"] = importlib.import_module(name)
 
 
 @pytest.fixture(scope="session")
