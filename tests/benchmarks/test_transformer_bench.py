@@ -1,4 +1,4 @@
-"""The demo transformer as a bench for edits, in a process of its own: the host it loads is one that benchmarks start."""
+"""The demo transformer as a bench for edits, in a process of its own, as the benchmark starts it."""
 
 from __future__ import annotations
 
