@@ -27,8 +27,6 @@ NARROW = {
 }
 FEW_LAYERS = {"num_hidden_layers": 3}
 SD15 = {
-    **comfy.supported_models.SD15.unet_config,
-    **NARROW,
     "num_res_blocks": [2, 2, 2, 2],
     "channel_mult": (1, 2, 4, 4),
     "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
@@ -36,8 +34,6 @@ SD15 = {
     "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
 }
 SDXL = {
-    **comfy.supported_models.SDXL.unet_config,
-    **NARROW,
     "num_res_blocks": [2, 2, 2],
     "channel_mult": (1, 2, 4),
     "transformer_depth_middle": 10,
@@ -46,8 +42,8 @@ SDXL = {
 }
 
 
-def unet(config: BASE) -> ModelPatcher:
-    made = patcher(config)
+def unet(family: type[BASE], shape: dict) -> ModelPatcher:
+    made = patcher(family({**family.unet_config, **NARROW, **shape}))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in made.model.eval().diffusion_model.named_parameters():
@@ -59,7 +55,7 @@ def unet(config: BASE) -> ModelPatcher:
 
 
 def sdxl_unet() -> ModelPatcher:
-    return unet(comfy.supported_models.SDXL(SDXL))
+    return unet(comfy.supported_models.SDXL, SDXL)
 
 
 def vae() -> VAE:
@@ -71,7 +67,7 @@ def vae() -> VAE:
 
 def sd15_model() -> SimpleNamespace:
     target = ClipTarget(sd1_clip.SD1Tokenizer, sd1_clip.SD1ClipModel)
-    model = unet(comfy.supported_models.SD15(SD15))
+    model = unet(comfy.supported_models.SD15, SD15)
     return SimpleNamespace(model=model, clip=clip_of(target, clip_l=FEW_LAYERS), vae=vae())
 
 

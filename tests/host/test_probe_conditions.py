@@ -17,6 +17,8 @@ from comfy_extras import nodes_freelunch, nodes_pag, nodes_perpneg, nodes_sag
 from comfy_extras.nodes_cfg import CFGZeroStar
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, RescaleCFG
 
+from host.narrow_unets import SDXL, unet
+from host.transformers.narrow import patcher
 from loco_core.localization.localize import localize
 from loco_core.localization.plan import ProbePlan
 from loco_core.localization.probe import Prober
@@ -148,35 +150,13 @@ def test_the_ends_hold_with_quantised_weights_and_the_style_is_where_it_was(requ
 
 # --- other shapes of the U-Net ----------------------------------------------------------------------------------------
 
-NARROW = {
-    "model_channels": 32,
-    "num_head_channels": 32,
-    "num_heads": -1,
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "use_spatial_transformer": True,
-    "num_classes": "sequential",
-    "legacy": False,
-}
-SDXL = {
-    "num_res_blocks": [2, 2, 2],
-    "channel_mult": (1, 2, 4),
-    "transformer_depth_middle": 10,
-    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-}
 REFINER = {
+    "num_classes": "sequential",
     "num_res_blocks": [2, 2, 2, 2],
     "channel_mult": (1, 2, 4, 4),
     "transformer_depth_middle": 4,
     "transformer_depth_output": [0, 0, 0, 4, 4, 4, 4, 4, 4, 0, 0, 0],
 }
-
-
-def patcher(config) -> ModelPatcher:
-    config.set_inference_dtype(torch.float32, None)
-    model = config.get_model({}, device="cpu").eval()
-    return ModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +169,7 @@ def inpainting(demo) -> ModelPatcher:
     own = weights[first].float()
     masked = torch.randn(own.shape[0], 5, *own.shape[2:], generator=generator) * own.std()
     weights[first] = torch.cat([own, masked], 1)
-    model.model.diffusion_model.load_state_dict(weights)
+    model.model.eval().diffusion_model.load_state_dict(weights)
     return model
 
 
@@ -203,15 +183,7 @@ def random_engine(engine_of):
     """random_engine(family, shape) -> an engine on a narrow model of random weights that encodes at random."""
 
     def build(family: type, shape: dict):
-        config = family({**family.unet_config, **NARROW, **shape})
-        model, generator = patcher(config), torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for name, parameter in model.model.diffusion_model.named_parameters():
-                if parameter.ndim == 1:
-                    parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-                else:
-                    parameter.normal_(std=parameter[0].numel() ** -0.5, generator=generator)
-        width = config.unet_config["context_dim"]
+        model, width = unet(family, shape), family.unet_config["context_dim"]
 
         def encode(prompts):
             def drawn(prompt: str, *shape: int) -> torch.Tensor:
